@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import pytest_asyncio
 pytest.register_assert_rewrite("tests.webhooks.store_contract")
 
 from tests.webhooks.sqlite_store_kit import Host  # noqa: E402 - it imports what is rewritten
+from tests.webhooks.sqs_kit import AWS, moto  # noqa: E402
 from webhooks.store.base import Store  # noqa: E402
 
 
@@ -23,6 +24,23 @@ def here(stores: tuple[Store, Store]) -> Store:
 def there(stores: tuple[Store, Store]) -> Store:
     """Another one over the same engine, or the same."""
     return stores[1]
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """The URL of a server that plays Amazon SQS."""
+    with moto() as url:
+        yield url
+
+
+@pytest.fixture
+def sqs_endpoint(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same, with credentials in the environment and none elsewhere."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in AWS.items():
+        monkeypatch.setenv(name, value)
+    return moto_url
 
 
 @pytest.fixture

@@ -14,11 +14,12 @@ EXIT_CODES = {
     Exit.NOT_YET: "the time ran out",
     Exit.NOT_FOUND: "no such event, handler or operation",
     Exit.REFUSED: "refused, not confirmed, or a check failed",
-    Exit.UNAVAILABLE: "the store or the listener is unavailable",
+    Exit.UNAVAILABLE: "the store, the queue or the listener is unavailable",
     Exit.INTERRUPTED: "interrupted",
 }
 COMMANDS = {
     "serve": ("webhooks.cli.serve:serve", "Receive deliveries until stopped."),
+    "consume": ("webhooks.cli.consume:consume", "Take deliveries from a queue of Amazon SQS until stopped."),
     "capture": ("webhooks.cli.capture.command:capture", "Record the next deliveries and analyze their signatures."),
     "trigger": ("webhooks.cli.trigger:trigger", "Send a sample event, signed as the vendor signs its events."),
     "tail": ("webhooks.cli.tail:tail", "Show events as they arrive. Stop with ctrl-c."),

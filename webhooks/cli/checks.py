@@ -17,13 +17,15 @@ from pathlib import Path
 import aiohttp
 from attrs import frozen
 
-from rewards_core.errors import StoreError
+from rewards_core.errors import ConfigurationError, StoreError
 from rewards_core.sqlite.connection import DAMAGE_ERRORS, VERSION, InterruptError, SQLiteError, as_store_error, connect
 from rewards_core.sqlite.migrations import layout_of
 from rewards_core.text import counted, one_line
 from webhooks.cli.disk_space import MIN_FREE, measure
 from webhooks.cli.secret_files import chmod_command, open_to_all
+from webhooks.cli.settings import ConsumerSettings
 from webhooks.cli.sources import ReloadableSource, SourceSpec
+from webhooks.errors import QueueError
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_schema import SCHEMA
 
@@ -214,6 +216,26 @@ def _why_not_bound(host: str, port: int) -> OSError | None:
         except TypeError:  # the idna codec cannot encode it
             return OSError("this is not a host name")
     return None
+
+
+async def check_queue(queue: ConsumerSettings) -> Finding:
+    """Check that the queue can be read, and that its settings are safe."""
+    try:
+        from webhooks.ingress.sqs import SqsQueue  # noqa: PLC0415 - needs an extra
+    except ImportError as error:
+        return _failed("queue", str(error), "Install the extra where the consumer runs.")
+    opened = SqsQueue(queue.url, region=queue.region, endpoint=queue.endpoint, allow_insecure=queue.allow_insecure)
+    try:
+        await opened.open()
+        settings = await opened.settings()
+    except (QueueError, ConfigurationError) as error:
+        return _failed("queue", str(error), "The consumer needs the same credentials, endpoint and permissions.")
+    finally:
+        await opened.aclose()
+    found = f"{opened.name}: {counted(settings.waiting, 'message')} waiting, {settings.in_flight:,} in progress"
+    if settings.max_receives is not None:
+        found += f", dead letters after {counted(settings.max_receives, 'receipt')}"
+    return _failed("queue", found, " ".join(settings.advice)) if settings.advice else _passed("queue", found)
 
 
 async def check_clock(url: str | None, clock: Callable[[], float] = time.time) -> Finding:

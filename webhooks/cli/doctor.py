@@ -20,6 +20,7 @@ from webhooks.cli.checks import (
     check_keys,
     check_permissions,
     check_port,
+    check_queue,
     check_reachability,
     check_space,
     check_sqlite,
@@ -27,7 +28,17 @@ from webhooks.cli.checks import (
     existing_secret_files,
 )
 from webhooks.cli.errors import run_command
-from webhooks.cli.options import DEFAULT_STORE, KeysOption, SourceOption, StoreOption, source_specs
+from webhooks.cli.options import (
+    DEFAULT_STORE,
+    EndpointInsecureOption,
+    EndpointOption,
+    KeysOption,
+    RegionOption,
+    SourceOption,
+    StoreOption,
+    source_specs,
+)
+from webhooks.cli.settings import ConsumerSettings
 from webhooks.cli.socket_access import check_unix
 from webhooks.store import store_file
 
@@ -51,6 +62,12 @@ def doctor(
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The listener's TLS key, or the certificate file that holds it.")] = None,
     admin_token_file: Annotated[Path | None, typer.Option(help="The file with the listener's admin token.")] = None,
+    queue: Annotated[
+        str | None, typer.Option(metavar="QUEUE", help="The queue of a consumer: sqs://NAME?region=REGION, or its https URL.")
+    ] = None,
+    region: RegionOption = None,
+    endpoint: EndpointOption = None,
+    endpoint_insecure: EndpointInsecureOption = False,
     api: Annotated[
         bool | None, typer.Option("--api/--no-api", help="Check the vendor's API. Default: if ORIGINAL_API_KEY is set.")
     ] = None,
@@ -71,6 +88,10 @@ def doctor(
         raise typer.BadParameter("--proxy-user needs a unix socket. Give --unix PATH too.")
 
     async def work() -> None:
+        consumed = None
+        if queue is not None:
+            consumed = ConsumerSettings(url=queue, region=region, endpoint=endpoint, allow_insecure=endpoint_insecure)
+            consumed.check("--queue")
         specs = source_specs(source, keys_file)
         path = store_file(store, "--store")
         url = base_url_from(os.environ, allow_insecure=True) if (has_credentials(os.environ) if api is None else api) else None
@@ -82,6 +103,7 @@ def doctor(
             *await asyncio.gather(  # the store is closed last: its log files would stay behind if a reader outlived it
                 check_store(path),
                 check_port(host, port, admin) if unix is None else check_unix(unix, proxy_user),
+                *([] if consumed is None else [check_queue(consumed)]),
                 check_clock(url),
                 check_reachability(url, public_url),
             ),

@@ -13,6 +13,7 @@ from webhooks.store.base import Subscriber
 
 if TYPE_CHECKING:
     from webhooks.completions import CompletionStatistics
+    from webhooks.ingress.queue import QueueStatistics
     from webhooks.receiver import ReceiverStatistics
     from webhooks.store.records import Outcome, StoreStatistics, Via
 
@@ -51,7 +52,7 @@ class Metrics(Subscriber):
         *,
         receivers: Mapping[str, ReceiverStatistics],
         refused: Mapping[str, int],
-        connections: int,
+        connections: int | None,
         completions: CompletionStatistics | None,
     ) -> Families:
         """Return what this process counts; the listener's metrics are the sums over all processes.
@@ -59,7 +60,7 @@ class Metrics(Subscriber):
         Args:
             receivers: Statistics of each path's receiver.
             refused: Connections and requests refused before any receiver, by reason.
-            connections: Open connections.
+            connections: Open connections, None where nothing listens.
             completions: Statistics of polling and waiting; None without API credentials.
         """
         bounds = [*map(str, _BUCKETS), "+Inf"]
@@ -85,7 +86,7 @@ class Metrics(Subscriber):
             _by_path("webhooks_duplicates", "Deliveries of events received before.", receivers, "duplicates"),
             _by_path("webhooks_store_failures", "Deliveries answered 503.", receivers, "store_failures"),
             rejected(refused, receivers),
-            _gauge("webhooks_connections", "Open connections.", connections),
+            *([] if connections is None else [_gauge("webhooks_connections", "Open connections.", connections)]),
             _gauge(
                 "webhooks_waiters",
                 "Callers in the listener that wait for an operation.",
@@ -130,6 +131,24 @@ def store_families(store: StoreStatistics | None, now: float) -> Families:
         _gauge("webhooks_pending", "Operations known to be unsettled.", store.pending),
         _gauge("webhooks_outcomes", "Outcomes.", store.outcomes),
         _gauge("webhooks_conflicts", "Later outcomes that differ from the first.", store.conflicts),
+    ]
+
+
+def queue_families(queue: QueueStatistics, *, readable: bool) -> Families:
+    """Return what a consumer counts of its queue."""
+    return [
+        _gauge("webhooks_queue_readable", "Whether the queue could be read last time.", readable),
+        _gauge("webhooks_queue_held", "Messages in progress.", queue.held),
+        _gauge("webhooks_queue_oldest_seconds", "Age of the oldest message received last.", queue.oldest_age),
+        _counter("webhooks_queue_received", "Messages received, again included.", [({}, queue.received)]),
+        _counter("webhooks_queue_stored", "Messages whose event was stored now or before.", [({}, queue.stored)]),
+        _counter("webhooks_queue_left", "Messages left for the redrive policy, unsigned ones included.", [({}, queue.left)]),
+        _counter("webhooks_queue_retried", "Attempts that failed in the store and were repeated.", [({}, queue.retried)]),
+        _counter("webhooks_queue_extended", "Extensions of a message's visibility timeout.", [({}, queue.extended)]),
+        _counter("webhooks_queue_deleted", "Messages deleted.", [({}, queue.deleted)]),
+        _counter("webhooks_queue_undeleted", "Stored messages whose deletion failed.", [({}, queue.undeleted)]),
+        _counter("webhooks_queue_released", "Messages made visible to others at a stop.", [({}, queue.released)]),
+        _counter("webhooks_queue_failures", "Calls to the queue that failed.", [({}, queue.failures)]),
     ]
 
 

@@ -17,6 +17,7 @@ from webhooks.cli.sources import SourceSpec
 from webhooks.cli.unix_socket import UnixSettings
 from webhooks.handlers import HandlerPolicy
 from webhooks.ingress.limits import ServerLimits
+from webhooks.ingress.queue_url import parse_queue_url
 from webhooks.store.records import DEAD_DAYS
 
 MAX_WORKERS = 64
@@ -123,6 +124,29 @@ class ForwardSettings:
         return HandlerPolicy(
             attempts=attempts, timeout=1.5 * self.timeout, lease=3.0 * self.timeout, give_up_after=self.give_up_after
         )
+
+
+@frozen(kw_only=True)
+class ConsumerSettings:
+    """The queue that a consumer takes deliveries from."""
+
+    url: str = field(repr=False)  # credentials in it are refused, but only later
+    region: str | None = None
+    endpoint: str | None = None
+    allow_insecure: bool = False
+    concurrency: int = 4
+    visibility: int = 60
+
+    def check(self, argument: str) -> str:
+        """Return the queue's name; raises `ValueError`, which names the argument that holds the URL, if an address is invalid."""
+        return parse_queue_url(
+            self.url,
+            region=self.region,
+            endpoint=self.endpoint,
+            allow_insecure=self.allow_insecure,
+            name=argument,
+            allowed_by="--endpoint-insecure",
+        ).name
 
 
 @frozen(kw_only=True)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from webhooks.early_signals import HAD_TERMINAL, has_terminal, take_hang_ups
+
+if TYPE_CHECKING:
+    from rewards_core.cli.exit_codes import Exit
+
+logger = logging.getLogger("webhooks.listener")
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
-def end_on_signals(stop: Callable[[], None], abort: Callable[[], None], numbers: Sequence[int] = ENDING) -> Callable[[], None]:
+def end_on_signals(stop: Callable[[], None], abort: Callable[[], object], numbers: Sequence[int] = ENDING) -> Callable[[], None]:
     """Handle the signals that end the command.
 
     Args:
@@ -30,3 +39,43 @@ def end_on_signals(stop: Callable[[], None], abort: Callable[[], None], numbers:
     for number in numbers:
         loop.add_signal_handler(number, first)
     return first
+
+
+class Service(Protocol):
+    """What runs until a signal: a listener, a supervisor or a consumer."""
+
+    async def run(self, started: Callable[[Mapping[str, Any]], None]) -> Exit:
+        """Work until `stop`, then drain, and return the exit code; `started` is called once with the startup record."""
+        ...
+
+    def stop(self) -> None:
+        """Begin to drain."""
+        ...
+
+    def abort(self) -> object:
+        """End the process now."""
+        ...
+
+    def reload(self) -> None:
+        """Reload keys and certificate."""
+        ...
+
+
+async def run_until_signalled(service: Service, started: Callable[[Mapping[str, Any]], None]) -> Exit:
+    """Run a service until SIGTERM or SIGINT, reload it on SIGHUP, and return its exit code."""
+
+    def drain() -> None:
+        logger.info("draining; a second signal exits at once")
+        service.stop()
+
+    stop = end_on_signals(drain, service.abort)
+
+    def hang_up() -> None:
+        if HAD_TERMINAL and not has_terminal():
+            stop()
+        else:
+            service.reload()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
+    take_hang_ups()
+    return await service.run(started)

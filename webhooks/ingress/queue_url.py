@@ -28,7 +28,13 @@ class QueueAddress:
 
 @shielded
 def parse_queue_url(
-    url: str, *, region: str | None = None, endpoint: str | None = None, allow_insecure: bool = False
+    url: str,
+    *,
+    region: str | None = None,
+    endpoint: str | None = None,
+    allow_insecure: bool = False,
+    name: str = "url",
+    allowed_by: str = "allow_insecure=True",
 ) -> QueueAddress:
     """Return the address of a queue.
 
@@ -37,6 +43,8 @@ def parse_queue_url(
         region: The region, where the URL does not say it; None for the one that the AWS SDK is configured with.
         endpoint: URL of a private endpoint; None for the region's own, or for the host of the queue's URL.
         allow_insecure: Whether plain http may be used outside loopback.
+        name: The argument that holds the URL, for messages.
+        allowed_by: The option that allows plain http, for messages.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -46,29 +54,29 @@ def parse_queue_url(
     if region is not None and not _REGION(check_str(region, "region")):
         raise ValueError("region: give the name of an AWS region, such as 'eu-west-1'.")
     if endpoint is not None:
-        endpoint = check_base_url(endpoint, name="endpoint", allow_insecure=allow_insecure)
+        endpoint = check_base_url(endpoint, name="endpoint", allow_insecure=allow_insecure, allowed_by=allowed_by)
     try:
-        parts = urlsplit(check_str(url, "url"))
+        parts = urlsplit(check_str(url, name))
     except ValueError:
-        raise ValueError(f"url: give {_FORMS}.") from None
+        raise ValueError(f"{name}: give {_FORMS}.") from None
     if "@" in url:
         raise ValueError(
-            "url: there are credentials in it. Give it without them; the AWS SDK finds credentials in the environment, in its "
-            "files, or in the role of the machine."
+            f"{name}: there are credentials in it. Give it without them; the AWS SDK finds credentials in the environment, in "
+            "its files, or in the role of the machine."
         )
     if parts.scheme == "sqs":
         given = parse_qs(parts.query, keep_blank_values=True)
         region = region or given.pop("region", [None])[-1]
         if not _NAME(parts.netloc) or parts.path or parts.fragment or given or (region is not None and not _REGION(region)):
-            raise ValueError(f"url: give {_FORMS}.")
+            raise ValueError(f"{name}: give {_FORMS}.")
         return QueueAddress(name=parts.netloc, region=region, endpoint=endpoint)
-    name = parts.path.rpartition("/")[2]
-    if parts.scheme not in {"http", "https"} or not _NAME(name):
-        raise ValueError(f"url: give {_FORMS}.")
-    check_base_url(url, name="url", allow_insecure=allow_insecure)
+    queue = parts.path.rpartition("/")[2]
+    if parts.scheme not in {"http", "https"} or not _NAME(queue):
+        raise ValueError(f"{name}: give {_FORMS}.")
+    check_base_url(url, name=name, allow_insecure=allow_insecure, allowed_by=allowed_by)
     in_host = _region_of_host(parts.hostname or "")
     return QueueAddress(
-        name=name,
+        name=queue,
         url=url,
         region=region or (in_host and in_host[1]) or None,
         endpoint=endpoint or f"{parts.scheme}://{parts.netloc}",

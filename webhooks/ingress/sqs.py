@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
@@ -15,7 +14,7 @@ from attrs import field, frozen
 from rewards_core.clock import DAY, HOUR
 from rewards_core.errors import ConfigurationError
 from rewards_core.secrets import shielded
-from rewards_core.text import one_line
+from rewards_core.text import counted, one_line
 from webhooks.errors import QueueError
 from webhooks.ingress.messages import MAX_BATCH, MAX_CONCURRENCY, MAX_WAIT, BatchFailure, QueuedMessage
 from webhooks.ingress.queue import QueueIngress
@@ -26,12 +25,10 @@ if TYPE_CHECKING:
 
 try:
     from aiobotocore.config import AioConfig
-    from aiobotocore.session import AioSession, get_session
+    from aiobotocore.session import get_session
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
-except ModuleNotFoundError as problem:
-    if find_spec("aiobotocore") is not None:
-        raise
-    raise ImportError("SQS needs the package aiobotocore. Run pip install 'rewards-async[sqs]'.") from problem
+except ModuleNotFoundError:
+    raise ImportError("SQS needs the package aiobotocore. Run pip install 'rewards-async[sqs]'.") from None
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +79,8 @@ class QueueSettings:
             )
         elif self.max_receives < _MIN_RECEIVES:
             found.append(
-                f"A message goes to the dead-letter queue after {self.max_receives} receipts, and restarts of consumers count "
-                "too. Set maxReceiveCount to 5 or more."
+                f"A message goes to the dead-letter queue after {counted(self.max_receives, 'receipt')}, and restarts of "
+                "consumers count too. Set maxReceiveCount to 5 or more."
             )
         if self.retention < DAY:
             found.append(
@@ -130,7 +127,7 @@ class SqsQueue:
         return self._address.name
 
     async def open(self) -> None:
-        """Find the queue; idempotent.
+        """Find the queue; idempotent. After an error, close it.
 
         Raises:
             ConfigurationError: there are no credentials, or no region.
@@ -138,15 +135,28 @@ class SqsQueue:
         """
         if self._client is not None:
             return
-        session = get_session()
-        await asyncio.to_thread(asyncio.run, self._prepare(session))
-        self._client = await self._stack.enter_async_context(self._connect(session))
-        try:
+        context = get_session().create_client(
+            "sqs",
+            region_name=self._address.region,
+            endpoint_url=self._address.endpoint,
+            config=AioConfig(
+                connect_timeout=_CONNECT_SECONDS,
+                read_timeout=MAX_WAIT + _ANSWER_SECONDS,
+                max_pool_connections=self._connections,
+                retries={"total_max_attempts": 1},
+            ),
+        )
+        try:  # in a thread, because the SDK reads files
+            self._client = await asyncio.to_thread(asyncio.run, context.__aenter__())
+        except BotoCoreError as problem:
+            error = self._configuration_error(problem)
+        else:
+            self._stack.push_async_exit(context)
             if self._url is None:
-                self._url = (await self._call("get_queue_url", QueueName=self.name))["QueueUrl"]
-        except BaseException:
-            await self.aclose()
-            raise
+                answer = await self._call("get_queue_url", QueueName=self.name)
+                self._url = str(answer.get("QueueUrl"))
+            return
+        raise error
 
     async def aclose(self) -> None:
         """Close the connections; idempotent."""
@@ -201,40 +211,17 @@ class SqsQueue:
             if str(number) not in changed
         ]
 
-    async def _prepare(self, session: AioSession) -> None:
-        """Let the session read its files, in a thread with a loop of its own; later clients of the session read none."""
-        try:
-            found = await session.get_credentials()
-            if found is not None:
-                async with self._connect(session):
-                    return
-        except BotoCoreError as problem:
-            error = self._configuration_error(problem)
-        else:
-            error = self._configuration_error(NoCredentialsError())
-        raise error
-
-    def _connect(self, session: AioSession) -> Any:
-        return session.create_client(
-            "sqs",
-            region_name=self._address.region,
-            endpoint_url=self._address.endpoint,
-            config=AioConfig(
-                connect_timeout=_CONNECT_SECONDS,
-                read_timeout=MAX_WAIT + _ANSWER_SECONDS,
-                max_pool_connections=self._connections,
-                retries={"total_max_attempts": 1},
-            ),
-        )
-
     async def _call(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
         """Call SQS once; no error of the SDK, whose frames hold credentials, stays attached to a `QueueError`."""
         if self._client is None:
             raise QueueError(f"Queue {self.name} is closed. Open it before use.")
         call: Callable[..., Awaitable[Mapping[str, Any]]] = getattr(self._client, operation)
+        error: QueueError | ConfigurationError
         try:
             return await call(**arguments)
-        except (BotoCoreError, ClientError) as problem:
+        except NoCredentialsError as problem:
+            error = self._configuration_error(problem)
+        except Exception as problem:  # noqa: BLE001 - the SDK raises anything where the answer is not that of SQS
             error = self._queue_error(problem)
         raise error
 
@@ -250,12 +237,13 @@ class SqsQueue:
             )
         return ConfigurationError(f"The AWS SDK cannot be configured: {one_line(str(problem))}")
 
-    def _queue_error(self, problem: BotoCoreError | ClientError) -> QueueError:
+    def _queue_error(self, problem: Exception) -> QueueError:
         where = self._address.endpoint or f"region {self._client.meta.region_name}"
         if not isinstance(problem, ClientError):
+            what = "does not answer" if isinstance(problem, BotoCoreError) else "answers in another way than SQS"
             return QueueError(
-                f"SQS at {where} does not answer ({type(problem).__name__}). Check network, endpoint and credentials; messages "
-                "stay in the queue."
+                f"SQS at {where} {what} ({type(problem).__name__}). Check network, endpoint and credentials; messages stay "
+                "in the queue."
             )
         code = one_line(str(problem.response.get("Error", {}).get("Code", "no code")), 80)
         if code in _MISSING:
@@ -324,8 +312,8 @@ class SqsIngress(QueueIngress):
             QueueError: the queue does not exist, cannot be reached, or may not be used; nothing was received.
             StoreError: the receiver's handlers could not be registered; nothing was received.
         """
-        await self._sqs.open()
         try:
+            await self._sqs.open()
             await self._warn_of_settings()
             await super().start()
         except BaseException:
