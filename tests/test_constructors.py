@@ -15,6 +15,9 @@ import original_async
 import rewards_core
 import webhooks
 from tests.webhooks.fakes import FakeSource, FakeVendor
+from tests.webhooks.queue_kit import FakeQueue
+from webhooks.ingress.queue import QueueIngress
+from webhooks.ingress.sqs import SqsIngress
 
 CREDENTIALS = ("id", "secret", "user", "password")
 USUAL: dict[type[Any], dict[str, Any]] = {
@@ -42,6 +45,8 @@ USUAL: dict[type[Any], dict[str, Any]] = {
     webhooks.Receiver: {"sources": FakeSource(), "store": webhooks.MemoryStore()},
     webhooks.RestartPolicy: {},
     webhooks.SQLiteStore: {"path": "inbox.db"},
+    QueueIngress: {"queue": FakeQueue(), "receiver": webhooks.Receiver(FakeSource(), webhooks.MemoryStore())},
+    SqsIngress: {"url": "sqs://rewards", "receiver": webhooks.Receiver(FakeSource(), webhooks.MemoryStore())},
 }
 CALLED = {"keys": "webhook keys"}
 """What a message calls an argument that has another name than its parameter."""

@@ -39,6 +39,7 @@ SERVE = ["serve", "--source=/a"]
                 "--forward-for",
             )
         ),
+        *((webhooks, ["consume", "sqs://q", option]) for option in ("--drain", "--keep-days", "--forward-for")),
         (webhooks, ["wait", "1", "--timeout"]),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",

@@ -21,7 +21,7 @@ import webhooks.cli
 from tests.test_command_lines import begun
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = {"aiohttp", "jwt", "cattrs", "original_async.client", "enkash_async.client"}
+HEAVY = {"aiobotocore", "aiohttp", "botocore", "jwt", "cattrs", "original_async.client", "enkash_async.client"}
 
 
 def imported(program: str, *arguments: str) -> set[str]:
@@ -74,6 +74,11 @@ def test_variables_of_the_command_at_hand_import_no_other(tmp_path: Path, monkey
 @pytest.mark.parametrize("command", ["run", "retry", "resolve", "audit"])
 def test_the_help_of_a_command_that_pays_imports_no_client(command: str) -> None:
     assert imported("from payouts.__main__ import main; main()", command, "--help").isdisjoint(HEAVY - {"cattrs"})
+
+
+@pytest.mark.parametrize("command", ["serve", "consume", "doctor"])
+def test_only_a_queue_needs_the_aws_sdk(command: str) -> None:
+    assert imported("from webhooks.__main__ import main; main()", command, "--help").isdisjoint({"aiobotocore", "botocore"})
 
 
 def test_verifying_webhooks_needs_no_client() -> None:

@@ -30,6 +30,7 @@ TEXTS = ("", "a b", "/proc/nowhere/é")
 NOWHERE = "http://127.0.0.1:9/"
 ENDS_AT_ONCE = {
     "serve": ("--poll", "--store=memory:", "--unix=/proc/nowhere/x/socket", "--admin-port=-1", f"--forward-to={NOWHERE}"),
+    "consume": ("--no-poll", "--store=memory:", "--admin-port=-1"),
     "capture": ("--store=memory:", "--unix=/proc/nowhere/x/socket", "--out=/proc/nowhere/x"),
     "trigger": (f"--to={NOWHERE}", "--delay=0"),
     "wait": ("--timeout=0",),

@@ -98,6 +98,7 @@ async def start(
     program: Sequence[str] = ("-m", "webhooks"),
     command: Sequence[str] = ("serve", "--admin-port", "0"),
     where: Callable[[bytes], Mapping[str, Any]] = json.loads,
+    listens: bool = True,
 ) -> ListenerProcess:
     """Start a listener, and return it once its first line says `where` it listens."""
     process = await asyncio.create_subprocess_exec(
@@ -105,8 +106,7 @@ async def start(
         sys.executable,
         *program,
         *command,
-        "--port",
-        "0",
+        *(("--port", "0") if listens else ()),
         *options,
         cwd=folder,
         env=environment(**(env or {})),

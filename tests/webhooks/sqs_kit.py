@@ -9,6 +9,7 @@ import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from inspect import isawaitable
 from typing import Any
 
 import aiohttp
@@ -103,16 +104,17 @@ class Gate:
     Attributes:
         url: Its URL.
         calls: The arguments of the calls that came, by the name of the operation.
-        answers: For an operation, what answers its next calls instead of SQS: a status and a body, or a function from the
-            arguments to them.
+        answers: For an operation, what answers its next calls instead of SQS: functions from the arguments to a status and a
+            body, async or not.
     """
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
         self.url = ""
         self.calls: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self.answers: dict[str, list[Callable[[dict[str, Any]], tuple[int, Any]]]] = defaultdict(list)
+        self.answers: dict[str, list[Callable[[dict[str, Any]], Any]]] = defaultdict(list)
         self._called = asyncio.Event()
+        self._passing: set[asyncio.Task[Any]] = set()
         self._runner: web.AppRunner | None = None
         self._port = 0
 
@@ -130,7 +132,7 @@ class Gate:
         """Let calls through, at the same port as before."""
         application = web.Application(client_max_size=1 << 24)
         application.router.add_route("*", "/{path:.*}", self._pass)
-        self._runner = web.AppRunner(application, shutdown_timeout=0.0)
+        self._runner = web.AppRunner(application, shutdown_timeout=0.01, handler_cancellation=True)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
         self._port = self._runner.addresses[0][1]
@@ -141,14 +143,24 @@ class Gate:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+        for task in self._passing:
+            task.cancel()
+        await asyncio.gather(*self._passing, return_exceptions=True)
 
     async def _pass(self, request: web.Request) -> web.Response:
+        task = asyncio.ensure_future(self._answer(request))
+        self._passing.add(task)
+        task.add_done_callback(self._passing.discard)
+        return await task
+
+    async def _answer(self, request: web.Request) -> web.Response:
         body = await request.read()
         operation, arguments = request.headers["X-Amz-Target"].rpartition(".")[2], json.loads(body)
         self.calls[operation].append(arguments)
         self._called.set()
         if self.answers[operation]:
-            status, words = self.answers[operation].pop(0)(arguments)
+            answer = self.answers[operation].pop(0)(arguments)
+            status, words = await answer if isawaitable(answer) else answer
             return web.json_response(words, status=status, content_type="application/x-amz-json-1.0")
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import subprocess
 import sys
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ import pytest_asyncio
 from rewards_core.errors import ConfigurationError
 from tests.texts import said
 from tests.webhooks.fakes import SIGNATURE, FakeSource
+from tests.webhooks.listener_process import KEYS, ROOT, delivery
+from tests.webhooks.listener_process import signed as a_signature
 from tests.webhooks.queue_kit import SOURCE, ScriptedStore, body
 from tests.webhooks.sqs_kit import CREDENTIALS, REGION, Gate, Sqs, a_gate, a_queue
 from webhooks.errors import QueueError
@@ -231,3 +235,25 @@ def test_without_the_extra_it_says_how_to_install_it() -> None:
     code = "import sys; sys.modules['aiobotocore'] = None; sys.modules['aiobotocore.config'] = None\nimport webhooks.ingress.sqs"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.endswith("ImportError: SQS needs the package aiobotocore. Run pip install 'rewards-async[sqs]'.\n")
+
+
+async def test_the_example_handles_what_it_stores(
+    sqs: Sqs, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", KEYS)
+    spec = importlib.util.spec_from_file_location("example_sqs_service", ROOT / "examples" / "sqs_service.py")
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    stopped = asyncio.Event()
+    running = asyncio.create_task(example.consume(stopped, sqs.url, endpoint=gate.url, region=REGION, wait=1))
+    raw = delivery("324167489835")
+    await sqs.send(raw, {"x-webhook-signature": a_signature(raw)["x-webhook-signature"]})
+    told = ""
+    while "reward.allocated: default/allocation/324167489835" not in told:
+        await sqs.counts()
+        told += capsys.readouterr().out
+    stopped.set()
+    await running

@@ -47,9 +47,7 @@ class Consumer:
         self._queue = queue
         self._name = queue.check("QUEUE")
         if len({spec.path for spec in settings.sources}) > 1:
-            raise ValueError(
-                "--source: a queue has no paths. Give all sources the same path, or each queue a consumer of its own."
-            )
+            raise ValueError("--source: a queue has no paths. Give all sources the same path, or each queue its own consumer.")
         self._reloadable = Reloadable(settings)
         self._inbox = Inbox(settings, self._reloadable, clock, maintains=True)
         if settings.admin is not None:
