@@ -14,7 +14,6 @@ from rewards_core import Event
 from webhooks import Receiver
 from webhooks.ingress.sqs import SqsIngress
 
-
 receiver = Receiver(OriginalWebhooks.from_env(), "sqlite:///inbox.db", max_body=1_048_576)
 
 
