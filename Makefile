@@ -53,7 +53,7 @@ floor: ## test on the lowest declared versions of dependencies
 	$(PYTHON) -m venv .venv-uv
 	.venv-uv/bin/python -m pip install --quiet uv
 	$(PYTHON) -m venv --clear $(FLOOR)
-	$(UV) --resolution lowest-direct --editable '.[cli,encryption,metrics,sqs]'
+	$(UV) --resolution lowest-direct --editable '.[cli,encryption,metrics,postgres,sqs]'
 	$(FLOOR)/bin/python -m pip freeze --exclude-editable > $(FLOOR)/lowest.txt
 	$(UV) --constraint $(FLOOR)/lowest.txt --editable '.[test]'
 	@cat $(FLOOR)/lowest.txt

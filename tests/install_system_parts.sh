@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Install what the tests need beside Python and cannot get from a package index: a browser that opens the payout report, strace,
-# which shows in which order bytes reach the disk and the network, tmux, in which a person's terminal is played, and nginx, which
-# stands before a listener; with --soak also haproxy and caddy. Does nothing where all are there. Without root, or where there is no
-# apt, it says what is missing and leaves the tests that need it to say so.
+# which shows in which order bytes reach the disk and the network, tmux, in which a person's terminal is played, nginx, which stands
+# before a listener, PostgreSQL, and pgbouncer, which stands before that; with --soak also haproxy and caddy. Does nothing where all
+# are there. Without root, or where there is no apt, it says what is missing and leaves the tests that need it to say so.
 set -euo pipefail
 
 missing=()
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
-wanted=(strace tmux nginx)
+compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null || missing+=(postgresql)
+wanted=(strace tmux nginx pgbouncer)
 [ "${1:-}" != --soak ] || wanted+=(haproxy caddy)
 for each in "${wanted[@]}"; do
   command -v "$each" >/dev/null || [ -x "/usr/sbin/$each" ] || missing+=("$each")

@@ -13,7 +13,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 from unittest.mock import patch
 
-from rewards_core.sqlite.batches import BatchThread, Call
+from rewards_core.batches import Call
+from rewards_core.sqlite.batches import BatchThread
 
 T = TypeVar("T")
 

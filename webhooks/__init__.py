@@ -1,7 +1,7 @@
 """Receive webhooks, store their events, run handlers on them, and wait for operations.
 
-A `Receiver` takes deliveries and runs handlers, `Completions` waits for operations, and both share a store: a `SQLiteStore`, or a
-`MemoryStore` in tests.
+A `Receiver` takes deliveries and runs handlers, `Completions` waits for operations, and both share a store: a `SQLiteStore` on
+one host, a `PostgresStore` on several, or a `MemoryStore` in tests.
 
     store = SQLiteStore("inbox.db")
     receiver = Receiver(source, store)
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from webhooks.store import open_store
     from webhooks.store.base import Store
     from webhooks.store.memory import MemoryStore
+    from webhooks.store.postgres import PostgresStore
     from webhooks.store.records import (
         Acceptance,
         EventState,
@@ -58,6 +59,7 @@ __all__ = [
     "MemoryStore",
     "Outcome",
     "PollPolicy",
+    "PostgresStore",
     "Receiver",
     "ReceiverStatistics",
     "Refusal",
@@ -93,6 +95,7 @@ if not TYPE_CHECKING:  # otherwise a type checker would accept any name
             "completions",
             "handlers",
             "receiver",
-            "store.sqlite",  # last: it needs file locks, which Windows lacks, and apsw
+            "store.sqlite",  # nearly last: it needs file locks, which Windows lacks, and apsw
+            "store.postgres",  # last: it needs an extra
         ),
     )

@@ -16,7 +16,8 @@ from payouts.ledger.generation import GenerationNote, Standing, standing
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.schema import connect_to_write, seal_branch
 from payouts.states import AuditNeeded, Entry, LedgerError, State
-from rewards_core.sqlite.batches import BatchThread, Call
+from rewards_core.batches import Call
+from rewards_core.sqlite.batches import BatchThread
 from rewards_core.sqlite.connection import Connection, transaction
 from rewards_core.sqlite.files import OpenFiles
 

@@ -28,6 +28,7 @@ from rewards_core.cli.logs import LogLevel, log_as_json
 from rewards_core.cli.messages import with_option_names
 from rewards_core.text import one_line
 
+T = TypeVar("T")
 Number = TypeVar("Number", bound=float | None)
 
 JsonOption = Annotated[
@@ -73,6 +74,24 @@ def check_not_empty(text: str | None) -> str | None:
     if text is None or text.strip():
         return text
     raise typer.BadParameter("it is empty. Give a text, or leave the option out.")
+
+
+def option_parser(parse: Callable[[Any], T], name: str) -> Callable[[Any], T]:
+    """Return the parser of an option whose text may hold a secret: of what `parse` refuses, only its own message is shown.
+
+    Args:
+        parse: Raises `ValueError` for a wrong text.
+        name: How its messages begin, which is left out, as they stand behind the option.
+    """
+
+    def parse_option(value: Any) -> T:
+        try:
+            return parse(value)
+        except ValueError as error:
+            problem = str(error)
+        raise typer.BadParameter(problem.removeprefix(f"{name}: "))
+
+    return parse_option
 
 
 def fail(text: str, code: int) -> NoReturn:

@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from rewards_core.batches import Call
 from rewards_core.errors import StoreError
 from rewards_core.log_limit import LogLimit
-from rewards_core.sqlite.batches import BatchThread, Call
+from rewards_core.sqlite.batches import BatchThread
 from rewards_core.sqlite.connection import (
     CALL_ERRORS,
     PASSING_ERRORS,
@@ -260,8 +261,9 @@ class Engine(Generic[S]):
             return []
         try:
             return database.session.tick()
-        except SQLiteError as problem:
-            logger.warning("the store's maintenance failed and is retried: %s", as_store_error(problem, self._path))
+        except (SQLiteError, StoreError) as problem:
+            error = as_store_error(problem, self._path) if isinstance(problem, SQLiteError) else problem
+            logger.warning("the store's maintenance failed and is retried: %s", error)
             self._roll_back(database, problem)
             return []
 

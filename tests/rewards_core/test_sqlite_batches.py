@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from rewards_core.sqlite.batches import BatchThread, Call
+from rewards_core.batches import Call
+from rewards_core.sqlite.batches import BatchThread
 from tests.rewards_core.sqlite_kit import until
 from tests.virtual_time import virtual_time
 

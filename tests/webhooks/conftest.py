@@ -9,6 +9,8 @@ import pytest_asyncio
 
 pytest.register_assert_rewrite("tests.webhooks.store_contract")
 
+from tests.postgres_server import Server, postgres_server  # noqa: E402
+from tests.webhooks.database_kit import run_sql, url_of  # noqa: E402
 from tests.webhooks.sqlite_store_kit import Host  # noqa: E402 - it imports what is rewritten
 from tests.webhooks.sqs_kit import AWS, moto  # noqa: E402
 from webhooks.store.base import Store  # noqa: E402
@@ -61,3 +63,17 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
     yield host
     for store in host.stores:
         await store.aclose()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A server that all tests of this process share, each in a schema of its own. It loses everything in a power cut."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: Server) -> Iterator[str]:
+    """The URL of a database without a store, with a password that nothing may show."""
+    yield url_of(postgres)
+    run_sql(postgres, "DROP SCHEMA IF EXISTS rewards_webhooks CASCADE")

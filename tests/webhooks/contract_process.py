@@ -2,7 +2,7 @@
 
 contract_process SOCKET     make a store object for each connection to a unix socket; end with the standard input
 
-Each message is a pickle after its length. The first names the file of the store and that of the time, each later one a call.
+Each message is a pickle after its length. The first is a function that makes a store, each later one a call.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import inspect
 import itertools
 import logging
 import logging.handlers
-import mmap
 import os
 import pickle
 import subprocess
@@ -25,34 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from rewards_core.operations import OperationRef
-from tests.webhooks.store_contract.kit import EPOCH
-from webhooks.store.base import Subscriber
+from webhooks.store.base import Store, Subscriber
 from webhooks.store.records import Outcome
-from webhooks.store.sqlite import SQLiteStore
 
 ROOT = Path(__file__).parents[2]
-
-
-class SharedTime:
-    """The host's uptime and its wall clock, in a file that several processes have open; they move only when one moves them."""
-
-    def __init__(self, path: Path) -> None:
-        with path.open("a+b") as file:
-            is_new = file.tell() == 0
-            file.truncate(16)
-            self._both = memoryview(mmap.mmap(file.fileno(), 16)).cast("d")
-        if is_new:
-            self._both[0], self._both[1] = EPOCH, 1_000.0
-
-    def clock(self) -> float:
-        return self._both[0]
-
-    def uptime(self) -> float:
-        return self._both[1]
-
-    def move(self, *, wall: float, passed: float) -> None:
-        self._both[0] += wall
-        self._both[1] += passed
 
 
 async def receive(reader: asyncio.StreamReader) -> Any:
@@ -128,10 +103,10 @@ class OtherProcess:
         self._socket = socket
         self._opened: list[StoreElsewhere] = []
 
-    async def open(self, path: Path, time: Path) -> StoreElsewhere:
-        """Return a store object there, on this file, in the time that another file holds."""
+    async def open(self, make: Callable[[], Store]) -> StoreElsewhere:
+        """Return a store object that a picklable function makes there."""
         reader, writer = await asyncio.open_unix_connection(self._socket)
-        send(writer, path, time)
+        send(writer, make)
         store = StoreElsewhere(reader, writer)
         self._opened.append(store)
         return store
@@ -210,9 +185,8 @@ class Logs(logging.handlers.QueueHandler):
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Make a store object and run the caller's calls on it until the last one."""
-    path, time = await receive(reader)
-    shared = SharedTime(time)
-    store = SQLiteStore(path, clock=shared.clock, uptime=shared.uptime)
+    (make,) = await receive(reader)
+    store = make()
     relays: dict[int, Relay] = {}
     logging.root.handlers = [Logs(writer)]
 

@@ -27,7 +27,7 @@ from tests.virtual_time import EPOCH, VirtualLoop, run, wall
 from tests.webhooks.fakes import FakeSource, a_ref, body_of, check_turn, trouble, words_of
 from webhooks import Completions, CompletionsClosed, CompletionTimeout, MemoryStore, PollPolicy, SQLiteStore
 from webhooks.store.base import Store, Subscriber
-from webhooks.store.sqlite_session import OUTCOMES
+from webhooks.store.hints import OUTCOMES
 
 pytestmark = pytest.mark.repeats_itself
 

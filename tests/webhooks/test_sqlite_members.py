@@ -118,7 +118,7 @@ async def test_what_a_process_waits_for_is_watched_again_when_it_comes_back(host
 async def test_what_was_missed_is_told_though_the_first_look_failed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = host.open(ticks=False), host.open(ticks=False)
     ear = await ear_of(here, "1")
-    monkeypatch.setattr("webhooks.store.sqlite_hints.TICK", 0.001)
+    monkeypatch.setattr("webhooks.store.hints.RETRY_AFTER", 0.001)
     failures: list[None] = []
 
     def newest_seq(db: Connection) -> int:

@@ -167,7 +167,7 @@ async def test_a_look_up_of_others_outcomes_that_fails_is_repeated(host: Host, c
     here, there = host.open(), host.open(ticks=False)
     ear = await ear_of(here, "1")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("webhooks.store.sqlite_hints.TICK", 0.001)
+        patch.setattr("webhooks.store.hints.RETRY_AFTER", 0.001)
         patch.setattr(sqlite_hints, "refs_after", lambda db, *_: db.execute("SELECT nonsense"))
         await there.record_outcome(outcome(ref("1")))
         await until(lambda: "could not be read; this is retried" in caplog.text)

@@ -16,13 +16,18 @@ from rewards_core.sqlite.engine import Engine
 from rewards_core.sqlite.wakeups import Wakeups
 from rewards_core.validation import check_callable, check_id, check_number, check_path, check_str
 from webhooks.store import sqlite_events, sqlite_jobs, sqlite_outcomes, sqlite_polls, sqlite_upkeep
+from webhooks.store.hints import Hints
+from webhooks.store.members import RENEW_EVERY
 from webhooks.store.outcomes import pack, settled_by
 from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries
 from webhooks.store.records import DEAD_DAYS, EventState, PollClaims
-from webhooks.store.sqlite_hints import Hints
-from webhooks.store.sqlite_rows import Arrival, PackedOutcome
+from webhooks.store.rows import (
+    Arrival,
+    PackedOutcome,
+)
+from webhooks.store.sqlite_hints import SequenceFeed
 from webhooks.store.sqlite_schema import SCHEMA
-from webhooks.store.sqlite_session import RENEW_EVERY, Member, Session
+from webhooks.store.sqlite_session import FileMember, Session
 from webhooks.store.upkeep import check_keep, check_limit, check_purge, remove_old
 
 if TYPE_CHECKING:
@@ -93,8 +98,8 @@ class SQLiteStore(StoreQueries):
         self._clock = check_callable(clock, "clock")
         self._uptime = check_callable(uptime, "uptime")
         self._boot = None if boot is None else check_str(boot, "boot")
-        self._hints = Hints(lambda look: self._engine.read(look))  # noqa: PLW0108 - the engine is made after it
-        self._member = Member(Wakeups(self._path, self._hints.receive))
+        self._hints = Hints(SequenceFeed(lambda look: self._engine.read(look)))  # noqa: PLW0108 - the engine is made after it
+        self._member = FileMember(wakeups=Wakeups(self._path, self._hints.receive))
         self._engine = Engine(self._path, SCHEMA, session=self._session, notify=self._hints.notify, busy_timeout=busy_timeout)
         self._unwatching: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None

@@ -10,27 +10,29 @@ from rewards_core.operations import OperationStatus
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.outcomes import settled_by
 from webhooks.store.records import Acceptance, EventState, Priority
-from webhooks.store.sqlite_outcomes import outcomes, record
-from webhooks.store.sqlite_polls import hurry
-from webhooks.store.sqlite_rows import (
+from webhooks.store.rows import (
     ALSO_COLUMNS,
     DEAD,
     DONE,
     EVENT_COLUMNS,
-    EVENT_FIELDS,
     JOB_COLUMNS,
     READY,
     STATES,
     Arrival,
     PackedOutcome,
-    change_in,
     changed_row,
-    insert,
     job_of,
     rows_of_also,
-    select_in,
     stored_event_of,
     text,
+)
+from webhooks.store.sqlite_outcomes import outcomes, record
+from webhooks.store.sqlite_polls import hurry
+from webhooks.store.sqlite_rows import (
+    EVENT_FIELDS,
+    change_in,
+    insert,
+    select_in,
 )
 
 if TYPE_CHECKING:

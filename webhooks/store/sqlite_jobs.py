@@ -20,19 +20,21 @@ from webhooks.store.records import (
     handler_of,
     job_name,
 )
-from webhooks.store.sqlite_events import update_states
-from webhooks.store.sqlite_rows import (
+from webhooks.store.rows import (
     DEAD,
-    EVENT_FIELDS,
     JOB_COLUMNS,
     READY,
     STATES,
-    change_in,
     event_of,
-    insert,
     job_of,
-    placeholders,
     text,
+)
+from webhooks.store.sqlite_events import update_states
+from webhooks.store.sqlite_rows import (
+    EVENT_FIELDS,
+    change_in,
+    insert,
+    placeholders,
 )
 from webhooks.store.sqlite_session import row_of_subscription, subscription_of
 from webhooks.store.subscriptions import handler_statuses

@@ -6,23 +6,25 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve
-
 from rewards_core.operations import OperationRef, OperationStatus
 from rewards_core.sqlite.connection import fetch
-from webhooks.store.outcomes import agree, conflict_event, contradiction
-from webhooks.store.records import Outcome, Recorded, StoredOutcome, Verdict
-from webhooks.store.sqlite_rows import (
+from webhooks.store.hints import OUTCOMES, Notification
+from webhooks.store.outcomes import conflict_event, contradiction
+from webhooks.store.records import Outcome, Recorded, StoredOutcome
+from webhooks.store.rows import (
     OUTCOME_COLUMNS,
     Arrival,
     PackedOutcome,
-    for_refs,
-    insert,
     outcome_from,
-    scopes_and_kinds,
     text,
 )
-from webhooks.store.sqlite_session import OUTCOMES, Notification, Session
+from webhooks.store.sqlite_rows import (
+    for_refs,
+    insert,
+    scopes_and_kinds,
+)
+from webhooks.store.sqlite_session import Session
+from webhooks.store.verdicts import judge
 
 if TYPE_CHECKING:
     from rewards_core.sqlite.connection import Connection
@@ -75,26 +77,19 @@ def record(session: Session, some: Sequence[PackedOutcome], keep: Keep) -> list[
     """Record outcomes; the first outcome of each operation is final. `keep` keeps the events of conflicts."""
     if not some:
         return []
-    refs = [packed.outcome.ref for packed in some]
-    standing = {one.ref: one for one in outcomes(session.db, refs)}
-    first = [packed for packed in some if standing.setdefault(packed.outcome.ref, packed.outcome) is packed.outcome]
-    insert(session.db, "outcome", OUTCOME_COLUMNS, [packed.row for packed in first])
-    conflicting: list[PackedOutcome] = []
-    recorded: list[Recorded] = []
-    for packed in some:
-        outcome, stands = packed.outcome, standing[packed.outcome.ref]
-        verdict = Verdict.FIRST
-        if stands is not outcome:
-            verdict = Verdict.SAME if agree(stands, outcome) else Verdict.CONFLICT
-        if verdict is Verdict.SAME:
-            stands = standing[outcome.ref] = _add_to(session, stands, outcome)
-        elif verdict is Verdict.CONFLICT:
-            conflicting.append(packed)
-        recorded.append(Recorded(verdict=verdict, outcome=stands))
+    verdicts = judge(outcomes(session.db, [packed.outcome.ref for packed in some]), some)
+    standing = verdicts.standing
+    insert(session.db, "outcome", OUTCOME_COLUMNS, [packed.row for packed in verdicts.first])
+    for ref in verdicts.changed:
+        key, confirmed = standing[ref].key, standing[ref].confirmed
+        for_refs(session.db, "UPDATE outcome SET key = ?, confirmed = ?", [ref], text(key) if key else None, confirmed)
+    for outcome in verdicts.confirmed:
+        _move_to_end(session, outcome.ref)
+    session.notifications += [Notification(confirmed=outcome) for outcome in verdicts.confirmed]
+    session.notifications += [Notification(settled=standing[packed.outcome.ref]) for packed in verdicts.first]
     ended = [one.outcome.ref for one in some if one.outcome.confirmed]
-    session.notifications += [Notification(settled=standing[packed.outcome.ref]) for packed in first]
-    _end_waiting(session, [*(packed.outcome.ref for packed in first), *ended])
-    for packed in conflicting:
+    _end_waiting(session, [*(packed.outcome.ref for packed in verdicts.first), *ended])
+    for packed in verdicts.conflicting:
         outcome, stands = packed.outcome, standing[packed.outcome.ref]
         unknown = keep(session, [Arrival(conflict_event(stands, outcome), session.wall)])
         counts = contradiction(stands, (*conflicts(session.db, [outcome.ref]).get(outcome.ref, ()), outcome))
@@ -103,21 +98,7 @@ def record(session: Session, some: Sequence[PackedOutcome], keep: Keep) -> list[
         if counts is not None:
             _move_to_end(session, outcome.ref)
             session.notifications.append(Notification(confirmed=counts))
-    return recorded
-
-
-def _add_to(session: Session, first: Outcome, later: Outcome) -> Outcome:
-    """Add the key and the confirmation of a later outcome that agrees."""
-    more = evolve(first, key=first.key or later.key, confirmed=first.confirmed or later.confirmed)
-    if more == first:
-        return first
-    for_refs(
-        session.db, "UPDATE outcome SET key = ?, confirmed = ?", [first.ref], text(more.key) if more.key else None, more.confirmed
-    )
-    if more.confirmed and not first.confirmed:
-        _move_to_end(session, first.ref)
-        session.notifications.append(Notification(confirmed=more))
-    return more
+    return verdicts.recorded
 
 
 def _move_to_end(session: Session, ref: OperationRef) -> None:

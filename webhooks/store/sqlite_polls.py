@@ -12,10 +12,19 @@ from attrs import astuple
 from rewards_core.operations import OperationRef
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
+from webhooks.store.members import RENEW_EVERY
 from webhooks.store.records import Outcome, PendingOperation, PollClaim, PollClaims, PollPermit, PollResult, Priority
+from webhooks.store.rows import (
+    PENDING_COLUMNS,
+    pending_of,
+    text,
+)
 from webhooks.store.sqlite_outcomes import outcomes
-from webhooks.store.sqlite_rows import PENDING_COLUMNS, for_refs, insert, pending_of, scopes_and_kinds, text
-from webhooks.store.sqlite_session import RENEW_EVERY
+from webhooks.store.sqlite_rows import (
+    for_refs,
+    insert,
+    scopes_and_kinds,
+)
 
 if TYPE_CHECKING:
     from rewards_core.sqlite.connection import Connection

@@ -3,72 +3,44 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from attrs import define, field, frozen
+from attrs import define, field
 
-from rewards_core.clock import DAY, HOUR
+from rewards_core.clock import HOUR
+from rewards_core.errors import StoreError
 from rewards_core.sqlite.connection import Connection, fetch, transaction
+from webhooks.store.hints import EVERYTHING, JOBS, POLLS, Notification
+from webhooks.store.members import ALIVE_FOR, GONE_AFTER, MAX_RELEASED, RENEW_EVERY, Member
 from webhooks.store.records import Subscription
-from webhooks.store.sqlite_rows import insert, text
+from webhooks.store.rows import (
+    text,
+)
+from webhooks.store.sqlite_rows import (
+    insert,
+)
 from webhooks.store.subscriptions import SubscriptionIndex
 
 if TYPE_CHECKING:
     from rewards_core.sqlite.wakeups import Wakeups
-    from webhooks.store.records import Outcome
-
-OUTCOMES, POLLS, JOBS = b"o", b"p", b"j"
-"""The bytes of a wake-up: outcomes to look up, operations to poll, jobs to claim."""
-EVERYTHING = OUTCOMES + POLLS + JOBS
-
-RENEW_EVERY = 10.0
-_ALIVE_FOR = 30.0
-_GONE_AFTER = DAY
-_MAX_RELEASED = 5_000
-
-
-@frozen
-class Notification:
-    """What to notify subscribers of after the commit, or what they should look up."""
-
-    settled: Outcome | None = None
-    confirmed: Outcome | None = None
-    look: bytes = b""
-    missed: bool = False
 
 
 @define(eq=False)
-class Member:
+class FileMember(Member):
     """This store object among those that share the file. It survives a reopening of the file.
 
     Attributes:
         wakeups: Its socket.
-        id: Its name in the file, made when the file is first opened, as forked children must not share one.
+        moves: Whether it moves the store, and so may change it while it is frozen.
         joined: Whether it has committed anything, so that no time in the file is of another boot.
-        registered: Whether it has a record in the file.
-        serves: The subscriptions it serves, each as often as it was registered.
-        served: The same, as last committed.
-        rates: Scope and polls per second that it allows, to the uptime at which it last wrote them.
-        agreed: Scope to the polls per second that all processes allow, as last logged.
-        polled_at: Scope and polls per second, to the uptime at which it last claimed polls.
+        served: What it serves, as last committed.
     """
 
-    wakeups: Wakeups
-    id: str = ""
+    wakeups: Wakeups = field(kw_only=True)
+    moves: bool = field(default=False, kw_only=True)
     joined: bool = False
-    registered: bool = False
-    serves: list[Subscription] = field(factory=list)
     served: tuple[Subscription, ...] = ()
-    rates: dict[tuple[str, float], float] = field(factory=dict)
-    agreed: dict[str, float] = field(factory=dict)
-    polled_at: dict[tuple[str, float], float] = field(factory=dict)
-    claims: int = 0
-
-    def new_fence(self) -> str:
-        self.claims += 1
-        return f"{self.id}-{self.claims}"
 
 
 class Session:
@@ -80,14 +52,14 @@ class Session:
     def __init__(
         self,
         db: Connection,
-        member: Member,
+        member: FileMember,
         *,
         clock: Callable[[], float],
         uptime: Callable[[], float],
         boot: str,
         hourly: Callable[[Session], object],
     ) -> None:
-        member.id = member.id or secrets.token_hex(8)
+        member.make_id()
         self.db = db
         self.member = member
         self.now = uptime()
@@ -267,7 +239,7 @@ class Session:
     def _mark_late_dead(self) -> bool:
         """Mark processes as dead that are late twice, as after a suspend all are late once; return whether there were any."""
         late = dict(
-            fetch(self.db, "SELECT id, renewed_at FROM process WHERE alive = 1 AND renewed_at < ?", (self.now - _ALIVE_FOR,))
+            fetch(self.db, "SELECT id, renewed_at FROM process WHERE alive = 1 AND renewed_at < ?", (self.now - ALIVE_FOR,))
         )
         dead = [process for process, renewed_at in late.items() if self._late.get(process) == renewed_at]
         self._late = late
@@ -275,7 +247,7 @@ class Session:
             self._mark_dead(process)
         self.db.execute(
             "DELETE FROM process WHERE alive = 0 AND renewed_at < ? AND id NOT IN (SELECT process FROM interest)",
-            (self.now - _GONE_AFTER,),
+            (self.now - GONE_AFTER,),
         )
         return bool(dead)
 
@@ -289,9 +261,9 @@ class Session:
         found = fetch(
             self.db,
             "SELECT scope, kind, uid, process FROM interest WHERE process IN (SELECT id FROM process WHERE alive = 0) LIMIT ?",
-            (_MAX_RELEASED,),
+            (MAX_RELEASED,),
         )
-        self._releasing = len(found) == _MAX_RELEASED
+        self._releasing = len(found) == MAX_RELEASED
         for scope, kind, uid, process in found:
             self.db.execute(
                 "DELETE FROM interest WHERE scope = ? AND kind = ? AND uid = ? AND process = ?", (scope, kind, uid, process)
@@ -331,6 +303,9 @@ class Session:
         if members == self._members:
             return
         self._members = members
+        frozen = fetch(self.db, "SELECT value FROM meta WHERE name = 'frozen'")
+        if frozen and not self.member.moves:
+            raise StoreError(frozen[0][0])
         kept = fetch(self.db, "SELECT service, handler, scope, patterns FROM subscription")
         self.subscribed = SubscriptionIndex(map(subscription_of, kept))
         self._addresses = dict(fetch(self.db, "SELECT id, address FROM process WHERE alive = 1 AND address IS NOT NULL"))

@@ -11,9 +11,18 @@ from rewards_core.operations import OperationRef
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.outcomes import mentions, pack
 from webhooks.store.records import FORGOTTEN, IDENTITY_DAYS, EventState, Priority, StoreStatistics
+from webhooks.store.rows import (
+    DEAD,
+    READY,
+    STATES,
+)
 from webhooks.store.sqlite_events import update_states
 from webhooks.store.sqlite_jobs import count_unserved
-from webhooks.store.sqlite_rows import DEAD, READY, STATES, change_in, for_refs, insert
+from webhooks.store.sqlite_rows import (
+    change_in,
+    for_refs,
+    insert,
+)
 from webhooks.store.upkeep import UPKEEP_EVERY
 
 if TYPE_CHECKING:

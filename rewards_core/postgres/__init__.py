@@ -1,0 +1,1 @@
+"""PostgreSQL databases: the engine of stores that processes of many machines share."""

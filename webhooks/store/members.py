@@ -1,0 +1,53 @@
+"""A store object among those that share a store."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from rewards_core.clock import DAY
+
+if TYPE_CHECKING:
+    from webhooks.store.records import Subscription
+
+RENEW_EVERY = 10.0
+ALIVE_FOR = 30.0
+GONE_AFTER = DAY
+"""Seconds between two renewals of a process's record, after which a process is late, and after which its record is removed."""
+MAX_RELEASED = 5_000
+"""Operations that dead processes watched, released in one transaction."""
+
+
+@define(eq=False)
+class Member:
+    """This store object.
+
+    Attributes:
+        id: Its name in the store, made when the store is first opened, as forked children must not share one.
+        registered: Whether it has a record in the store.
+        serves: The subscriptions it serves, each as often as it was registered.
+        rates: Scope and polls per second that it allows, to the store's time at which it last wrote them.
+        agreed: Scope to the polls per second that all processes allow, as last logged.
+        polled_at: Scope and polls per second, to the time at which it last claimed polls.
+        claims: The number of fences it has made.
+    """
+
+    id: str = ""
+    registered: bool = False
+    serves: list[Subscription] = field(factory=list)
+    rates: dict[tuple[str, float], float] = field(factory=dict)
+    agreed: dict[str, float] = field(factory=dict)
+    polled_at: dict[tuple[str, float], float] = field(factory=dict)
+    claims: int = 0
+
+    def make_id(self) -> str:
+        """Return its name, a new one at the first call."""
+        self.id = self.id or secrets.token_hex(8)
+        return self.id
+
+    def new_fence(self) -> str:
+        """Return a token that no other claim shares."""
+        self.claims += 1
+        return f"{self.make_id()}-{self.claims}"

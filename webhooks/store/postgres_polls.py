@@ -1,0 +1,298 @@
+"""How a `PostgresStore` keeps pending operations, and shares one budget of polls between processes."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from attrs import astuple
+
+from rewards_core.operations import OperationRef
+from rewards_core.postgres.connection import columns_of
+from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
+from webhooks.store.members import RENEW_EVERY
+from webhooks.store.postgres_outcomes import outcomes
+from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, clean_ref, delete_refs, for_refs, refs_of, text
+from webhooks.store.records import Outcome, PendingOperation, PollClaim, PollClaims, PollPermit, PollResult, Priority
+from webhooks.store.rows import PENDING_COLUMNS, pending_of
+
+if TYPE_CHECKING:
+    from rewards_core.postgres.connection import Connection
+    from webhooks.store.members import Member
+    from webhooks.store.postgres_session import Change
+
+logger = logging.getLogger(__name__)
+
+_BUDGET_COLUMNS = "next_at, abandoned_at, further_at, paused_until, refusals"
+_PENDING = ", ".join(f"pending.{column}" for column in PENDING_COLUMNS.split(", "))
+_PRIORITIES = f"unnest(ARRAY{[one.value for one in Priority]}) AS rank"
+HURRIED = (
+    "priority = least(pending.priority, excluded.priority), attempt = {attempt}, fence = NULL, "
+    "due_at = CASE WHEN pending.fence IS NULL THEN least(pending.due_at, excluded.due_at) ELSE excluded.due_at END"
+)
+"""What changes where an operation that is hurried is pending."""
+_AT_THE_LATEST = (  # the poll in flight may otherwise postpone the operation; an urgent one is due again soon
+    "due_at = CASE WHEN pending.fence IS NULL THEN least(pending.due_at, excluded.due_at) "
+    "WHEN pending.priority >= 3 THEN excluded.due_at ELSE pending.due_at END, "
+    "fence = CASE WHEN pending.priority >= 3 THEN NULL ELSE pending.fence END"
+)
+_STATE = (
+    f"SELECT now_s() AS now, {_BUDGET_COLUMNS}, ARRAY(SELECT (SELECT due_at FROM pending WHERE scope = $1 AND priority = rank "
+    f"ORDER BY due_at LIMIT 1) FROM {_PRIORITIES} ORDER BY rank) AS due, "
+    "(SELECT max(due_at) FROM pending WHERE scope = $1 AND fence IS NOT NULL) AS under_way "
+    "FROM (SELECT $1::text AS asked) AS given LEFT JOIN budget ON scope = asked"
+)
+_DUE = (
+    "SELECT kind, uid, priority, polls, attempt, missing, missing_at "
+    f"FROM {_PRIORITIES}, LATERAL (SELECT * FROM pending WHERE scope = $1 AND priority = rank AND due_at <= $2 "
+    "ORDER BY due_at LIMIT CASE WHEN rank = 4 THEN $4::bigint ELSE $3::bigint END FOR UPDATE SKIP LOCKED) AS found "
+    "ORDER BY priority, due_at"
+)
+
+
+async def watch(
+    change: Change, refs: Sequence[OperationRef], poll_in: float, *, confirmed: bool, waiter: str
+) -> tuple[list[Outcome], list[OperationRef]]:
+    """Register interest in operations without an outcome that counts; return all outcomes, and the operations watched."""
+    await change.register()
+    known = await outcomes(change.db, refs)
+    settled = {outcome.ref for outcome in known if counts(outcome, confirmed=confirmed)}
+    watched = [ref for ref in dict.fromkeys(map(clean_ref, refs)) if ref not in settled]
+    raised = f"watched = true, priority = least(pending.priority, excluded.priority), {_AT_THE_LATEST}"
+    await _add(change, watched, poll_in, Priority.ROUTINE, watched=True, then=f"UPDATE SET {raised}")
+    await change.db.execute(
+        f"INSERT INTO interest (scope, kind, uid, process, waiter) SELECT given.*, $4, $5 FROM {GIVEN_REFS} "
+        "ON CONFLICT DO NOTHING",
+        *(*refs_of(watched), change.member.id, text(waiter)),
+    )
+    return known, watched
+
+
+def counts(outcome: Outcome, *, confirmed: bool) -> bool:
+    """Return whether an outcome ends a wait."""
+    return outcome.confirmed or not confirmed
+
+
+async def unwatch(change: Change, refs: Sequence[OperationRef], waiter: str) -> None:
+    await change.lock_pending(refs)  # before their interest changes, as `watch` does
+    gone = await change.db.fetch(
+        f"DELETE FROM interest USING {GIVEN_REFS} WHERE {IS_GIVEN.format('interest')} AND process = $4 AND waiter = $5 "
+        "RETURNING interest.scope, interest.kind, interest.uid",
+        *(*refs_of(refs), change.member.id, text(waiter)),
+    )
+    if gone:
+        await change.abandon([OperationRef(*row) for row in gone])
+
+
+async def add(change: Change, refs: Sequence[OperationRef], poll_in: float) -> None:
+    settled = {outcome.ref for outcome in await outcomes(change.db, refs)}
+    fresh = [ref for ref in dict.fromkeys(map(clean_ref, refs)) if ref not in settled]
+    await _add(change, fresh, poll_in, Priority.ABANDONED, watched=False, then="NOTHING")
+    if fresh:
+        await change.hint_polls(ref.scope for ref in fresh)
+
+
+async def remove(change: Change, refs: Sequence[OperationRef]) -> int:
+    removed = await delete_refs(change.db, "pending", refs)
+    await delete_refs(change.db, "interest", refs)
+    return len(removed)
+
+
+async def hurry(change: Change, refs: Sequence[OperationRef], priority: Priority) -> None:
+    if not refs:
+        return
+    raised = HURRIED.format(attempt=0 if priority is Priority.LOOKUP else "pending.attempt")
+    unless_claimed = "WHERE pending.fence IS NULL" if priority is Priority.DEADLINE else ""
+    await _add(change, refs, 0.0, priority, watched=False, then=f"UPDATE SET {raised} {unless_claimed}")
+    await change.hint_polls(ref.scope for ref in refs)
+
+
+async def next_in(db: Connection, scope: str) -> tuple[float, float]:
+    """Return the seconds until a claim may succeed, infinity if nothing is pending, and the database's time."""
+    state = await db.fetchrow(_STATE, scope)
+    now, budget = state["now"], _budget_of(state)
+    due = _first_due(state, budget)
+    if budget.refusals and due < math.inf:
+        due = max(due, _under_way_until(state, now))
+    return (max(0.0, due - now, budget.starts_at(now) - HORIZON - now) if due < math.inf else math.inf), now
+
+
+async def claim(change: Change, scope: str, limit: int, lease: float, max_per_second: float) -> PollClaims:
+    budget, now, state = await _lock_budget(change, scope)
+    rate = await _agreed_rate(change, scope, max_per_second)
+    room = 0 if budget.refusals and _under_way_until(state, now) > now else budget.room(now, limit, rate)
+    rows: list[Any] = []
+    if room:
+        rows = (await change.db.fetch(_DUE, scope, now, room, min(room, 1 if budget.abandoned_at <= now else 0)))[:room]
+    abandoned = any(row["priority"] == Priority.ABANDONED for row in rows)
+    claims = [
+        PollClaim(
+            ref=OperationRef(scope, row["kind"], row["uid"]),
+            priority=Priority(row["priority"]),
+            polls=row["polls"],
+            attempt=row["attempt"],
+            start_in=budget.starts_at(now) + number * budget.spacing(rate) - now,
+            refusals=budget.refusals,
+            missing=row["missing"],
+            missing_for=now - row["missing_at"] if row["missing"] else 0.0,
+            fence=change.member.new_fence(),
+        )
+        for number, row in enumerate(rows)
+    ]
+    if claims:
+        await change.db.execute(
+            "UPDATE pending SET due_at = $5, fence = given.fence FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) "
+            f"AS given (scope, kind, uid, fence) WHERE {IS_GIVEN.format('pending')}",
+            *columns_of([(scope, one.ref.kind, one.ref.uid, one.fence) for one in claims], 4),
+            now + lease,
+        )
+        await _write_budget(change, scope, budget.take(now, len(claims), rate, abandoned=abandoned))
+    wait, _ = await next_in(change.db, scope)
+    return PollClaims(claims=claims, next_in=wait)
+
+
+async def permit(change: Change, scope: str, max_per_second: float) -> PollPermit:
+    budget, now, state = await _lock_budget(change, scope)
+    rate = await _agreed_rate(change, scope, max_per_second)
+    ask_in = budget.further_in(now, due=_first_due(state, budget) <= now)
+    if ask_in:
+        return PollPermit(granted=False, seconds=ask_in)
+    await _write_budget(change, scope, budget.take_further(now, rate))
+    return PollPermit(granted=True, seconds=budget.starts_at(now) - now)
+
+
+async def settle(change: Change, results: Sequence[PollResult]) -> None:
+    now = await change.now()
+    await change.lock_pending([result.claim.ref for result in results])
+    for result in results:
+        claim, ref = result.claim, result.claim.ref
+        kept = result.priority is claim.priority
+        await change.db.execute(
+            "UPDATE pending SET due_at = $1, polls = polls + $2, attempt = $3, fence = NULL, missing = $4, "
+            "missing_at = CASE missing WHEN 0 THEN $5 ELSE missing_at END, "
+            "priority = CASE WHEN $6 THEN CASE WHEN watched THEN 3 ELSE 4 END ELSE $7 END "
+            "WHERE scope = $8 AND kind = $9 AND uid = $10 AND fence = $11",
+            now + result.retry_in,
+            int(result.counted),
+            claim.attempt + result.counted if kept else 0,
+            claim.missing if result.known is None else 0 if result.known else claim.missing + 1,
+            now,
+            result.priority >= Priority.ROUTINE,
+            result.priority.value,
+            *(ref.scope, ref.kind, text(ref.uid), claim.fence),
+        )
+
+
+async def resume(change: Change, scope: str) -> None:
+    budget, now, _ = await _lock_budget(change, scope)
+    await _write_budget(change, scope, budget.answered(now))
+
+
+async def pause(change: Change, scope: str, seconds: float, *, refused: bool) -> None:
+    budget, now, _ = await _lock_budget(change, scope)
+    await _write_budget(change, scope, budget.pause(now, seconds, refused=refused))
+
+
+async def listed_pending(
+    db: Connection,
+    scope: str | None,
+    kind: str | None,
+    uid: str | None,
+    after: OperationRef | None,
+    limit: int,
+) -> list[PendingOperation]:
+    """Return the pending operations that match, in the order of their refs."""
+    uid = None if uid is None else text(uid)
+    given = [(name, value) for name, value in (("scope", scope), ("kind", kind), ("uid", uid)) if value is not None]
+    clauses = [f"{name} = ${place}" for place, (name, _) in enumerate(given, 1)]
+    values: list[Any] = [value for _, value in given]
+    if after is not None:
+        clauses.append("(scope, kind, uid) > (${}, ${}, ${})".format(*range(len(values) + 1, len(values) + 4)))
+        values += [after.scope, after.kind, text(after.uid)]
+    where = " AND ".join(clauses) or "true"
+    rows = await db.fetch(
+        f"SELECT now_s(), {_PENDING} FROM pending WHERE {where} ORDER BY scope, kind, uid LIMIT ${len(values) + 1}",
+        *values,
+        limit,
+    )
+    return [pending_of(row, now) for now, *row in rows]
+
+
+async def pending(db: Connection, refs: Sequence[OperationRef]) -> list[PendingOperation]:
+    return [pending_of(row, now) for now, *row in await for_refs(db, f"SELECT now_s(), {_PENDING}", "pending", refs)]
+
+
+async def _add(
+    change: Change, refs: Sequence[OperationRef], due_in: float, priority: Priority, *, watched: bool, then: str
+) -> None:
+    if refs:
+        await change.db.execute(
+            "INSERT INTO pending (scope, kind, uid, added_at, due_at, polls, priority, attempt, watched) "
+            f"SELECT given.*, $4::float8, $4::float8 + $5::float8, 0, $6::smallint, 0, $7::bool FROM {GIVEN_REFS} "
+            f"ON CONFLICT {'(scope, kind, uid)' if then != 'NOTHING' else ''} DO {then}",
+            *(*refs_of(refs), await change.now(), due_in, priority.value, watched),
+        )
+
+
+def _budget_of(state: Any) -> Budget:
+    return Budget() if state["next_at"] is None else Budget(*(state[name] for name in _BUDGET_COLUMNS.split(", ")))
+
+
+def _first_due(state: Any, budget: Budget) -> float:
+    """Return when the first operation is due, whatever the budget; infinity if nothing is pending."""
+    due = math.inf
+    for priority, first in zip(Priority, state["due"], strict=True):
+        if first is not None:
+            due = min(due, first if priority < Priority.ABANDONED else max(first, budget.abandoned_at))
+    return due
+
+
+def _under_way_until(state: Any, now: float) -> float:
+    """Return when the last claim expires, `now` if there is none."""
+    return max(now, state["under_way"] or now)
+
+
+async def _lock_budget(change: Change, scope: str) -> tuple[Budget, float, Any]:
+    """Lock the budget of a scope; return it, the time, and what is due."""
+    locked = "SELECT 1 FROM budget WHERE scope = $1 FOR UPDATE"
+    if not await change.db.fetchval(locked, scope):
+        await change.db.execute(
+            f"INSERT INTO budget (scope, {_BUDGET_COLUMNS}) VALUES ($1, 0, 0, 0, 0, 0) ON CONFLICT DO NOTHING", scope
+        )
+        await change.db.fetchval(locked, scope)
+    state = await change.db.fetchrow(_STATE, scope)
+    return _budget_of(state), state["now"], state
+
+
+async def _write_budget(change: Change, scope: str, budget: Budget) -> None:
+    await change.db.execute(
+        f"UPDATE budget SET ({_BUDGET_COLUMNS}) = ROW($2, $3, $4, $5, $6) WHERE scope = $1", scope, *astuple(budget)
+    )
+
+
+async def _agreed_rate(change: Change, scope: str, max_per_second: float) -> float:
+    """Return the lowest rate that a process has allowed recently; processes with a higher one log that once."""
+    member, now = change.member, await change.now()
+    if must_write_rate(member, scope, max_per_second, now):
+        await change.register()
+        await change.write_rate(scope, max_per_second)
+    lowest = await change.db.fetchval(
+        "SELECT min(per_second) FROM rate WHERE scope = $1 AND seen_at > $2", scope, now - RATE_HOLDS
+    )
+    agreed = max_per_second if lowest is None else min(float(lowest), max_per_second)
+    if agreed < max_per_second and agreed != member.agreed.get(scope):
+        logger.warning(
+            "polls of scope %s: another process allows max_per_second=%g, this one %g. The lower one applies: use one value.",
+            scope,
+            agreed,
+            max_per_second,
+        )
+        member.agreed[scope] = agreed
+    return agreed
+
+
+def must_write_rate(member: Member, scope: str, per_second: float, now: float) -> bool:
+    """Return whether other processes may forget soon what this one allows."""
+    return abs(now - member.rates.get((scope, per_second), -math.inf)) >= RENEW_EVERY

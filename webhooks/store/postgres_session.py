@@ -1,0 +1,261 @@
+"""The transactions of a `PostgresStore`, and the processes that share it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from rewards_core.clock import HOUR
+from rewards_core.operations import OperationRef
+from webhooks.store.hints import JOBS, OUTCOMES, POLLS, Notification
+from webhooks.store.members import ALIVE_FOR, GONE_AFTER, MAX_RELEASED, RENEW_EVERY, Member
+from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, refs_of, row_of_subscription
+from webhooks.store.records import Priority
+
+if TYPE_CHECKING:
+    from rewards_core.postgres.connection import Connection
+    from webhooks.store.records import Subscription
+
+logger = logging.getLogger(__name__)
+
+_TOLERANCE = 1.0
+"""Seconds by which a database's clock may go back without being taken for set."""
+_SHIFTED = {
+    "pending": ("due_at",),
+    "job": ("due_at", "began_at"),
+    "budget": ("next_at", "abandoned_at", "further_at", "paused_until"),
+    "rate": ("seen_at",),
+    "process": ("renewed_at",),
+    "moment": ("at",),
+}
+"""The times that move with a clock that was set back."""
+_CLOCK = (
+    "WITH seen AS MATERIALIZED (SELECT at FROM moment WHERE name = 'clock' FOR UPDATE) "
+    "UPDATE moment SET at = now_s() FROM seen WHERE name = 'clock' RETURNING seen.at, moment.at"
+)
+_DUE = f"""
+WITH RECURSIVE scopes AS (
+  SELECT min(scope) AS scope FROM pending
+  UNION ALL SELECT (SELECT min(scope) FROM pending WHERE pending.scope > scopes.scope) FROM scopes WHERE scope IS NOT NULL
+), handlers AS (
+  SELECT min(handler) AS handler FROM job WHERE state = 1
+  UNION ALL SELECT (SELECT min(handler) FROM job WHERE job.handler > handlers.handler AND state = 1) FROM handlers
+  WHERE handler IS NOT NULL
+)
+SELECT EXISTS (
+  SELECT FROM scopes, unnest(ARRAY{[one.value for one in Priority]}) AS rank
+  WHERE (SELECT min(due_at) FROM pending WHERE pending.scope = scopes.scope AND priority = rank) <= $1
+), EXISTS (
+  SELECT FROM handlers WHERE (SELECT min(due_at) FROM job WHERE job.handler = handlers.handler AND state = 1) <= $1
+)
+"""
+
+
+class Change:
+    """One transaction, and what follows once it is durable: notifications, hints for other processes, and `after`.
+
+    Its number is known if it recorded outcomes.
+    """
+
+    def __init__(self, db: Connection, member: Member) -> None:
+        member.make_id()
+        self.db = db
+        self.member = member
+        self.notifications: list[Notification] = []
+        self.hints: dict[str, bytes] = {}
+        self.settled: list[OperationRef] = []
+        self.after: list[Callable[[], object]] = []
+        self.transaction: int | None = None
+        self._now: float | None = None
+
+    async def now(self) -> float:
+        """Return the database's time at which this was first asked."""
+        if self._now is None:
+            self._now = float(await self.db.fetchval("SELECT now_s()"))
+        return self._now
+
+    def settle(self, refs: Iterable[OperationRef], waiting: Iterable[str]) -> None:
+        """Wake processes that waited, and those that came to wait for these operations before the commit."""
+        self.settled += refs
+        self.hint(OUTCOMES, waiting)
+
+    async def hint_jobs(self, job_names: Iterable[str]) -> None:
+        """Wake the processes that serve handlers with new jobs."""
+        rows = await self.db.fetch("SELECT job, process FROM served WHERE job = ANY($1::text[])", list(job_names))
+        self.add_jobs((row[0], row[1]) for row in rows)
+
+    def add_jobs(self, servers: Iterable[tuple[str, str]]) -> None:
+        self.notifications.append(Notification(look=JOBS))
+        self._hint_unless_mine(JOBS, servers)
+
+    async def hint_polls(self, scopes: Iterable[str]) -> None:
+        """Wake the processes that poll some scopes."""
+        rows = await self.db.fetch("SELECT scope, process FROM rate WHERE scope = ANY($1::text[])", sorted(set(scopes)))
+        self.add_polls((row[0], row[1]) for row in rows)
+
+    def add_polls(self, pollers: Iterable[tuple[str, str]]) -> None:
+        self.notifications.append(Notification(look=POLLS))
+        self._hint_unless_mine(POLLS, pollers)
+
+    def hint(self, hint: bytes, processes: Iterable[str]) -> None:
+        """Wake other processes after the commit."""
+        for process in processes:
+            if process != self.member.id and hint not in self.hints.get(process, b""):
+                self.hints[process] = self.hints.get(process, b"") + hint
+
+    def _hint_unless_mine(self, hint: bytes, pairs: Iterable[tuple[str, str]]) -> None:
+        groups: dict[str, set[str]] = {}
+        for name, process in pairs:
+            groups.setdefault(name, set()).add(process)
+        for processes in groups.values():
+            if self.member.id not in processes:
+                self.hint(hint, processes)
+
+    # processes
+
+    async def register(self) -> None:
+        """Write a record of this process, unless there is one."""
+        if not self.member.registered:
+            await self._write_record()
+            self.after.append(self._registered)
+
+    def _registered(self) -> None:
+        self.member.registered = True
+
+    async def resign(self) -> None:
+        """Remove this process's record and what only it watched."""
+        self.member.registered = False
+        await self._mark_dead([self.member.id])
+        await self.release_interest()
+
+    async def write_served(self, subscriptions: Iterable[Subscription]) -> None:
+        rows = sorted((self.member.id, *row_of_subscription(one)) for one in subscriptions)
+        await self.db.executemany(
+            "INSERT INTO served (process, service, handler, scope, job, patterns) VALUES ($1, $2, $3, $4, $5, $6) "
+            "ON CONFLICT DO NOTHING",
+            rows,
+        )
+
+    async def write_rate(self, scope: str, per_second: float) -> None:
+        now = await self.now()
+        await self.db.execute(
+            "INSERT INTO rate (scope, process, per_second, seen_at) VALUES ($1, $2, $3, $4) "
+            "ON CONFLICT (scope, process, per_second) DO UPDATE SET seen_at = excluded.seen_at",
+            *(scope, self.member.id, per_second, now),
+        )
+        self.after.append(lambda: self.member.rates.update({(scope, per_second): now}))
+
+    async def abandon(self, refs: Iterable[OperationRef]) -> None:
+        """Give operations that were locked before the lowest priority where no process waits for them."""
+        await self.db.execute(
+            "UPDATE pending SET watched = false, priority = CASE WHEN priority > 0 THEN 4 ELSE 0 END "
+            f"FROM {GIVEN_REFS} WHERE {IS_GIVEN.format('pending')} AND NOT EXISTS "
+            f"(SELECT FROM interest WHERE {IS_GIVEN.format('interest')})",
+            *refs_of(refs),
+        )
+
+    async def lock_pending(self, refs: Iterable[OperationRef]) -> None:
+        """Lock operations, in the order that all transactions keep."""
+        await self.db.execute(
+            f"SELECT FROM {GIVEN_REFS} JOIN pending ON {IS_GIVEN.format('pending')} "
+            "ORDER BY given.scope, given.kind, given.uid FOR UPDATE OF pending",
+            *refs_of(refs),
+        )
+
+    async def check_clock(self) -> None:
+        """Shift all times if the database's clock was set back since a process last renewed its record."""
+        seen, self._now = await self.db.fetchrow(_CLOCK)
+        back = seen - await self.now()
+        if back > _TOLERANCE:
+            logger.warning("the clock of the database was set back by about %.0f s; nothing is put off by that", back)
+            for table, columns in _SHIFTED.items():
+                shifted = ", ".join(f"{column} = {column} - $1" for column in columns)
+                await self.db.execute(f"UPDATE {table} SET {shifted}", back)
+            await self.db.execute("UPDATE moment SET at = $1 WHERE name = 'clock'", self._now)
+
+    async def renew(self, late: dict[str, tuple[float, float]]) -> None:
+        """Renew this process's record, and release what dead processes watched.
+
+        Args:
+            late: The processes that were late at earlier renewals: when they last renewed, and when that was noticed.
+        """
+        now = await self.now()
+        renewed = "UPDATE process SET renewed_at = $2 WHERE id = $1 AND alive RETURNING 1"
+        if not await self.db.fetchval(renewed, self.member.id, now):
+            await self._rejoin()
+        for (scope, per_second), polled_at in list(self.member.polled_at.items()):
+            if now - polled_at < 2 * RENEW_EVERY:
+                await self.write_rate(scope, per_second)
+        await self._mark_late_dead(late)
+        await self.release_interest()
+
+    async def what_is_due(self) -> bytes:
+        """Return the hints of a process that may have missed some: outcomes, and what is due to be done."""
+        polls, jobs = await self.db.fetchrow(_DUE, await self.now())
+        return OUTCOMES + (POLLS if polls else b"") + (JOBS if jobs else b"")
+
+    async def claim_moment(self, name: str, every: float = HOUR) -> bool:
+        """Return whether this process should do what is done once in a while."""
+        claimed = "UPDATE moment SET at = $1 WHERE name = $2 AND at <= $1 - $3::double precision RETURNING 1"
+        return await self.db.fetchval(claimed, await self.now(), name, every) is not None
+
+    async def _write_record(self) -> None:
+        await self.db.execute(
+            "INSERT INTO process (id, renewed_at, alive) VALUES ($1, $2, true) "
+            "ON CONFLICT (id) DO UPDATE SET renewed_at = excluded.renewed_at, alive = true",
+            *(self.member.id, await self.now()),
+        )
+
+    async def _rejoin(self) -> None:
+        """Write the record again if other processes marked this process as dead, or the database was replaced."""
+        await self._write_record()
+        await self.db.execute("DELETE FROM interest WHERE process = $1", self.member.id)  # its store object watches again
+        await self.write_served(self.member.serves)
+        self.after.append(self.member.rates.clear)
+        self.notifications.append(Notification(missed=True))
+
+    async def _mark_late_dead(self, late: dict[str, tuple[float, float]]) -> None:
+        """Mark processes as dead that are late twice, as after a suspend or a jump of the clock all are late once."""
+        now = await self.now()
+        found = await self.db.fetch("SELECT id, renewed_at FROM process WHERE alive AND renewed_at < $1", now - ALIVE_FOR)
+        before, dead = dict(late), []
+        late.clear()
+        for process, renewed_at in found:
+            seen_at, noticed_at = before.get(process, (None, now))
+            late[process] = (renewed_at, noticed_at if seen_at == renewed_at else now)
+            if now - late[process][1] >= RENEW_EVERY:
+                dead.append(process)
+        await self._mark_dead(dead)
+
+    async def forget_dead(self) -> None:
+        """Remove the records of processes that died long ago."""
+        await self.db.execute(
+            "DELETE FROM process WHERE NOT alive AND renewed_at < $1 AND NOT EXISTS "
+            "(SELECT FROM interest WHERE interest.process = process.id)",
+            await self.now() - GONE_AFTER,
+        )
+
+    async def _mark_dead(self, processes: list[str]) -> None:
+        if processes:
+            for table in ("served", "rate"):
+                await self.db.execute(f"DELETE FROM {table} WHERE process = ANY($1::text[])", processes)
+            await self.db.execute("UPDATE process SET alive = false WHERE id = ANY($1::text[])", processes)
+
+    async def release_interest(self) -> None:
+        """Remove the interest of dead processes, some at a time."""
+        rows = await self.db.fetch(
+            "SELECT DISTINCT scope, kind, uid FROM interest WHERE process IN (SELECT id FROM process WHERE NOT alive) "
+            "ORDER BY scope, kind, uid LIMIT $1",
+            MAX_RELEASED,
+        )
+        if not rows:
+            return
+        refs = [OperationRef(*row) for row in rows]
+        await self.lock_pending(refs)
+        await self.db.execute(
+            f"DELETE FROM interest USING {GIVEN_REFS} WHERE {IS_GIVEN.format('interest')} "
+            "AND process IN (SELECT id FROM process WHERE NOT alive)",
+            *refs_of(refs),
+        )
+        await self.abandon(refs)

@@ -1,0 +1,124 @@
+"""How a `PostgresStore` checks itself, counts what it holds, and removes what is old."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rewards_core.clock import DAY
+from webhooks.store.outcomes import mentions, pack
+from webhooks.store.postgres_events import lock, update_states
+from webhooks.store.records import FORGOTTEN, IDENTITY_DAYS, EventState, Priority, StoreStatistics
+from webhooks.store.rows import STATES
+
+if TYPE_CHECKING:
+    from rewards_core.postgres.connection import Connection
+    from webhooks.store.postgres_session import Change
+
+
+async def probe(db: Connection) -> None:
+    await db.fetchval("SELECT count(*) FROM (SELECT FROM event ORDER BY id DESC LIMIT 10) AS newest")
+
+
+async def count_identities(db: Connection) -> int:
+    """Return about how many identities there are, as last counted by the server's own upkeep."""
+    counted = "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'identity'::regclass"
+    return int(await db.fetchval(counted))
+
+
+async def statistics(db: Connection) -> StoreStatistics:
+    row = await db.fetchrow(
+        "SELECT (SELECT count(*) FROM event) AS events, (SELECT count(*) FROM event WHERE state > 0 AND state = 1) AS ready, "
+        "(SELECT count(*) FROM event WHERE state > 0 AND state = 2) AS dead, "
+        "(SELECT count(*) FROM pending WHERE priority = $1) AS lookups, (SELECT count(*) FROM pending) AS pending, "
+        "(SELECT count(*) FROM outcome) AS outcomes, (SELECT count(*) FROM conflict) AS conflicts, "
+        "(SELECT received_at FROM event WHERE state > 0 AND state = 1 ORDER BY id LIMIT 1) AS oldest_ready_at",
+        Priority.LOOKUP.value,
+    )
+    return StoreStatistics(**dict(row))
+
+
+# removing, a slice in each call; what another transaction has locked waits for the next call
+
+
+async def purge(change: Change, state: EventState, older_than: float, limit: int) -> int:
+    partial = "" if state is EventState.DONE else "state > 0 AND "
+    found = await change.db.fetch(
+        f"SELECT id FROM event WHERE {partial}state = $1 AND received_at < $2 ORDER BY received_at, id LIMIT $3 "
+        "FOR UPDATE SKIP LOCKED",
+        *(STATES.index(state), await change.now() - older_than, limit),
+    )
+    ids = [row[0] for row in found]
+    for table in ("job", "also"):
+        await change.db.execute(f"DELETE FROM {table} WHERE event_id = ANY($1::bigint[])", ids)
+    await change.db.execute("DELETE FROM event WHERE id = ANY($1::bigint[])", ids)
+    return len(ids)
+
+
+async def purge_identities(change: Change, limit: int) -> int:
+    rows = await change.db.fetch(
+        "DELETE FROM identity WHERE identity IN (SELECT identity FROM identity WHERE day < $1 LIMIT $2 FOR UPDATE SKIP LOCKED) "
+        "RETURNING 1",
+        *(int(await change.now()) // DAY - IDENTITY_DAYS, limit),
+    )
+    return len(rows)
+
+
+async def purge_outcomes(change: Change, older_than: float, limit: int) -> int:
+    rows = await change.db.fetch(
+        "WITH old AS (SELECT scope, kind, uid FROM outcome WHERE recorded_at < $1 ORDER BY recorded_at LIMIT $2 "
+        "FOR UPDATE SKIP LOCKED), gone AS (DELETE FROM conflict USING old WHERE conflict.scope = old.scope "
+        "AND conflict.kind = old.kind AND conflict.uid = old.uid) "
+        "DELETE FROM outcome USING old WHERE outcome.scope = old.scope AND outcome.kind = old.kind AND outcome.uid = old.uid "
+        "RETURNING 1",
+        *(await change.now() - older_than, limit),
+    )
+    return len(rows)
+
+
+async def erase_bodies(change: Change, older_than: float, limit: int, after: tuple[float, int]) -> tuple[int, tuple[float, int]]:
+    """Erase bodies of done events after a place in the order of their arrival; return how many, and the place."""
+    rows = await change.db.fetch(
+        "SELECT received_at, id FROM event WHERE received_at < $1 AND (received_at, id) > ($3, $4) AND state = 0 "
+        "AND length(body) > 0 ORDER BY received_at, id LIMIT $2 FOR UPDATE SKIP LOCKED",
+        *(await change.now() - older_than, limit, *after),
+    )
+    await _erase(change, [row[1] for row in rows])
+    return len(rows), (rows[-1][0], rows[-1][1]) if rows else after
+
+
+async def events_about(db: Connection, uid: str, after: int, limit: int) -> tuple[list[int], int | None]:
+    """Return, of the next events, those whose bodies mention a user, and the last id that was checked."""
+    look = "SELECT id, body FROM event WHERE id > $1 AND length(body) > 0 ORDER BY id LIMIT $2"
+    return await _about(db, look, uid, after, limit)
+
+
+async def resources_about(db: Connection, uid: str, after: int, limit: int, *, table: str) -> tuple[list[int], int | None]:
+    """Do the same for the resources of outcomes or conflicts."""
+    return await _about(db, f"SELECT seq, resource FROM {table} WHERE seq > $1 ORDER BY seq LIMIT $2", uid, after, limit)
+
+
+async def forget_events(change: Change, event_ids: Sequence[int]) -> int:
+    """Erase events and the reasons of their jobs, which become dead letters."""
+    ids = await lock(change.db, event_ids)
+    await _erase(change, ids)
+    await change.db.execute(
+        "UPDATE job SET state = 2, reason = $2, held = false WHERE event_id = ANY($1::bigint[])", ids, FORGOTTEN
+    )
+    await update_states(change.db, ids)
+    return len(ids)
+
+
+async def forget_resources(change: Change, seqs: Sequence[int], *, table: str) -> int:
+    """Erase the resources and keys of outcomes or conflicts; their statuses stay."""
+    await change.db.execute(f"UPDATE {table} SET resource = $2, key = NULL WHERE seq = ANY($1::bigint[])", list(seqs), pack({}))
+    return len(seqs)
+
+
+async def _erase(change: Change, event_ids: Sequence[int]) -> None:
+    await change.db.execute("UPDATE event SET body = '', signature = NULL WHERE id = ANY($1::bigint[])", list(event_ids))
+
+
+async def _about(db: Connection, look: str, uid: str, after: int, limit: int) -> tuple[list[int], int | None]:
+    rows = await db.fetch(look, after, limit)
+    return [row[0] for row in rows if mentions(row[1], uid)], rows[-1][0] if rows else None

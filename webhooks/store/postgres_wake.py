@@ -1,0 +1,115 @@
+"""Wake the processes of other store objects, and hear what they record."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rewards_core.errors import StoreError
+from rewards_core.log_limit import LogLimit
+from webhooks.store.hints import OUTCOMES
+from webhooks.store.postgres_outcomes import Place, after, newest, with_contradictions
+from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, refs_of
+
+if TYPE_CHECKING:
+    from rewards_core.operations import OperationRef
+    from rewards_core.postgres.connection import Connection
+    from rewards_core.postgres.engine import Engine
+    from rewards_core.postgres.listen import Listener
+    from webhooks.store.members import Member
+    from webhooks.store.records import Outcome
+
+logger = logging.getLogger(__name__)
+
+_WAITING = f"SELECT DISTINCT process FROM {GIVEN_REFS} JOIN interest ON {IS_GIVEN.format('interest')}"
+_NOTIFY = "SELECT pg_notify(channel, hint) FROM unnest($1::text[], $2::text[]) AS hints (channel, hint)"
+
+
+def channel_of(process: str) -> str:
+    return f"rewards_{process}"
+
+
+class Waker:
+    """Notify other processes of durable changes.
+
+    A notification within the transaction of a change would hold a lock of the whole server during its fsync, so it is a
+    transaction of its own. One that fails is not repeated: each process looks for itself at its next renewal.
+    """
+
+    def __init__(self, engine: Engine, member: Member) -> None:
+        self._engine = engine
+        self._member = member
+        self._hints: dict[str, bytes] = {}
+        self._settled: list[OperationRef] = []
+        self._task: asyncio.Task[None] | None = None
+        self._log_limit = LogLimit()
+
+    def wake(self, hints: Mapping[str, bytes], settled: Iterable[OperationRef]) -> None:
+        """Send hints to processes, and to those that came to wait while these operations settled."""
+        self._settled += settled
+        for process, hint in hints.items():
+            self._hints[process] = self._hints.get(process, b"") + hint
+        if (self._hints or self._settled) and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._send(), name="wake other processes")
+
+    async def finish(self) -> None:
+        """Wait until all is sent."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _send(self) -> None:
+        while self._hints or self._settled:
+            hints, self._hints = self._hints, {}
+            settled, self._settled = self._settled, []
+            try:
+                if settled:
+                    await self._add_waiting(hints, settled)
+                if hints:
+                    await self._notify(hints)
+            except StoreError as problem:
+                if self._log_limit.allows("wake"):
+                    logger.warning("other processes were not woken; they look for themselves every 10 s: %s", problem)
+
+    async def _add_waiting(self, hints: dict[str, bytes], settled: Sequence[OperationRef]) -> None:
+        """Add the processes whose interest was committed after the change had looked for it."""
+        given = refs_of(settled)
+        rows = await self._engine.run(lambda db: db.fetch(_WAITING, *given))
+        for (process,) in rows:
+            if process != self._member.id:
+                hints[process] = hints.get(process, b"") + OUTCOMES
+
+    async def _notify(self, hints: Mapping[str, bytes]) -> None:
+        channels = [channel_of(process) for process in hints]
+        payloads = ["".join(sorted(set(hint.decode()))) for hint in hints.values()]
+        await self._engine.run(lambda db: db.execute(_NOTIFY, channels, payloads))
+
+
+class SnapshotFeed:
+    """A `Feed` in the order of the commits, on the connection of a listener: its snapshots follow one another.
+
+    Args:
+        listener: Returns the listener.
+        own: The transactions of which this store object has notified its subscribers, until they are seen here.
+    """
+
+    def __init__(self, listener: Callable[[], Listener], own: set[int]) -> None:
+        self._listener = listener
+        self._own = own
+
+    async def newest(self) -> Place:
+        return await self._listener().run(newest)
+
+    async def after(self, place: Place) -> tuple[Sequence[OperationRef], Place, bool]:
+        found, reached = await self._listener().run(lambda db: after(db, place))
+        refs = [ref for ref, transaction in found if transaction not in self._own]
+        xmax, running = reached
+        self._own.difference_update([one for one in self._own if one < xmax and one not in running])
+        return refs, reached, False
+
+    async def with_contradictions(self, refs: Sequence[OperationRef]) -> Sequence[tuple[Outcome, Outcome | None]]:
+        async def look(db: Connection) -> Sequence[tuple[Outcome, Outcome | None]]:
+            return await with_contradictions(db, refs)
+
+        return await self._listener().run(look)
