@@ -42,6 +42,7 @@ USUAL: dict[type[Any], dict[str, Any]] = {
     webhooks.HandlerPolicy: {},
     webhooks.MemoryStore: {},
     webhooks.PollPolicy: {},
+    webhooks.PostgresStore: {"dsn": "postgresql://db/inbox"},
     webhooks.Receiver: {"sources": FakeSource(), "store": webhooks.MemoryStore()},
     webhooks.RestartPolicy: {},
     webhooks.SQLiteStore: {"path": "inbox.db"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
@@ -13,10 +14,15 @@ import time
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from attrs import define, field
+
+from tests.postgres_server import postgres_server
+from tests.webhooks.database_kit import run_sql
+from webhooks.store.sqlite import SQLiteStore
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {str(path.relative_to(ROOT)): path for path in (*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md")))}
@@ -33,6 +39,7 @@ READY = 300.0
 """Seconds in which a command in the background says that it is ready, and in which it ends once it is told to."""
 
 PORTS = re.compile(r"\b(8080|9400|8480|8481)\b")
+DATABASES = re.compile(r"postgresql://rewards@(\w+)\.example\.com/rewards")
 LISTENER = "http://127.0.0.1:8480/webhooks/original"
 DEFAULTS = {
     "WEBHOOK_LISTENER_PORT": "8480",
@@ -61,6 +68,7 @@ class Reader:
 
     place: Path
     environment: dict[str, str]
+    databases: dict[str, str] = field(factory=dict)
     ports: dict[str, str] = field(factory=lambda: defaultdict(free_port))
     background: list[subprocess.Popen[str]] = field(factory=list)
 
@@ -96,8 +104,9 @@ class Reader:
             assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
 
     def moved(self, text: str) -> str:
-        """Return a text with free ports in place of those it shows."""
-        return PORTS.sub(lambda port: self.ports[port[0]], text)
+        """Return a text with free ports and databases of a test in place of those it shows."""
+        text = PORTS.sub(lambda port: self.ports[port[0]], text)
+        return DATABASES.sub(lambda found: self.databases[found[1]], text)
 
     def start(self, command: str) -> None:
         """Start what runs in the background and wait for its first line, which says that it is ready."""
@@ -150,17 +159,43 @@ def test_commands_of_a_page_run(page: str, tmp_path: Path) -> None:
     }
     for name in ("examples", "Makefile", "pyproject.toml"):
         (tmp_path / name).symlink_to(ROOT / name)
-    reader = Reader(tmp_path, environment)
-    environment.update({name: reader.moved(value) for name, value in DEFAULTS.items()})
+    typed = "".join(body for language, _, body in fences(page) if language == "console")
+    if "--from sqlite:///inbox.db" in typed:
+        asyncio.run(make_store(tmp_path / "inbox.db"))
+    with databases(DATABASES.findall(typed)) as made:
+        read(page, Reader(tmp_path, environment, made))
+
+
+def read(page: str, reader: Reader) -> None:
+    """Type the commands of a page."""
+    reader.environment.update({name: reader.moved(value) for name, value in DEFAULTS.items()})
     try:
         for language, words, body in fences(page):
             if language == "toml":
-                (tmp_path / words[0]).write_text(body, "utf-8")
+                (reader.place / words[0]).write_text(body, "utf-8")
             if language == "console":
                 reader.type_all(body)
         reader.leave()
     finally:
         reader.clean_up()
+
+
+async def make_store(file: Path) -> None:
+    """Make the store that a page moves."""
+    store = SQLiteStore(file)
+    await store.ping()
+    await store.aclose()
+
+
+@contextmanager
+def databases(hosts: list[str]) -> Iterator[dict[str, str]]:
+    """Make a database for each host that a page names, on one server, and lend their URLs."""
+    if not hosts:
+        yield {}
+        return
+    with postgres_server(durable=True) as server:
+        run_sql(server, "CREATE ROLE rewards LOGIN", *(f"CREATE DATABASE {host} OWNER rewards" for host in sorted(set(hosts))))
+        yield {host: f"postgresql://rewards@/{host}?host={server.folder}" for host in hosts}
 
 
 def free_port() -> str:

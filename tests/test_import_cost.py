@@ -21,7 +21,7 @@ import webhooks.cli
 from tests.test_command_lines import begun
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = {"aiobotocore", "aiohttp", "botocore", "jwt", "cattrs", "original_async.client", "enkash_async.client"}
+HEAVY = {"aiobotocore", "aiohttp", "asyncpg", "botocore", "jwt", "cattrs", "original_async.client", "enkash_async.client"}
 
 
 def imported(program: str, *arguments: str) -> set[str]:

@@ -9,7 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import field, frozen
+from attrs.converters import optional
 
 import enkash_async
 import original_async
@@ -22,14 +23,28 @@ from payouts.ledger.lock import LedgerLock
 from rewards_core import Limits
 from rewards_core.keys import webhook_keys
 from rewards_core.validation import url_from
-from webhooks.store import store_file
+from webhooks.store import StoreUrl
 
 if TYPE_CHECKING:
     from original_async import OriginalClient
-    from webhooks import Completions, Receiver, SQLiteStore, Store
+    from webhooks import Completions, Receiver, Store
 
 _SPARE_CONNECTIONS = 20
 _MAX_EVENTS = 20_000
+
+
+def listener_store(name: str | StoreUrl) -> StoreUrl:
+    """Return the store of a running listener from its URL, or from the name of its file.
+
+    Raises:
+        ValueError: there can be no such store; the message shows no password.
+    """
+    if isinstance(name, StoreUrl):
+        return name
+    url = StoreUrl(name if ":" in name else f"sqlite:///{name}", "--store")
+    if url.in_memory:
+        raise ValueError("--store: no other process can read a store in memory. Name a file. Nothing was sent.")
+    return url
 
 
 @frozen(kw_only=True)
@@ -44,7 +59,7 @@ class Listening:
     port: int | None = None
     path: str = WEBHOOK_PATH
     keys_file: Path | None = None
-    store: str | None = None
+    store: StoreUrl | None = field(default=None, converter=optional(listener_store))
     poll_after: float = 15.0
     polls_per_second: float = 20.0
 
@@ -132,7 +147,7 @@ async def completions_of(
     async with AsyncExitStack() as stack:
         store: Store
         if listening.store is not None:
-            store = await asyncio.to_thread(_open_listener_store, listening.store)
+            store = await _open_listener_store(listening.store)
         else:
             store = webhooks.MemoryStore(max_events=_MAX_EVENTS)
         stack.push_async_callback(store.aclose)
@@ -145,13 +160,10 @@ async def completions_of(
         yield await stack.enter_async_context(webhooks.Completions(client, store, polling=polling))
 
 
-def _open_listener_store(name: str) -> SQLiteStore:
-    path = store_file(name, "--store") if ":" in name else Path(name)
-    if path is None:
-        raise ValueError("--store: no other process can read a store in memory. Name a file. Nothing was sent.")
-    if not path.exists():
-        raise ValueError(f"--store: there is no file {path}. Start webhook-listener with that store first. Nothing was sent.")
-    return webhooks.SQLiteStore(path)
+async def _open_listener_store(url: StoreUrl) -> Store:
+    if not await url.exists():
+        raise ValueError(f"--store: there is no store at {url}. Start webhook-listener with that store first. Nothing was sent.")
+    return await asyncio.to_thread(url.open)
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from typing import Annotated, BinaryIO, Literal
 import typer
 
 from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH
-from payouts.cli.connections import Listening, check_environment, locked, webhook_source
+from payouts.cli.connections import Listening, check_environment, listener_store, locked, webhook_source
 from payouts.cli.job import Job, pay
 from payouts.cli.options import LedgerOption, check_output_file, per_second, with_exit_codes
 from payouts.cli.preflight import Terms, has_ledger, prepare
@@ -27,9 +27,19 @@ from payouts.source.lines import COLUMNS, Layout, check_delimiter
 from payouts.spelling import misspelled_amount
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.logs import LogFormatOption, LogLevel, LogSettings, log_to_stderr
-from rewards_core.cli.output import JsonOption, Output, check_finite, exit_on_value_error, fail, keys_option, print_stderr
+from rewards_core.cli.output import (
+    JsonOption,
+    Output,
+    check_finite,
+    exit_on_value_error,
+    fail,
+    keys_option,
+    option_parser,
+    print_stderr,
+)
 from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.validation import check_name
+from webhooks.store import StoreUrl
 
 _LONG_POLLING = 60.0
 
@@ -99,7 +109,12 @@ def run(
     webhook_path: Annotated[str, typer.Option(help="Path that webhooks are sent to.")] = WEBHOOK_PATH,
     keys_file: Annotated[Path | None, keys_option(WEBHOOK_KEYS)] = None,
     store: Annotated[
-        str | None, typer.Option(help="Store of a running webhook-listener, instead of a port: FILE or sqlite:///FILE.")
+        StoreUrl | None,
+        typer.Option(
+            help="Store of a running webhook-listener, instead of a port: FILE, or its URL.",
+            metavar="STORE",
+            parser=option_parser(listener_store, "--store"),
+        ),
     ] = None,
     poll_after: Annotated[
         float, typer.Option(help="Seconds before the first poll of a row.", callback=check_finite, min=0.01)

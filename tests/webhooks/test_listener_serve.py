@@ -447,7 +447,7 @@ def test_invalid_settings_are_reported_with_an_exit_code(tmp_path: Path, monkeyp
     table: list[tuple[int, tuple[str, ...], dict[str, str]]] = [
         (2, (), {"ORIGINAL_WEBHOOK_KEYS": ""}),
         (2, ("--keys-file", "missing"), {}),
-        (2, ("--store", "postgres://x"), {}),
+        (2, ("--store", "mysql://x"), {}),
         (7, ("--store", "sqlite:///missing/inbox.db"), {}),
         (2, ("--admin-host", "0.0.0.0"), {}),
         (2, ("--admin-token-file", os.devnull), {}),

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import webhooks
-from webhooks import MemoryStore, SQLiteStore, open_store
-from webhooks.store import store_file
+from webhooks import MemoryStore, PostgresStore, SQLiteStore, open_store
+from webhooks.store import StoreUrl
 
 
 def test_memory_is_a_store_without_a_file() -> None:
     assert isinstance(open_store("memory:"), MemoryStore)
-    assert store_file("memory:") is None
+    assert StoreUrl("memory:").file is None
 
 
 def test_sqlite_is_a_file_relative_or_absolute(tmp_path: Path) -> None:
     assert isinstance(open_store(f"sqlite:///{tmp_path}/inbox.db"), SQLiteStore)
-    assert store_file("sqlite:///inbox.db") == Path("inbox.db")
-    assert store_file("sqlite:////var/lib/inbox.db") == Path("/var/lib/inbox.db")
+    assert StoreUrl("sqlite:///inbox.db").file == Path("inbox.db")
+    assert StoreUrl("sqlite:////var/lib/inbox.db").file == Path("/var/lib/inbox.db")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -34,10 +35,38 @@ def test_an_invalid_store_url_is_refused(url: str) -> None:
         open_store(url)
 
 
-def test_no_password_of_a_url_is_shown() -> None:
-    with pytest.raises(ValueError, match=r"^store: ") as refused:
-        open_store("postgres://user:pa55-canary@db/inbox")
-    assert "pa55" not in str(refused.value)
+@pytest.mark.parametrize("url", ["postgresql://user@db/inbox", "postgres://db:5433,other/inbox?target_session_attrs=any"])
+def test_postgresql_is_a_database(url: str) -> None:
+    assert StoreUrl(url).database is not None
+    assert isinstance(open_store(url), PostgresStore)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://user:pa55-canary@db/inbox",
+        "postgresql://user:pa55/canary@db/inbox",
+        "postgresql://user:pa55#canary@db/inbox",
+        "postgresql://user:1#pa55@db/inbox",
+        "postgresql://user:pa55?canary@db/inbox",
+        "postgresql://user:@pa55:canary/inbox",
+        "postgresql://user:pa55 canary@db/inbox",
+    ],
+)
+def test_no_password_of_a_url_is_shown(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^(store|dsn): ") as refused:
+        open_store(url)
+    shown = "".join(traceback.TracebackException.from_exception(refused.value, capture_locals=True).format())
+    assert "pa55" not in shown.replace(repr(url), "")
+    assert "pa55" not in repr(open_store("postgresql://user:pa55-canary@db/inbox"))
+
+
+def test_a_database_without_its_driver_says_what_to_install() -> None:
+    program = "import sys; sys.modules['asyncpg'] = None; from webhooks import open_store; open_store('postgresql://db/inbox')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=webhooks.__path__[0] + "/..")
+    assert done.stderr.splitlines()[-1] == (
+        "ValueError: store: PostgreSQL needs the package asyncpg. Run pip install 'rewards-async[postgres]'."
+    )
 
 
 @pytest.mark.parametrize("url", [None, 7, b"memory:", Path("inbox.db")])

@@ -29,7 +29,7 @@ COMMANDS = {
     ),
     "doctor": (
         "webhooks.cli.doctor:doctor",
-        "Check keys, clock, store, disk, SQLite, port, permissions and reachability. Exit code 6 if a check fails.",
+        "Check keys, clock, store, disk, port, permissions and reachability. Exit code 6 if a check fails.",
     ),
     "events": ("webhooks.cli.events:events_app", "List, show, replay, resend and forget events."),
     "dead-letters": (
@@ -41,6 +41,10 @@ COMMANDS = {
     "outcomes": ("webhooks.cli.outcomes:outcomes_app", "List how operations settled."),
     "refused": ("webhooks.cli.refused:refused_app", "List the requests that a running listener refused, and what to do."),
     "backup": ("webhooks.cli.backup:backup", "Copy the store to a file, while listeners keep running."),
+    "move": (
+        "webhooks.cli.move:move",
+        "Move a whole store: events with their ids, jobs, dead letters, identities, outcomes and pending operations.",
+    ),
 }
 PROGRAM = Program(
     name="webhook-listener",

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from rewards_core.cli.output import JsonOption, Output
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import JsonOption, Output, fail
 from webhooks.cli.errors import run_command
 from webhooks.cli.options import DEFAULT_STORE, StoreOption
-from webhooks.cli.stores import existing_file
+from webhooks.cli.stores import check_file
 from webhooks.store.sqlite import SQLiteStore
 
 
@@ -27,14 +28,17 @@ def backup(
     Example: webhook-listener backup /backups/inbox.db
     """
     output = Output(as_json)
+    if store.database is not None:
+        fail("A store in PostgreSQL is backed up with PostgreSQL: use pg_dump, or archive its log. See its manual.", Exit.USAGE)
+    check_file(store)
 
     async def work() -> None:
-        inbox = SQLiteStore(existing_file(store))
+        inbox = SQLiteStore(store.file or "")
         try:
             await inbox.back_up(file)
         finally:
             await inbox.aclose()
         size = file.stat().st_size
-        output.record({"store": store, "file": str(file), "bytes": size}, text=f"{store} copied to {file} ({size:,} bytes)")
+        output.record({"store": str(store), "file": str(file), "bytes": size}, text=f"{store} copied to {file} ({size:,} bytes)")
 
     run_command(work)

@@ -26,6 +26,7 @@ from webhooks.cli.secret_files import chmod_command, open_to_all
 from webhooks.cli.settings import ConsumerSettings
 from webhooks.cli.sources import ReloadableSource, SourceSpec
 from webhooks.errors import QueueError
+from webhooks.store.base import Store
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_schema import SCHEMA
 
@@ -55,11 +56,13 @@ class Finding:
     advice: str = ""
 
 
-def _passed(check: str, found: str, advice: str = "") -> Finding:
+def passed(check: str, found: str, advice: str = "") -> Finding:
+    """Return what a listener can work with, perhaps with advice for the coming days."""
     return Finding(check=check, ok=True, found=found, advice=advice)
 
 
-def _failed(check: str, found: str, advice: str) -> Finding:
+def failed(check: str, found: str, advice: str) -> Finding:
+    """Return what a listener cannot work with."""
     return Finding(check=check, ok=False, found=found, advice=advice)
 
 
@@ -69,14 +72,14 @@ def check_keys(specs: Sequence[SourceSpec]) -> Finding:
         try:
             weak = ReloadableSource(spec).ids_of_secrets_below(_MIN_SECRET)
         except ValueError as error:
-            return _failed("keys", str(error), "Copy id and secret from the console's Webhooks page.")
+            return failed("keys", str(error), "Copy id and secret from the console's Webhooks page.")
         if weak:
-            return _failed(
+            return failed(
                 "keys",
                 f"the secret of {', '.join(weak)} has fewer than {_MIN_SECRET} characters",
                 "Check that it was copied completely. The webhook secret is not the API secret.",
             )
-    return _passed("keys", f"{counted(len(specs), 'source')} with keys")
+    return passed("keys", f"{counted(len(specs), 'source')} with keys")
 
 
 def check_permissions(paths: Sequence[Path]) -> Finding:
@@ -84,8 +87,8 @@ def check_permissions(paths: Sequence[Path]) -> Finding:
     loose = open_to_all(paths)
     if loose:
         names = ", ".join(map(str, loose))
-        return _failed("permissions", f"every user of this machine can read {names}", f"Run {chmod_command(loose)}")
-    return _passed("permissions", "other users cannot read secrets or the store")
+        return failed("permissions", f"every user of this machine can read {names}", f"Run {chmod_command(loose)}")
+    return passed("permissions", "other users cannot read secrets or the store")
 
 
 def existing_secret_files(files: Sequence[Path | None], store: Path | None) -> list[Path]:
@@ -101,38 +104,48 @@ def check_sqlite(version: tuple[int, ...] = VERSION) -> Finding:
     name = f"SQLite {'.'.join(map(str, version))}"
     if version < _FIRST_SAFE_SQLITE:
         first = ".".join(map(str, _FIRST_SAFE_SQLITE))
-        return _failed(
+        return failed(
             "sqlite",
             f"{name} can lose commits when several processes write",
             f"Run pip install --upgrade apsw, which contains SQLite {first} or newer.",
         )
-    return _passed("sqlite", name)
+    return passed("sqlite", name)
 
 
 async def check_store(path: Path | None) -> Finding:
     """Check that the store can be written; one of an older layout is not upgraded."""
     if path is None:
-        return _failed("store", "memory:", "Events are lost when the process ends. Give --store sqlite:///FILE.")
+        return failed("store", "memory:", "Events are lost when the process ends. Give --store sqlite:///FILE.")
     if not path.exists():
         if os.access(path.absolute().parent, os.W_OK):
-            return _passed("store", f"{path} does not exist yet; the listener will create it")
-        return _failed("store", f"{path} cannot be created", "Create its folder, and allow this user to write there.")
+            return passed("store", f"{path} does not exist yet; the listener will create it")
+        return failed("store", f"{path} cannot be created", "Create its folder, and allow this user to write there.")
     store = SQLiteStore(path)
     try:
         layout = await asyncio.to_thread(_layout, path)
         if 0 < layout < SCHEMA.layout:
             found = f"{path} has layout {layout}; the next listener upgrades it to layout {SCHEMA.layout} and leaves a backup"
-            return _passed("store", f"{found}, once no older version has it open")
-        await store.ping()
-        held = await store.statistics()
+            return passed("store", f"{found}, once no older version has it open")
+        return await check_contents(store, path)
     except StoreError as error:
-        return _failed("store", str(error), "See integrity, space and permissions.")
+        return failed("store", str(error), "See integrity, space and permissions.")
     finally:
         await store.aclose()
+
+
+async def check_contents(store: Store, name: object) -> Finding:
+    """Check that a store can be written, has no dead letters, and that its processes agree on their handlers."""
+    await store.ping()
+    held = await store.statistics()
     if held.dead:
-        found = f"{path} is writable and has {counted(held.dead, 'dead letter')}"
-        return _failed("store", found, "Run webhook-listener dead-letters list")
-    return _passed("store", f"{path} is writable; {counted(held.events, 'event')}, {held.ready:,} waiting for handlers")
+        found = f"{name} is writable and has {counted(held.dead, 'dead letter')}"
+        return failed("store", found, "Run webhook-listener dead-letters list")
+    found = f"{name} is writable; {counted(held.events, 'event')}, {held.ready:,} waiting for handlers"
+    differing = sorted({one.subscription.handler for one in await store.list_handlers() if one.differing})
+    if differing:
+        found += f"; running processes want different events for {', '.join(differing)}"
+        return passed("store", found, "The newest registration applies to all. Restart the processes that run older code.")
+    return passed("store", found)
 
 
 def _layout(path: Path) -> int:
@@ -154,21 +167,21 @@ async def check_integrity(path: Path | None, seconds: float = _INTEGRITY_SECONDS
 
 def _integrity(path: Path | None, until: float, cancelled: threading.Event) -> Finding:
     if path is None or not path.exists():
-        return _passed("integrity", "there is no file yet")
+        return passed("integrity", "there is no file yet")
     try:
         with closing(connect(path, read_only=True)) as connection:
             connection.set_progress_handler(lambda: cancelled.is_set() or time.monotonic() >= until, _STEPS_BETWEEN_CHECKS)
             result = str(connection.execute("PRAGMA integrity_check(1)").get)
     except InterruptError:
-        return _passed("integrity", f"{path}: no damage in the part that was read in time")
+        return passed("integrity", f"{path}: no damage in the part that was read in time")
     except DAMAGE_ERRORS as error:
         result = str(error)
     except SQLiteError as error:
-        return _failed("integrity", str(as_store_error(error, path)), "See permissions, then run the doctor again.")
+        return failed("integrity", str(as_store_error(error, path)), "See permissions, then run the doctor again.")
     if result == "ok":
-        return _passed("integrity", f"{path} is intact")
+        return passed("integrity", f"{path} is intact")
     result = one_line(result.removeprefix("*** in database main ***"), 200)
-    return _failed("integrity", f"{path} is damaged: {result}", "Stop the listener, and restore the file from a backup.")
+    return failed("integrity", f"{path} is damaged: {result}", "Stop the listener, and restore the file from a backup.")
 
 
 async def check_space(path: Path | None, keep_days: float, clock: Callable[[], float] = time.time) -> Finding:
@@ -176,34 +189,34 @@ async def check_space(path: Path | None, keep_days: float, clock: Callable[[], f
     try:
         space = await asyncio.to_thread(measure, path, keep_days=keep_days, now=clock())
     except OSError as error:
-        return _failed("space", f"{error.filename}: {error.strerror}", "Create the folder.")
+        return failed("space", f"{error.filename}: {error.strerror}", "Create the folder.")
     except StoreError as error:
-        return _failed("space", str(error), "See integrity.")
+        return failed("space", str(error), "See integrity.")
     advice = "Free disk space, or keep events for fewer days (--keep-days)."
     if space.critical:
-        return _failed("space", str(space), f"{advice} Below {MIN_FREE // 1024**2} MiB deliveries may be answered 503.")
-    return _passed("space", str(space), advice if space.low else "")
+        return failed("space", str(space), f"{advice} Below {MIN_FREE // 1024**2} MiB deliveries may be answered 503.")
+    return passed("space", str(space), advice if space.low else "")
 
 
 async def check_port(host: str, port: int, admin: str | None) -> Finding:
     """Check that the port is free, or held by a listener that is ready."""
     refused = _why_not_bound(host, port)
     if refused is None:
-        return _passed("port", f"{host}:{port} is free")
+        return passed("port", f"{host}:{port} is free")
     taken = refused.errno == errno.EADDRINUSE
     if taken and admin is not None:
         with suppress(*_UNREACHABLE):
             status, _, reason = await _request("GET", f"{admin}/readyz")
             if status == 200:
-                return _passed("port", f"the listener at {host}:{port} is ready")
-            return _failed("port", f"the listener at {host}:{port} is not ready: {reason.strip()[:200]}", "See its log.")
+                return passed("port", f"the listener at {host}:{port} is ready")
+            return failed("port", f"the listener at {host}:{port} is not ready: {reason.strip()[:200]}", "See its log.")
     if taken:
         advice = "Stop the process that holds it, or give --port."
     elif refused.errno == errno.EACCES:
         advice = "Give --port 1024 or above, or allow this user to bind lower ports."
     else:
         advice = "Give an address of this machine as --host."
-    return _failed("port", f"{host}:{port}: {refused.strerror or refused}", advice)
+    return failed("port", f"{host}:{port}: {refused.strerror or refused}", advice)
 
 
 def _why_not_bound(host: str, port: int) -> OSError | None:
@@ -223,38 +236,38 @@ async def check_queue(queue: ConsumerSettings) -> Finding:
     try:
         from webhooks.ingress.sqs import SqsQueue  # noqa: PLC0415 - needs an extra
     except ImportError as error:
-        return _failed("queue", str(error), "Install the extra where the consumer runs.")
+        return failed("queue", str(error), "Install the extra where the consumer runs.")
     opened = SqsQueue(queue.url, region=queue.region, endpoint=queue.endpoint, allow_insecure=queue.allow_insecure)
     try:
         await opened.open()
         settings = await opened.settings()
     except (QueueError, ConfigurationError) as error:
-        return _failed("queue", str(error), "The consumer needs the same credentials, endpoint and permissions.")
+        return failed("queue", str(error), "The consumer needs the same credentials, endpoint and permissions.")
     finally:
         await opened.aclose()
     found = f"{opened.name}: {counted(settings.waiting, 'message')} waiting, {settings.in_flight:,} in progress"
     if settings.max_receives is not None:
         found += f", dead letters after {counted(settings.max_receives, 'receipt')}"
-    return _failed("queue", found, " ".join(settings.advice)) if settings.advice else _passed("queue", found)
+    return failed("queue", found, " ".join(settings.advice)) if settings.advice else passed("queue", found)
 
 
 async def check_clock(url: str | None, clock: Callable[[], float] = time.time) -> Finding:
     """Compare this machine's clock with that of the vendor's API, which rejects tokens from another time."""
     if url is None:
-        return _passed("clock", "not compared: no API is configured here")
+        return passed("clock", "not compared: no API is configured here")
     try:
         _, headers, _ = await _request("GET", url)
         api_time = email.utils.parsedate_to_datetime(headers["Date"]).timestamp()
     except (*_UNREACHABLE, KeyError, ValueError) as error:
-        return _failed("clock", f"the API's clock could not be read ({type(error).__name__})", "See reachability.")
+        return failed("clock", f"the API's clock could not be read ({type(error).__name__})", "See reachability.")
     skew = clock() - api_time
     if abs(skew) > _MAX_SKEW:
-        return _failed(
+        return failed(
             "clock",
             f"this clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the API's",
             "Synchronize the clock (chrony, systemd-timesyncd); the API rejects tokens from another time.",
         )
-    return _passed("clock", f"within {_MAX_SKEW:.0f} s of the API's")
+    return passed("clock", f"within {_MAX_SKEW:.0f} s of the API's")
 
 
 async def check_reachability(url: str | None, public_url: str | None) -> Finding:
@@ -264,7 +277,7 @@ async def check_reachability(url: str | None, public_url: str | None) -> Finding
         try:
             status, _, _ = await _request("GET", url)
         except _UNREACHABLE as error:
-            return _failed(
+            return failed(
                 "reachability",
                 f"the API does not answer ({type(error).__name__})",
                 "Check DNS, firewall and proxy between here and the API, and ORIGINAL_BASE_URL.",
@@ -274,19 +287,19 @@ async def check_reachability(url: str | None, public_url: str | None) -> Finding
         try:
             status, _, _ = await _request("POST", public_url, b"{}")
         except _UNREACHABLE as error:
-            return _failed(
+            return failed(
                 "reachability",
                 f"the public URL does not answer ({type(error).__name__})",
                 "Check DNS, certificate and proxy in front of the listener. The vendor requires https.",
             )
         if status != 401:
-            return _failed(
+            return failed(
                 "reachability",
                 f"the public URL answered an unsigned delivery with {status} instead of 401",
                 "Something else answers there, or the path is not the listener's. Check the proxy.",
             )
         found.append("the public URL leads to a listener")
-    return _passed("reachability", "; ".join(found) or "not checked: give --public-url")
+    return passed("reachability", "; ".join(found) or "not checked: give --public-url")
 
 
 async def _request(method: str, url: str, body: bytes | None = None) -> tuple[int, Mapping[str, str], str]:

@@ -138,7 +138,7 @@ class Consumer:
     def _startup_record(self, admin: Mapping[str, Any]) -> dict[str, Any]:
         poll, forward = self._settings.poll, self._settings.forward
         return {
-            "store": self._settings.store,
+            "store": str(self._settings.store),
             "queue": self._name,
             **admin,
             "polling": poll is not None,

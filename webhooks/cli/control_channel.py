@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cattrs import Converter
 
-from webhooks.cli.settings import ListenerSettings
+from webhooks.cli.settings import ListenerSettings, store_url
+from webhooks.store.urls import StoreUrl
 
 if TYPE_CHECKING:
     import socket
@@ -20,6 +21,8 @@ _MAX_MESSAGE = 1 << 20
 _converter = Converter()
 _converter.register_unstructure_hook(Path, str)
 _converter.register_structure_hook(Path, lambda text, _: Path(text))
+_converter.register_unstructure_hook(StoreUrl, StoreUrl.reveal)  # the channel has no other readers
+_converter.register_structure_hook(StoreUrl, lambda text, _: store_url(text))
 
 
 def settings_to_json(settings: ListenerSettings) -> Any:

@@ -15,6 +15,7 @@ from rewards_core.cli.columns import Column
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, check_finite, fail
 from webhooks.cli.checks import (
+    Finding,
     check_clock,
     check_integrity,
     check_keys,
@@ -40,7 +41,7 @@ from webhooks.cli.options import (
 )
 from webhooks.cli.settings import ConsumerSettings
 from webhooks.cli.socket_access import check_unix
-from webhooks.store import store_file
+from webhooks.store.urls import StoreUrl
 
 _COLUMNS = (Column(heading="check"), Column(heading="ok"), Column(heading="found"))
 
@@ -76,11 +77,10 @@ def doctor(
     ] = 30.0,
     as_json: JsonOption = None,
 ) -> None:
-    """Check keys, clock, store, disk, SQLite, port, permissions and reachability. Exit code 6 if a check fails.
+    """Check keys, clock, store, disk, port, permissions and reachability. Exit code 6 if a check fails.
 
-    Reads every page of the store, for a minute at most, while listeners keep running. Forecasts when the disk will be full.
-
-    With several machines: callers on a machine other than the store's learn of outcomes by polling only.
+    It reads every page of a store's file, for a minute at most, while listeners keep running, and forecasts when the disk will be
+    full. Of PostgreSQL it checks version, rights, durability, standbys, notifications, connections and clock; it creates nothing.
 
     Example: webhook-listener doctor --public-url https://example.com/webhooks/original
     """
@@ -93,15 +93,13 @@ def doctor(
             consumed = ConsumerSettings(url=queue, region=region, endpoint=endpoint, allow_insecure=endpoint_insecure)
             consumed.check("--queue")
         specs = source_specs(source, keys_file)
-        path = store_file(store, "--store")
+        secrets = [*(spec.keys_file for spec in specs), tls_key, admin_token_file]
         url = base_url_from(os.environ, allow_insecure=True) if (has_credentials(os.environ) if api is None else api) else None
         findings = [
             check_keys(specs),
-            check_permissions(existing_secret_files([*(spec.keys_file for spec in specs), tls_key, admin_token_file], path)),
-            check_sqlite(),
-            *await asyncio.gather(check_space(path, keep_days), check_integrity(path)),
-            *await asyncio.gather(  # the store is closed last: its log files would stay behind if a reader outlived it
-                check_store(path),
+            check_permissions(existing_secret_files(secrets, store.file)),
+            *await _check_store(store, keep_days),
+            *await asyncio.gather(
                 check_port(host, port, admin) if unix is None else check_unix(unix, proxy_user),
                 *([] if consumed is None else [check_queue(consumed)]),
                 check_clock(url),
@@ -121,3 +119,13 @@ def doctor(
             fail(f"Failed checks: {', '.join(failed)}.", Exit.REFUSED)
 
     run_command(work)
+
+
+async def _check_store(url: StoreUrl, keep_days: float) -> list[Finding]:
+    if url.database is not None:
+        from webhooks.cli.postgres_checks import check_postgres  # noqa: PLC0415 - needs an extra
+
+        return [*await check_postgres(url, url.database)]
+    space, integrity = await asyncio.gather(check_space(url.file, keep_days), check_integrity(url.file))
+    # the store is closed last: its log files would stay behind if a reader outlived it
+    return [check_sqlite(), space, integrity, await check_store(url.file)]

@@ -11,7 +11,7 @@ from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import ErrorTable, exit_on_errors
 from rewards_core.errors import StoreError
 
-_engine_log = logging.getLogger("rewards_core.sqlite.engine")
+_engine_logs = [logging.getLogger(f"rewards_core.{each}.engine") for each in ("sqlite", "postgres")]
 
 
 class CannotStart(Exception):
@@ -42,10 +42,12 @@ def run_command(
     work: Callable[[], Coroutine[Any, Any, None]], *, interrupted: str = "", interrupt_code: Exit = Exit.INTERRUPTED
 ) -> None:
     """Run a command in an event loop; turn its expected errors, and ctrl-c, into a message and an exit code."""
-    level = _engine_log.level
-    _engine_log.setLevel(logging.CRITICAL)  # the command's own message says why a change failed
+    levels = [each.level for each in _engine_logs]
+    for each in _engine_logs:
+        each.setLevel(logging.CRITICAL)  # the command's own message says why a change failed
     try:
         with exit_on_errors(ERRORS, interrupted=interrupted, interrupt_code=interrupt_code):
             asyncio.run(work())
     finally:
-        _engine_log.setLevel(level)
+        for each, level in zip(_engine_logs, levels, strict=True):
+            each.setLevel(level)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rewards_core.operations import OperationRef
     from webhooks.store.base import Store
     from webhooks.store.records import Outcome, PendingOperation
+    from webhooks.store.urls import StoreUrl
 
 _NO_EVENTS = (
     "No events yet. `webhook-listener serve` receives them into this store; `webhook-listener trigger` sends it a sample."
@@ -153,7 +154,7 @@ def reason_of(stored: StoredEvent) -> str:
 
 
 async def write_events(
-    url: str, output: Output, which: EventFilter, *, limit: int, before: int | None = None, dead: bool = False
+    url: StoreUrl, output: Output, which: EventFilter, *, limit: int, before: int | None = None, dead: bool = False
 ) -> None:
     """List events, newest first: those with ids lower than `before`; `dead` for a list of dead letters."""
     async with open_existing(url) as inbox:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import sys
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -38,7 +39,7 @@ from webhooks.cli.options import (
 )
 from webhooks.cli.requeue import ERASED, NO_EVENT, report, requeue
 from webhooks.cli.sources import ReloadableSource, SourceSpec
-from webhooks.cli.stores import existing_file, open_existing
+from webhooks.cli.stores import check_file, open_existing
 from webhooks.receiver import Receiver
 from webhooks.store.base import Store
 from webhooks.store.records import EventState, Job, StoredEvent
@@ -192,7 +193,7 @@ def forget_events(
     output = Output(as_json)
     with exit_on_value_error():
         check_id(user, "--user")
-        path = existing_file(store)
+        check_file(store)
     _confirm(f"Erase everything that mentions user {user} from {store}? This cannot be undone.", yes=yes)
 
     async def work() -> None:
@@ -202,11 +203,16 @@ def forget_events(
             result = f"{counted(count, 'record')} of user {user} erased."
         else:
             result = f"No record mentions user {user}. Nothing was erased."
-        backups = sorted(map(str, path.parent.glob(f"{glob.escape(path.name)}.layout-*.backup")))  # left by upgrades
+        backups = _backups(store.file)
         known = f": neither {', '.join(backups)} nor those you made" if backups else ""
         output.record({"erased": count, "backups": backups}, text=f"{result} Backups were not changed{known}.")
 
     run_command(work, interrupted="Interrupted. Some records may have been erased. Run the same command again for the rest.")
+
+
+def _backups(path: Path | None) -> list[str]:
+    """Return the backups of a store's file that upgrades have left."""
+    return [] if path is None else sorted(map(str, path.parent.glob(f"{glob.escape(path.name)}.layout-*.backup")))
 
 
 def _confirm(question: str, *, yes: bool) -> None:

@@ -21,7 +21,6 @@ from webhooks.cli.sources import by_path
 from webhooks.completions import Completions
 from webhooks.polling import PollPolicy
 from webhooks.receiver import Receiver
-from webhooks.store import open_store, store_file
 from webhooks.supervise import RestartPolicy, keep_running
 
 if TYPE_CHECKING:
@@ -47,15 +46,11 @@ class Inbox:
         store: The store, once it is open.
         receivers: The receiver of each path.
         metrics: What is counted as it happens.
-
-    Raises:
-        ValueError: the URL names no store.
     """
 
     def __init__(
         self, settings: ListenerSettings, reloadable: Reloadable, clock: Callable[[], float], *, maintains: bool
     ) -> None:
-        store_file(settings.store, "--store")
         self._settings = settings
         self._reloadable = reloadable
         self._clock = clock
@@ -67,7 +62,7 @@ class Inbox:
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the store, and start everything; raises `StoreError`, or `ValueError` for a setting or a credential."""
-        self.store = open_store(self._settings.store)
+        self.store = self._settings.store.open()
         stack.push_async_callback(self.store.aclose)
         await self.store.ping()
         await self.store.subscribe(self.metrics)

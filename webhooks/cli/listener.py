@@ -175,7 +175,7 @@ class Listener:
 def startup_record(settings: ListenerSettings, where: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record that a listener prints when it has started."""
     return {
-        "store": settings.store,
+        "store": str(settings.store),
         "paths": sorted({spec.path for spec in settings.sources}),
         **where,
         "polling": settings.poll is not None,

@@ -11,11 +11,12 @@ import typer
 from attrs import evolve
 
 from original_async.settings import WEBHOOK_KEYS, app_uid_from, has_credentials
-from rewards_core.cli.output import check_finite, check_not_empty, keys_option
-from webhooks.cli.settings import FORWARD_ATTEMPTS, AdminSettings, ForwardSettings, PollSettings
+from rewards_core.cli.output import check_finite, check_not_empty, keys_option, option_parser
+from webhooks.cli.settings import FORWARD_ATTEMPTS, AdminSettings, ForwardSettings, PollSettings, store_url
 from webhooks.cli.sources import SourceSpec, parse_source
 from webhooks.cli.unix_socket import UnixSettings, mode_from
 from webhooks.store.records import UNSERVED_DAYS, EventState
+from webhooks.store.urls import StoreUrl
 
 MAX_LIST = 1_000_000
 _MAX_ID = 10**15
@@ -37,7 +38,15 @@ def _text_filter(*names: str, only: str) -> Any:
     return typer.Option(*names, help=f"Only {only}.", callback=check_not_empty)
 
 
-StoreOption = Annotated[str, typer.Option("--store", help="The store: sqlite:///FILE, or sqlite:////FILE for an absolute path.")]
+StoreOption = Annotated[
+    StoreUrl,
+    typer.Option(
+        "--store",
+        help="The store: sqlite:///FILE, sqlite:////FILE for an absolute path, or postgresql://USER@HOST/DATABASE.",
+        metavar="URL",
+        parser=option_parser(store_url, "--store"),
+    ),
+]
 KeysOption = Annotated[Path | None, keys_option(WEBHOOK_KEYS)]
 SourceOption = Annotated[
     list[str] | None,
@@ -144,7 +153,7 @@ LimitOption = Annotated[int, typer.Option("--limit", help="List at most this man
 CaOption = Annotated[
     Path | None, typer.Option("--cacert", help="PEM file of certificates to trust for https, instead of the system's.")
 ]
-DEFAULT_STORE = "sqlite:///inbox.db"
+DEFAULT_STORE = StoreUrl("sqlite:///inbox.db")
 DEFAULT_UNIX_MODE = "0660"
 DEFAULT_LIMIT = 50
 

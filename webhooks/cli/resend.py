@@ -20,10 +20,11 @@ from webhooks.store.outcomes import CONFLICT_EVENT
 
 if TYPE_CHECKING:
     from webhooks.store.records import StoredEvent
+    from webhooks.store.urls import StoreUrl
 
 
 async def resend(
-    store: str,
+    store: StoreUrl,
     output: Output,
     event_ids: Sequence[int],
     *,

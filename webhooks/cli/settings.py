@@ -19,6 +19,7 @@ from webhooks.handlers import HandlerPolicy
 from webhooks.ingress.limits import ServerLimits
 from webhooks.ingress.queue_url import parse_queue_url
 from webhooks.store.records import DEAD_DAYS
+from webhooks.store.urls import StoreUrl
 
 MAX_WORKERS = 64
 FORWARD_ATTEMPTS = 20
@@ -149,12 +150,17 @@ class ConsumerSettings:
         ).name
 
 
+def store_url(url: str | StoreUrl) -> StoreUrl:
+    """Return the store of `--store`; raises `ValueError` if the URL names none, or one whose extra is not installed."""
+    return url if isinstance(url, StoreUrl) else StoreUrl(url, "--store")
+
+
 @frozen(kw_only=True)
 class ListenerSettings:
     """All settings of a listener; with workers, `limits` apply to each."""
 
     sources: Sequence[SourceSpec]
-    store: str
+    store: StoreUrl = field(converter=store_url)
     host: str = "127.0.0.1"
     port: int = 8480
     unix: UnixSettings | None = None

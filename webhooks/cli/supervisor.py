@@ -23,7 +23,6 @@ from webhooks.cli.secret_files import warn_of_open_files
 from webhooks.cli.sockets import open_sockets
 from webhooks.cli.workers import STATES, Worker
 from webhooks.refusals import Refusal, Refusals, merged
-from webhooks.store import store_file
 from webhooks.supervise import RestartPolicy, keep_running
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Supervisor:
         self._reloadable = Reloadable(settings)
         self._token = None if settings.admin is None else settings.admin.token()
         Listener(settings)  # each worker makes its own; invalid settings are reported here, once
-        if store_file(settings.store, "--store") is None:
+        if settings.store.in_memory:
             raise ValueError("--workers: a memory: store cannot be shared between processes. Give --store sqlite:///FILE.")
         self._refusals = Refusals(logger)
         self._stop = asyncio.Event()
