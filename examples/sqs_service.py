@@ -14,14 +14,15 @@ from rewards_core import Event
 from webhooks import Receiver
 from webhooks.ingress.sqs import SqsIngress
 
+receiver = Receiver(OriginalWebhooks.from_env(), "sqlite:///inbox.db", max_body=1_048_576)
+
+
+@receiver.on("reward.allocated")
+async def tell_the_user(event: Event) -> None:
+    print(f"{event.name}: {event.ref}", flush=True)
+
 
 async def consume(stopped: asyncio.Event, url: str, **options: Any) -> None:
-    receiver = Receiver(OriginalWebhooks.from_env(), "sqlite:///inbox.db", max_body=1_048_576)
-
-    @receiver.on("reward.allocated")
-    async def tell_the_user(event: Event) -> None:
-        print(f"{event.name}: {event.ref}", flush=True)
-
     async with SqsIngress(url, receiver, **options):
         await stopped.wait()
 

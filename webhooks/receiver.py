@@ -14,6 +14,7 @@ from attrs import frozen
 from rewards_core.clock import loop_time
 from rewards_core.errors import SignatureError
 from rewards_core.log_limit import LogLimit
+from rewards_core.secrets import shielded
 from rewards_core.validation import check_callable, check_methods, check_name, check_number, check_whole, setting
 from webhooks.delivery_log import deliveries, log_delivery, log_refused
 from webhooks.handlers import Handler, HandlerPolicy, HandlerRunner, HandlerStatistics, by_scope
@@ -102,6 +103,7 @@ class Receiver:
             store, or `service` is not a valid name.
     """
 
+    @shielded
     def __init__(
         self,
         sources: EventSource | Iterable[EventSource],

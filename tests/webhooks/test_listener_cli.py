@@ -60,7 +60,7 @@ def test_a_store_that_is_no_file_is_exit_code_2(folder: Path, command: str, url:
     result = run(*command.split(), "--store", url)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "password" not in result.stderr
-    said(f"any command: --store {url}", re.sub(r"(Usage|Try) .*\n", "", result.stderr))
+    said(f"any command: --store {url}", re.sub(r"(Usage:|Try) .*\n", "", result.stderr))
 
 
 @pytest.mark.parametrize("command", [each for each in ON_A_STORE if each != "events forget --user 1"])

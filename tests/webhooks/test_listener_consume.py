@@ -157,7 +157,7 @@ async def test_a_queue_that_goes_away_makes_it_unready_until_it_is_back(tmp_path
         await gate.close()
         while (found := await get(f"{process.where['admin']}/readyz"))[0] == 200:
             pass
-        assert found[1].startswith(f"SQS at {gate.url} does not answer (EndpointConnectionError).")
+        assert found[1].startswith(f"SQS at {gate.url} does not answer (")
         assert "webhooks_queue_readable 0.0" in (await get(f"{process.where['admin']}/metrics"))[1]
         await send(sqs, "1")
         await gate.open()

@@ -80,7 +80,7 @@ async def kept(store: PostgresStore) -> set[bytes]:
 
 SLOW = """
 CREATE OR REPLACE FUNCTION faults.slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.001); RETURN NEW; END';
-CREATE TRIGGER slow AFTER INSERT ON faults.{table} FOR EACH ROW EXECUTE FUNCTION faults.slow();
+CREATE TRIGGER slow BEFORE INSERT ON faults.{table} FOR EACH ROW EXECUTE FUNCTION faults.slow();
 """
 
 
@@ -115,7 +115,7 @@ async def test_an_answer_that_was_lost_after_the_commit_leaves_a_duplicate(datab
         with pytest.raises(StoreError, match="may or may not have changed the store"):
             await store.add_pending([ref("2")], poll_in=0)
         proxy.swallow = False
-        await store.add_pending([ref("2")], poll_in=0)  # not in the transaction that was given up
+        await store.add_pending([ref("2")], poll_in=0)
         assert await until(lambda: store.accept(event("lost", of=ref(), complete=resource()))) is Acceptance.DUPLICATE
         assert await until(lambda: store.outcome(ref())) is not None
         await store.aclose()
@@ -181,6 +181,20 @@ async def test_a_lock_that_another_session_holds_ends_a_call_and_no_more(databas
         with pytest.raises(StoreError, match="End the session that holds the lock"):
             await store.accept(event("second"))
     assert await until(lambda: store.accept(event("second"))) is Acceptance.NEW
+
+
+async def test_a_call_that_is_cancelled_leaves_no_transaction_to_the_next(database: Database) -> None:
+    store = database.open(connections=1)
+    await store.ping()
+    async with database.connection.transaction():
+        await database.connection.execute("LOCK TABLE faults.served")
+        call = asyncio.ensure_future(store.register_handlers([wants()]))  # it has written the subscription by now
+        while not await database.connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'relation'"):
+            pass
+        call.cancel()
+        await asyncio.wait([call])
+    await store.add_pending([ref()], poll_in=0)
+    assert list(await store.list_handlers()) == []
 
 
 async def test_calls_beyond_what_may_wait_for_a_connection_fail_at_once(

@@ -164,7 +164,7 @@ async def test_the_record_of_a_dead_process_goes_after_a_day(host: Host) -> None
 async def test_what_many_dead_processes_waited_for_is_given_up_some_at_a_time(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webhooks.store.sqlite_session._MAX_RELEASED", 2)
+    monkeypatch.setattr("webhooks.store.sqlite_session.MAX_RELEASED", 2)
     dead, here = host.open(ticks=False), host.open()
     await dead.watch([ref(str(number)) for number in range(100)], poll_in=HOUR)
     await ear_of(here)

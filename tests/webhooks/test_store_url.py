@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import webhooks
-from webhooks import MemoryStore, PostgresStore, SQLiteStore, open_store
+from tests.webhooks.listener_process import SOURCE
+from webhooks import MemoryStore, PostgresStore, Receiver, SQLiteStore, open_store
 from webhooks.store import StoreUrl
 
 
@@ -59,6 +60,16 @@ def test_no_password_of_a_url_is_shown(url: str) -> None:
     shown = "".join(traceback.TracebackException.from_exception(refused.value, capture_locals=True).format())
     assert "pa55" not in shown.replace(repr(url), "")
     assert "pa55" not in repr(open_store("postgresql://user:pa55-canary@db/inbox"))
+
+
+@pytest.mark.parametrize(
+    ("url", "max_body"), [("postgresql://user:pa55 canary@db/inbox", 1), ("postgresql://user:pa55-canary@db/inbox", -1)]
+)
+def test_a_receiver_that_cannot_be_made_shows_no_password_of_its_store(url: str, max_body: int) -> None:
+    with pytest.raises(ValueError, match=r"^(store|max_body): ") as refused:
+        Receiver(SOURCE, url, max_body=max_body)
+    shown = "".join(traceback.TracebackException.from_exception(refused.value, capture_locals=True).format())
+    assert shown.count("pa55") == 1  # in this very function
 
 
 def test_a_database_without_its_driver_says_what_to_install() -> None:

@@ -71,7 +71,7 @@ def move(
                 _say_undone(output, source, await undo(here))
                 return
             async with _mover(target) as there:
-                counts = await Move(source=here, target=there, names=(str(source), str(target))).run(progress)
+                counts = await Move(source=here, target=there, names=(_name(source), _name(target))).run(progress)
         told = ", ".join(f"{noun}: {counts[name]:,}" for name, noun in _NOUNS.items())
         output.record(
             {"from": str(source), "to": str(target), "moved": dict(counts)},
@@ -93,8 +93,13 @@ def _check(source: StoreUrl, target: StoreUrl | None) -> None:
         fail("--to: this is the store of --from. Nothing was changed.", Exit.USAGE)
 
 
-def _path(url: StoreUrl) -> object:
+def _path(url: StoreUrl) -> Path | None:
     return None if url.file is None else url.file.resolve()
+
+
+def _name(url: StoreUrl) -> str:
+    """Return how the other store calls this one, in whatever folder that is read."""
+    return str(url) if url.file is None else f"sqlite:///{url.file.absolute()}"
 
 
 @asynccontextmanager

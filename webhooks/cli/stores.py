@@ -23,7 +23,7 @@ async def open_existing(url: StoreUrl) -> AsyncIterator[Store]:
         StoreError: its database cannot be used.
     """
     check_file(url)
-    if not await url.exists():
+    if url.database is not None and not await url.exists():
         fail(_missing(url), Exit.UNAVAILABLE)
     store = url.open()
     try:
