@@ -24,7 +24,6 @@ SCHEMES = ("postgresql", "postgres")
 OLDEST = 14
 """The oldest major version of PostgreSQL that works."""
 
-PostgresError = asyncpg.PostgresError
 DATABASE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """Errors of the database and the network; `TimeoutError` is an `OSError`."""
 REPEATABLE_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)

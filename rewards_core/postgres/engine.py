@@ -93,11 +93,6 @@ class Engine:
         """Whether this process was forked from a process that used the engine."""
         return self._pid is not None and self._pid != os.getpid()
 
-    @property
-    def pooled(self) -> bool:
-        """Whether a pooler stands between, so that consecutive transactions may have different sessions."""
-        return self._pooled
-
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run one statement, whose effect is durable when this returns. It must bear to be repeated.
 

@@ -67,7 +67,9 @@ async def test_another_process_wakes_those_whom_it_concerns(host: Host) -> None:
 async def test_a_confirmation_made_elsewhere_is_heard_by_those_who_still_wait(host: Host) -> None:
     here, there = host.open(ticks=False), host.open(ticks=False)
     ear = await ear_of(here, "1")
+    await here.watch([ref("1")], poll_in=60)
     await there.accept(event("1", of=ref("1"), complete=resource("1")))
+    await ear.until(lambda ear: ear.settlements)  # it has looked beyond the first outcome
     await here.watch([ref("1")], poll_in=60, confirmed=True)
     await there.record_outcome(outcome(ref("1"), confirmed=True))
     await ear.until(lambda ear: ear.confirmations)
