@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 _RUN = 'trap "" INT TERM; "$@" & server=$!; echo "process $server"; read _; kill -QUIT $server; wait $server'
-_READY = "database system is ready to accept connections"
+_READY = "database system is ready to accept"
+"""What it logs, followed by `connections` or, as a standby, `read-only connections`."""
 
 
 def programs() -> Path:
@@ -150,5 +151,25 @@ def postgres_server(*, tcp: bool = False, durable: bool = False, **settings: str
             yield server
         finally:
             server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def standby_of(primary: Server, name: str) -> Iterator[Server]:
+    """Start a standby that receives the log of a server, under a name for its `synchronous_standby_names`."""
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    try:
+        if os.getuid() == 0:
+            os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
+        source = f"host={primary.folder} user=postgres application_name={name}"
+        copy = [str(programs() / "pg_basebackup"), "-D", str(folder / "data"), "-R", "-c", "fast", "--no-sync", "-d", source]
+        subprocess.run(copy, check=True, capture_output=True, cwd="/", **as_server_user())
+        standby = Server(folder, 0, {"max_connections": "60", "fsync": "off"})
+        standby.start()
+        try:
+            yield standby
+        finally:
+            standby.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
