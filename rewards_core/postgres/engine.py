@@ -23,6 +23,7 @@ from rewards_core.postgres.connection import (
     REPEATABLE_ERRORS,
     Address,
     Connection,
+    StatementRefused,
     as_store_error,
     connect,
     is_unicode,
@@ -173,7 +174,7 @@ class Engine:
                 problem = error
                 break
         failure = as_store_error(problem, self.address)
-        if self._log_limit.allows(str(failure)):
+        if not isinstance(failure, StatementRefused) and self._log_limit.allows(str(failure)):
             logger.error("a call of the store failed: %s", failure)
         del problem
         raise failure

@@ -14,7 +14,7 @@ from webhooks.store.hints import Notification
 from webhooks.store.outcomes import outcome_of
 from webhooks.store.postgres_outcomes import outcomes, record
 from webhooks.store.postgres_polls import HURRIED, hurry
-from webhooks.store.postgres_rows import EVENT_FIELDS, clean_event, packed, text
+from webhooks.store.postgres_rows import EVENT_FIELDS, LOCKED, ONCE, clean_event, packed, text
 from webhooks.store.records import Acceptance, EventState, Priority
 from webhooks.store.rows import JOB_COLUMNS, STATES, Arrival, changed_row, job_of, stored_event_of
 
@@ -72,27 +72,31 @@ kept_jobs AS (
   SELECT id, handler, 1, now, 0 FROM arrived, clock, unnest(jobs) AS handler
 ),
 settled AS MATERIALIZED (SELECT * FROM arrived WHERE $22 AND status IS NOT NULL ORDER BY scope, kind, uid),
-kept_outcomes AS (
-  INSERT INTO outcome (scope, kind, uid, status, resource, via, settled_at, key, confirmed, recorded_at)
-  SELECT scope, kind, uid, status, resource, 'webhook', now, key, false, now FROM settled, clock
-),
-ended AS (
-  DELETE FROM pending USING settled
-  WHERE pending.scope = settled.scope AND pending.kind = settled.kind AND pending.uid = settled.uid
-),
-waiting AS (
-  DELETE FROM interest USING settled
-  WHERE interest.scope = settled.scope AND interest.kind = settled.kind AND interest.uid = settled.uid RETURNING process
-),
 asked AS MATERIALIZED (
   SELECT DISTINCT mention.scope, mention.kind, mention.uid FROM mention JOIN arrived USING (n)
   LEFT JOIN outcome ON outcome.scope = mention.scope AND outcome.kind = mention.kind AND outcome.uid = mention.uid
   WHERE $22 AND asks AND outcome.status IS DISTINCT FROM 'done' ORDER BY 1, 2, 3
 ),
+given_refs AS (SELECT scope, kind, uid FROM settled UNION ALL SELECT scope, kind, uid FROM asked),
+locked AS MATERIALIZED ({LOCKED.format(given="given_refs AS given")}),
 hurried AS (
   INSERT INTO pending (scope, kind, uid, added_at, due_at, polls, priority, attempt, watched)
-  SELECT scope, kind, uid, now, now, 0, {Priority.LOOKUP.value}, 0, false FROM asked, clock
-  ON CONFLICT (scope, kind, uid) DO UPDATE SET {HURRIED.format(attempt=0)}
+  SELECT scope, kind, uid, now, now, 0, {Priority.LOOKUP.value}, 0, false FROM asked, clock WHERE {ONCE.format("locked")}
+  ON CONFLICT (scope, kind, uid) DO UPDATE SET {HURRIED.format(attempt=0)} RETURNING 1
+),
+kept_outcomes AS (
+  INSERT INTO outcome (scope, kind, uid, status, resource, via, settled_at, key, confirmed, recorded_at)
+  SELECT scope, kind, uid, status, resource, 'webhook', now, key, false, now FROM settled, clock WHERE {ONCE.format("hurried")}
+  RETURNING 1
+),
+ended AS (
+  DELETE FROM pending USING settled
+  WHERE pending.scope = settled.scope AND pending.kind = settled.kind AND pending.uid = settled.uid AND {ONCE.format("locked")}
+),
+waiting AS (
+  DELETE FROM interest USING settled
+  WHERE interest.scope = settled.scope AND interest.kind = settled.kind AND interest.uid = settled.uid
+  AND {ONCE.format("kept_outcomes")} RETURNING process
 )
 SELECT now, ARRAY(SELECT n FROM arrived) AS arrived, ARRAY(SELECT DISTINCT process FROM waiting) AS waiting,
   EXISTS (SELECT FROM settled_before) AS settled_before,
@@ -100,12 +104,14 @@ SELECT now, ARRAY(SELECT n FROM arrived) AS arrived, ARRAY(SELECT DISTINCT proce
   ARRAY(SELECT DISTINCT ARRAY[job, process] FROM served WHERE job IN (SELECT unnest(jobs) FROM arrived)) AS servers,
   ARRAY(SELECT DISTINCT ARRAY[scope, process] FROM rate WHERE scope IN (SELECT scope FROM asked)) AS pollers,
   (SELECT pg_current_xact_id()::text::bigint WHERE EXISTS (SELECT FROM settled)) AS transaction,
-  CASE WHEN NOT EXISTS (SELECT FROM fresh) THEN pg_logical_emit_message(true, 'rewards', '')::text END
+  CASE WHEN NOT EXISTS (SELECT FROM fresh) AND NOT EXISTS (SELECT FROM settled_before)
+    THEN pg_logical_emit_message(true, 'rewards', '')::text END
 FROM clock
 """
 """Keep the events whose identities are new, with their jobs. With $22 also the outcomes and lookups, unless a new event settles
 what has settled before: then it changes nothing, as Python compares the two. A batch of duplicates writes to the log, so that its
-acknowledgement too waits for the standby."""
+acknowledgement too waits for the standby. Parts that nothing reads run last, in no documented order, so each waits for the one
+whose locks come before its own."""
 
 
 @define(eq=False)
@@ -178,8 +184,10 @@ async def accept_and_compare(change: Change, batch: Batch) -> list[Arrival]:
     found, fresh = await _keep(change, batch, settle=False)
     now = found["now"]
     settled = [_at(arrival.outcome, now) for arrival in fresh if arrival.outcome is not None]
+    asked = [ref for arrival in fresh for ref in arrival.lookups]
+    await change.lock_pending([*(one.outcome.ref for one in settled), *asked])
     await record(change, settled, keep)
-    await _look_up(change, [ref for arrival in fresh for ref in arrival.lookups])
+    await _look_up(change, asked)
     return fresh
 
 

@@ -36,8 +36,8 @@ _MAX_DEAD_LETTERS = 10_000
 _CLAIM = f"""
 WITH clock AS MATERIALIZED (SELECT now_s() AS now),
 due AS MATERIALIZED (
-  SELECT job.event_id, job.handler, job.due_at FROM job JOIN event ON event.id = job.event_id, clock
-  WHERE job.handler = $1 AND job.state = 1 AND job.due_at <= now AND event.scope = ANY($2::text[])
+  SELECT job.event_id, job.handler, job.due_at FROM job JOIN event ON event.id = job.event_id
+  WHERE job.handler = $1 AND job.state = 1 AND job.due_at <= (SELECT now FROM clock) AND event.scope = ANY($2::text[])
   ORDER BY job.due_at, job.event_id LIMIT $3 FOR UPDATE OF job SKIP LOCKED
 ),
 claimed AS (

@@ -142,6 +142,7 @@ class StoreLife:
             some, self._to_unwatch = self._to_unwatch, []
 
             async def unwatch(change: Change, some: Sequence[tuple[Sequence[OperationRef], str]] = some) -> None:
+                await change.lock_pending(ref for refs, _ in some for ref in refs)
                 for refs, waiter in some:
                     await postgres_polls.unwatch(change, refs, waiter)
 

@@ -88,17 +88,20 @@ async def record(change: Change, some: Sequence[PackedOutcome], keep: Keep) -> l
     if not some:
         return []
     db = change.db
+    await change.lock_pending(packed.outcome.ref for packed in some)
     known = await _claim(change, some)
     verdicts = judge(known, some)
     standing = verdicts.standing
-    for ref in verdicts.changed:
-        key = standing[ref].key
+    if verdicts.changed:
+        changed = [standing[ref] for ref in verdicts.changed]
+        rows = [(*_key_of(one.ref), text(one.key) if one.key else None, one.confirmed) for one in changed]
         await db.execute(
-            "UPDATE outcome SET key = $4, confirmed = $5 WHERE scope = $1 AND kind = $2 AND uid = $3",
-            *(*_key_of(ref), text(key) if key else None, standing[ref].confirmed),
+            "UPDATE outcome SET key = given.key, confirmed = given.confirmed FROM unnest($1::text[], $2::text[], $3::text[], "
+            f"$4::text[], $5::bool[]) AS given (scope, kind, uid, key, confirmed) WHERE {IS_GIVEN.format('outcome')}",
+            *columns_of(rows, 5),
         )
-    for outcome in verdicts.confirmed:
-        await _move_to_end(change, outcome.ref)
+    if verdicts.confirmed:
+        await _move_to_end(change, [outcome.ref for outcome in verdicts.confirmed])
     change.notifications += [Notification(confirmed=outcome) for outcome in verdicts.confirmed]
     change.notifications += [Notification(settled=standing[packed.outcome.ref]) for packed in verdicts.first]
     ended = [one.outcome.ref for one in some if one.outcome.confirmed] + [packed.outcome.ref for packed in verdicts.first]
@@ -111,7 +114,7 @@ async def record(change: Change, some: Sequence[PackedOutcome], keep: Keep) -> l
         if is_new or counts is outcome:
             await db.execute(_INSERT_CONFLICT, *packed.row)
         if counts is not None:
-            await _move_to_end(change, outcome.ref)
+            await _move_to_end(change, [outcome.ref])
             change.notifications.append(Notification(confirmed=counts))
     return verdicts.recorded
 
@@ -142,12 +145,12 @@ def _key_of(ref: OperationRef) -> tuple[str, str, str]:
     return ref.scope, ref.kind, ref.uid
 
 
-async def _move_to_end(change: Change, ref: OperationRef) -> None:
-    """Give an outcome a new place, so that other processes read it again."""
+async def _move_to_end(change: Change, refs: Iterable[OperationRef]) -> None:
+    """Give outcomes a new place, so that other processes read them again."""
     change.transaction = await change.db.fetchval(
-        "UPDATE outcome SET seq = DEFAULT, transaction = DEFAULT WHERE scope = $1 AND kind = $2 AND uid = $3 "
+        f"UPDATE outcome SET seq = DEFAULT, transaction = DEFAULT FROM {GIVEN_REFS} WHERE {IS_GIVEN.format('outcome')} "
         "RETURNING transaction",
-        *_key_of(ref),
+        *refs_of(refs),
     )
 
 

@@ -14,7 +14,7 @@ from rewards_core.postgres.connection import columns_of
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.members import RENEW_EVERY
 from webhooks.store.postgres_outcomes import outcomes
-from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, clean_ref, delete_refs, for_refs, refs_of, text
+from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, LOCKED, ONCE, clean_ref, delete_refs, for_refs, refs_of, text
 from webhooks.store.records import Outcome, PendingOperation, PollClaim, PollClaims, PollPermit, PollResult, Priority
 from webhooks.store.rows import PENDING_COLUMNS, pending_of
 
@@ -166,23 +166,22 @@ async def permit(change: Change, scope: str, max_per_second: float) -> PollPermi
 async def settle(change: Change, results: Sequence[PollResult]) -> None:
     now = await change.now()
     await change.lock_pending([result.claim.ref for result in results])
+    rows: list[tuple[Any, ...]] = []
     for result in results:
         claim, ref = result.claim, result.claim.ref
-        kept = result.priority is claim.priority
-        await change.db.execute(
-            "UPDATE pending SET due_at = $1, polls = polls + $2, attempt = $3, fence = NULL, missing = $4, "
-            "missing_at = CASE missing WHEN 0 THEN $5 ELSE missing_at END, "
-            "priority = CASE WHEN $6 THEN CASE WHEN watched THEN 3 ELSE 4 END ELSE $7 END "
-            "WHERE scope = $8 AND kind = $9 AND uid = $10 AND fence = $11",
-            now + result.retry_in,
-            int(result.counted),
-            claim.attempt + result.counted if kept else 0,
-            claim.missing if result.known is None else 0 if result.known else claim.missing + 1,
-            now,
-            result.priority >= Priority.ROUTINE,
-            result.priority.value,
-            *(ref.scope, ref.kind, text(ref.uid), claim.fence),
-        )
+        attempt = claim.attempt + result.counted if result.priority is claim.priority else 0
+        missing = claim.missing if result.known is None else 0 if result.known else claim.missing + 1
+        answer = (now + result.retry_in, int(result.counted), attempt, missing, result.priority.value)
+        rows.append((ref.scope, ref.kind, text(ref.uid), claim.fence, *answer))
+    await change.db.execute(
+        "UPDATE pending SET due_at = given.due_at, polls = pending.polls + given.polls, attempt = given.attempt, fence = NULL, "
+        "missing = given.missing, missing_at = CASE pending.missing WHEN 0 THEN $10 ELSE missing_at END, "
+        f"priority = CASE WHEN given.priority < {Priority.ROUTINE.value} THEN given.priority WHEN watched THEN 3 ELSE 4 END "
+        "FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::float8[], $6::int[], $7::int[], $8::int[], "
+        "$9::smallint[]) AS given (scope, kind, uid, fence, due_at, polls, attempt, missing, priority) "
+        f"WHERE {IS_GIVEN.format('pending')} AND pending.fence = given.fence",
+        *(*columns_of(rows, 9), now),
+    )
 
 
 async def resume(change: Change, scope: str) -> None:
@@ -229,8 +228,10 @@ async def _add(
 ) -> None:
     if refs:
         await change.db.execute(
+            f"WITH locked AS MATERIALIZED ({LOCKED.format(given=GIVEN_REFS)}) "
             "INSERT INTO pending (scope, kind, uid, added_at, due_at, polls, priority, attempt, watched) "
-            f"SELECT given.*, $4::float8, $4::float8 + $5::float8, 0, $6::smallint, 0, $7::bool FROM {GIVEN_REFS} "
+            "SELECT given.*, $4::float8, $4::float8 + $5::float8, 0, $6::smallint, 0, $7::bool "
+            f"FROM {GIVEN_REFS} WHERE {ONCE.format('locked')} "
             f"ON CONFLICT {'(scope, kind, uid)' if then != 'NOTHING' else ''} DO {then}",
             *(*refs_of(refs), await change.now(), due_in, priority.value, watched),
         )

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 GIVEN_REFS = "unnest($1::text[], $2::text[], $3::text[]) AS given (scope, kind, uid)"
 """The operations of `refs_of` as a table."""
 IS_GIVEN = "{0}.scope = given.scope AND {0}.kind = given.kind AND {0}.uid = given.uid"
+LOCKED = (
+    f"SELECT FROM {{given}} JOIN pending ON {IS_GIVEN.format('pending')} "
+    "ORDER BY given.scope, given.kind, given.uid FOR UPDATE OF pending"
+)
+"""Locks operations. Every transaction locks first those that are pending, then those that it adds, then outcomes and last the
+interest in operations, each in the order of scope, kind and uid: so none waits for one that waits for it."""
+ONCE = "(SELECT count(*) FROM {0}) >= 0"
+"""Lets a part of a statement begin when another part has ended."""
 EVENT_FIELDS = (
     ", ".join(f"event.{column}" for column in EVENT_COLUMNS.split(", "))
     + ", (SELECT json_agg(json_build_array(also.kind, also.uid) ORDER BY place)::text FROM also WHERE event_id = event.id)"

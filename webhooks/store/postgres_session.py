@@ -10,7 +10,7 @@ from rewards_core.clock import HOUR
 from rewards_core.operations import OperationRef
 from webhooks.store.hints import JOBS, OUTCOMES, POLLS, Notification
 from webhooks.store.members import ALIVE_FOR, GONE_AFTER, MAX_RELEASED, RENEW_EVERY, Member
-from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, refs_of, row_of_subscription
+from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, LOCKED, refs_of, row_of_subscription
 from webhooks.store.records import Priority
 
 if TYPE_CHECKING:
@@ -157,11 +157,7 @@ class Change:
 
     async def lock_pending(self, refs: Iterable[OperationRef]) -> None:
         """Lock operations, in the order that all transactions keep."""
-        await self.db.execute(
-            f"SELECT FROM {GIVEN_REFS} JOIN pending ON {IS_GIVEN.format('pending')} "
-            "ORDER BY given.scope, given.kind, given.uid FOR UPDATE OF pending",
-            *refs_of(refs),
-        )
+        await self.db.execute(LOCKED.format(given=GIVEN_REFS), *refs_of(refs))
 
     async def check_clock(self) -> None:
         """Shift all times if the database's clock was set back since a process last renewed its record."""

@@ -1,0 +1,187 @@
+"""Writers of one PostgreSQL store that need the same rows wait for each other and never in a circle, and ask for little."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from rewards_core.postgres import engine as postgres_engine
+from rewards_core.postgres.connection import Connection
+from tests.postgres_server import Server, postgres_server
+from tests.webhooks.postgres_kit import DatabaseTime, schema_of_its_own
+from tests.webhooks.store_contract import PAY, claim, event, outcome, ref, resource, wants
+from webhooks.store.records import Acceptance, PollResult, Priority, Verdict
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with postgres_server(autovacuum="off") as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def time(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DatabaseTime]:
+    monkeypatch.setattr("webhooks.store.postgres_life.RENEW_EVERY", 3_600.0)
+    async with schema_of_its_own(server, monkeypatch) as moved:
+        yield moved
+        for store in moved.stores:
+            await store.aclose()
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements that stores run."""
+    ran: list[str] = []
+
+    def counting(real: Callable[..., Any]) -> Callable[..., Any]:
+        def run(self: Connection, statement: str, *args: Any, **options: Any) -> Any:
+            ran.append(statement)
+            return real(self, statement, *args, **options)
+
+        return run
+
+    for name in ("execute", "executemany", "fetch", "fetchrow", "fetchval"):
+        monkeypatch.setattr(Connection, name, counting(getattr(Connection, name)))
+    return ran
+
+
+async def one_after_the_other(time: DatabaseTime, monkeypatch: pytest.MonkeyPatch, *calls: Callable[[], Any]) -> list[Any]:
+    """Begin calls while another session holds the operations that are pending, so that each waits; return their results.
+
+    A deadlock is not repeated.
+    """
+    monkeypatch.setattr(postgres_engine, "_ATTEMPTS", 1)
+    begun: list[Any] = []
+    async with time.connection.transaction():
+        await time.connection.execute("SELECT FROM pending FOR UPDATE")
+        for call in calls:
+            begun.append(asyncio.ensure_future(call()))
+            while await time.connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < len(begun):
+                assert not begun[-1].done()
+    return list(await asyncio.gather(*begun))
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+async def test_a_webhook_and_a_poll_that_settle_a_watched_operation_at_one_time(
+    time: DatabaseTime, monkeypatch: pytest.MonkeyPatch, swapped: bool
+) -> None:
+    here, there = time.open(), time.open()
+    await here.watch([ref()], poll_in=60)
+    await there.ping()
+    told = lambda: here.accept(event(of=ref(), complete=resource()))  # noqa: E731
+    polled = lambda: there.record_outcome(outcome(ref()))  # noqa: E731
+    await one_after_the_other(time, monkeypatch, *((polled, told) if swapped else (told, polled)))
+    assert await here.outcome(ref()) is not None
+    assert await here.pending([ref()]) == []
+    assert await time.connection.fetchval("SELECT count(*) FROM interest") == 0
+
+
+async def test_events_that_each_settle_what_the_other_mentions(time: DatabaseTime, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = time.open(), time.open()
+    await here.add_pending([ref("1"), ref("2")], poll_in=60)
+    await there.ping()
+    answers = await one_after_the_other(
+        time,
+        monkeypatch,
+        lambda: here.accept(event("1", of=ref("1"), complete=resource(), also=(ref("2"),))),
+        lambda: there.accept(event("2", of=ref("2"), complete=resource(), also=(ref("1"),))),
+    )
+    assert answers == [Acceptance.NEW] * 2
+    assert len(await here.outcomes([ref("1"), ref("2")])) == 2
+
+
+async def test_an_event_and_a_waiter_that_add_one_operation_and_share_another(
+    time: DatabaseTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = time.open(), time.open()
+    await there.watch([ref("2")], poll_in=60)
+    mentioning = event(of=ref("1"), also=(ref("2"),))
+    await one_after_the_other(
+        time, monkeypatch, lambda: here.accept(mentioning), lambda: there.watch([ref("1"), ref("2")], poll_in=60)
+    )
+    assert {one.priority for one in await here.pending([ref("1"), ref("2")])} == {Priority.LOOKUP}
+
+
+async def test_two_that_settle_one_operation_at_one_time_is_no_error(
+    time: DatabaseTime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there = time.open(), time.open()
+    await here.add_pending([ref()], poll_in=60)
+    await there.ping()
+    with caplog.at_level(logging.WARNING):
+        answers = await one_after_the_other(
+            time,
+            monkeypatch,
+            lambda: here.accept(event("1", of=ref(), complete=resource())),
+            lambda: there.accept(event("2", of=ref(), complete=resource())),
+        )
+    assert answers == [Acceptance.NEW] * 2
+    assert caplog.messages == []
+
+
+async def test_an_event_about_what_settled_before_takes_one_transaction(time: DatabaseTime) -> None:
+    store = time.open()
+    await store.record_outcome(outcome(ref()))
+    begun = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+    before = await time.connection.fetchval(begun)
+    assert await store.accept(event(of=ref(), complete=resource())) is Acceptance.NEW
+    assert await time.connection.fetchval(begun) == before + 1
+
+
+async def test_a_claim_of_jobs_reads_none_that_is_due_later(server: Server, time: DatabaseTime) -> None:
+    await time.connection.execute(
+        "ALTER DATABASE postgres SET session_preload_libraries = 'auto_explain'; "
+        "ALTER DATABASE postgres SET auto_explain.log_min_duration = 0; ALTER DATABASE postgres SET auto_explain.log_analyze = on"
+    )
+    try:
+        store = time.open()
+        await store.register_handlers([wants()])
+        await asyncio.gather(*(store.accept(event(str(number))) for number in range(20)))
+        assert len(await claim(store, PAY, limit=19, lease=3_600)) == 19
+        assert len(await claim(store, PAY, limit=10)) == 1
+    finally:
+        await time.connection.execute("ALTER DATABASE postgres RESET ALL")
+    read: list[str] = []
+    while len(read) < 2:  # the log is read by another thread
+        read = re.findall(r"using job_due on job .*rows=(\d+) loops=1\)", server.log)
+    assert read == ["19", "1"]
+
+
+async def test_any_number_of_outcomes_and_polls_takes_the_same_number_of_updates(
+    time: DatabaseTime, statements: list[str]
+) -> None:
+    store = time.open()
+
+    def updates() -> int:
+        count = sum("UPDATE" in one for one in statements)
+        statements.clear()
+        return count
+
+    taken: list[tuple[int, int]] = []
+    for count in (2, 20):
+        refs = [ref(f"{count}-{number:02}") for number in range(count)]
+        await store.watch(refs, poll_in=0)
+        await time.advance(60)
+        claims = (await store.claim_polls("default", limit=count, lease=60, max_per_second=1_000)).claims
+        assert len(claims) == count
+        updates()
+        await store.settle_polls(
+            [PollResult(claim=one, retry_in=float(number), known=False) for number, one in enumerate(claims, 1)]
+        )
+        settling = updates()
+        expected = {one.ref: number for number, one in enumerate(claims, 1)}
+        assert {one.ref: one.due_in for one in await store.pending(refs)} == expected
+        assert {(one.polls, one.priority) for one in await store.pending(refs)} == {(1, Priority.ROUTINE)}
+        await asyncio.gather(*(store.record_outcome(outcome(one)) for one in refs))
+        updates()
+        again = await asyncio.gather(*(store.record_outcome(outcome(one, key=one.uid, confirmed=True)) for one in refs))
+        taken.append((settling, updates()))
+        assert {one.verdict for one in again} == {Verdict.SAME}
+        assert [(one.key, one.confirmed) for one in await store.outcomes(refs)] == [(one.uid, True) for one in refs]
+    assert taken[0] == taken[1]
