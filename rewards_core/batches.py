@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -17,11 +18,12 @@ _MAX_PASSES = 32
 class Call(Generic[T]):
     """A function to run, and the future of its result; with an `item`, `run` takes the items of many calls at once."""
 
-    __slots__ = ("error", "future", "item", "result", "run")
+    __slots__ = ("error", "future", "item", "result", "run", "size")
 
     def __init__(self, run: Callable[..., Any], item: object = None) -> None:
         self.run = run
         self.item = item
+        self.size = 1
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.result: T | None = None
         self.error: Exception | None = None
@@ -35,16 +37,20 @@ class Batches(ABC):
         quiet_passes: Passes of the loop without a new call that a batch waits for. Under load, some passes bring the callers that
             were just answered: one batch instead of two costs a third less. Without other work a pass takes microseconds.
         gather: Seconds after a batch during which calls with `may_wait` are collected, 0 or more.
+        largest: The size of all calls of one batch together, unless it is a single call; infinite by default.
 
     Attributes:
         enough: The size of all waiting calls together at which they are handed over early.
     """
 
-    def __init__(self, *, notify: Callable[[list[Any]], None], quiet_passes: int = 0, gather: float = 0.0) -> None:
+    def __init__(
+        self, *, notify: Callable[[list[Any]], None], quiet_passes: int = 0, gather: float = 0.0, largest: float = math.inf
+    ) -> None:
         self.enough = 1
         self._notify = notify
         self._quiet_passes = quiet_passes
         self._gather = gather
+        self._largest = largest
         self._gather_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._urgent = False
@@ -73,10 +79,11 @@ class Batches(ABC):
         Args:
             call: The call.
             may_wait: Whether it may wait for others until `gather` seconds after the last batch.
-            size: How much of `enough` it is.
+            size: How much of `enough` and of `largest` it is.
         """
         self.start()
         if call.future.get_loop() is self._home:
+            call.size = size
             self._waiting.append(call)
             self._size += size
             self._urgent = self._urgent or not may_wait
@@ -118,10 +125,20 @@ class Batches(ABC):
             return
         self._scheduled = False
         self._busy = True
-        batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
+        count = self._fitting()
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
         self._urgent = bool(self._waiting)
         self._size = 0
         self._run_batch(batch)
+
+    def _fitting(self) -> int:
+        """Return how many of the waiting calls go into the next batch."""
+        size = 0
+        for count, call in enumerate(self._waiting[:_MAX_BATCH]):
+            size += call.size
+            if count and size > self._largest:
+                return count
+        return _MAX_BATCH
 
     def _may_grow(self) -> bool:
         """Return whether to wait one more pass of the loop for further calls."""

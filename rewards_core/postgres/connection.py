@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-from attrs import frozen
+from attrs import field, frozen
 
 from rewards_core.errors import StoreError, StoreFull
-from rewards_core.secrets import Secret, shielded
+from rewards_core.secrets import Secret, shielded, without_frames
 from rewards_core.text import one_line
 from rewards_core.validation import check_str
 
@@ -41,8 +42,16 @@ _CALL_ERRORS = (
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.ProgramLimitExceededError,
 )
+_OTHER_HOST_ERRORS = (
+    OSError,
+    asyncpg.TargetServerAttributeNotMatched,
+    asyncpg.CannotConnectNowError,
+    asyncpg.ConnectionDoesNotExistError,
+)
+"""Errors of one host after which another one of the URL may do."""
 _STALLED_COMMIT = "01000"
-_hosts = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]]*)(:[0-9]+)?(,(\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]]*)(:[0-9]+)?)*").fullmatch
+_host = re.compile(r"(/[^,]*|\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]]*)(?::([0-9]+))?").fullmatch
+_MAX_PORT = 65_535
 
 
 class StatementRefused(StoreError):
@@ -68,10 +77,14 @@ def _note_warning(connection: Connection, message: Any) -> None:
 
 @frozen
 class Address:
-    """The URL of a database, whose password appears in no repr, log or traceback, and its part that may be shown."""
+    """The URL of a database, whose password appears in no repr, log or traceback, and its part that may be shown.
+
+    `hosts` are those it names, each with its port ("" for the usual one); the last that could be used comes first.
+    """
 
     url: Secret
     shown: str
+    hosts: list[tuple[str, str]] = field(eq=False)
 
     def __str__(self) -> str:
         return self.shown
@@ -83,19 +96,55 @@ def address_of(url: str, name: str) -> Address:
 
     Raises:
         TypeError: the URL is not a str.
-        ValueError: it is not a `postgresql://` URL, or its password is not percent-encoded; nothing of it is shown.
+        ValueError: it is not a `postgresql://` URL, it names an impossible host or port, or its password is not percent-encoded;
+            nothing of it is shown.
     """
     secret = Secret(check_str(url, name), name)
     scheme, slashes, rest = url.partition("://")
     if scheme not in SCHEMES or not slashes:
         raise ValueError(f"{name}: give a URL such as 'postgresql://user@host/database'.")
-    parts = urlsplit(url)
-    hosts = parts.netloc.rpartition("@")[2]
-    if "#" in rest or "@" in parts.path + parts.query or not _hosts(hosts):
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # which may show the password
+        parts = urlsplit("")
+    user, _, listed = parts.netloc.rpartition("@")
+    if not parts.scheme or "#" in rest or "@" in user + parts.path + parts.query or not all(map(_host, listed.split(","))):
         raise ValueError(f"{name}: its host or port cannot be read. Percent-encode /, ?, #, : and @ in user and password.")
-    if any(option == "sslmode" and mode not in _SSL_MODES for option, mode in parse_qsl(parts.query, keep_blank_values=True)):
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    if any(option == "sslmode" and mode not in _SSL_MODES for option, mode in options):
         raise ValueError(f"{name}: its sslmode is not one of {', '.join(_SSL_MODES)}.")
-    return Address(secret, f"PostgreSQL at {hosts or 'the local host'}{parts.path if parts.path != '/' else ''}")
+    hosts = _hosts_of(listed, dict(options))
+    ports = [port for option, given in options if option == "port" for port in given.split(",")]
+    if not all(map(_may_exist, [host for host, _ in hosts])) or not all(map(_is_port, [*ports, *(port for _, port in hosts)])):
+        raise ValueError(f"{name}: it has a host name that cannot exist, or a port that is not 1 to {_MAX_PORT}.")
+    return Address(secret, f"PostgreSQL at {listed or 'the local host'}{parts.path if parts.path != '/' else ''}", hosts)
+
+
+def _hosts_of(listed: str, options: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the hosts of a URL with their ports, as asyncpg reads them; none if it names none."""
+    named = listed or options.get("host", "")
+    found = [_host(each) for each in named.split(",") if named]
+    hosts = [("", "") if one is None else (unquote(one[1].strip("[]")), one[2] or "") for one in found]
+    ports = "" if listed else options.get("port", "")
+    if ports:
+        usual = ports.split(",") if "," in ports else [ports] * len(hosts)
+        if len(usual) != len(hosts):
+            return [("", "0")]  # which no check lets pass
+        hosts = [(host, port) for (host, _), port in zip(hosts, usual, strict=True)]
+    return hosts
+
+
+def _may_exist(host: str) -> bool:
+    if host.startswith("/"):  # the folder of a socket
+        return True
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:
+        return False
+
+
+def _is_port(port: str) -> bool:
+    return not port or (port.isascii() and port.isdigit() and len(port) <= len(str(_MAX_PORT)) and 1 <= int(port) <= _MAX_PORT)
 
 
 async def connect(
@@ -106,17 +155,64 @@ async def connect(
     command_timeout: float,
     prepared: bool = True,
 ) -> Connection:
-    """Connect to the writable server of an address. Raises what `DATABASE_ERRORS` lists, and `ValueError` for a wrong URL."""
-    return await asyncpg.connect(  # type: ignore[no-any-return]
-        dsn=address.url.reveal(),
-        timeout=connect_timeout,
-        command_timeout=command_timeout,
-        server_settings=settings,
-        statement_cache_size=512 if prepared else 0,
-        max_cached_statement_lifetime=0,
-        target_session_attrs="read-write",
-        connection_class=Connection,
-    )
+    """Connect to the writable server of an address; of several hosts, one after the other gets a share of the time.
+
+    Raises what `DATABASE_ERRORS` lists, and `StoreError` for a wrong URL. No frame of asyncpg is on the traceback: their local
+    variables hold the password.
+    """
+    options = {
+        "command_timeout": command_timeout,
+        "server_settings": settings,
+        "statement_cache_size": 512 if prepared else 0,
+    }
+    if len(address.hosts) < 2:
+        return await _connect(address, timeout=connect_timeout, **options)
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + connect_timeout
+    problems: list[Exception] = []
+    for left, (host, port) in zip(range(len(address.hosts), 0, -1), tuple(address.hosts), strict=True):
+        own = {"host": [host], "port": int(port) if port else None, "timeout": (ends_at - loop.time()) / left}
+        try:
+            connection = await _connect(address, **own, **options)
+        except _OTHER_HOST_ERRORS as problem:
+            problems.append(problem)
+        else:
+            address.hosts.sort(key=lambda each: each != (host, port))
+            return connection
+    try:
+        raise min(problems, key=_rank)
+    finally:
+        problems.clear()
+
+
+def _rank(problem: Exception) -> int:
+    """Return 0 for the error that tells most about several hosts: one may be the primary and hang while a standby answers."""
+    kinds = (TimeoutError, asyncpg.TargetServerAttributeNotMatched)
+    return next((rank for rank, kind in enumerate(kinds) if isinstance(problem, kind)), len(kinds))
+
+
+async def _connect(address: Address, **options: Any) -> Connection:
+    problem: BaseException
+    try:
+        return await asyncpg.connect(  # type: ignore[no-any-return]
+            dsn=address.url.reveal(),
+            max_cached_statement_lifetime=0,
+            target_session_attrs="read-write",
+            connection_class=Connection,
+            **options,
+        )
+    except BaseException as error:  # noqa: BLE001 - it is raised again below
+        problem = without_frames(error)
+    try:
+        if isinstance(problem, Exception) and (
+            not isinstance(problem, DATABASE_ERRORS)
+            or (isinstance(problem, asyncpg.InterfaceError) and isinstance(problem, ValueError))
+        ):
+            what = type(problem).__name__
+            raise StoreError(f"{address} cannot be used: {what}. Check the options of its URL, such as sslmode.")
+        raise problem
+    finally:
+        del problem
 
 
 def as_store_error(problem: BaseException, where: object) -> StoreError:
@@ -141,7 +237,7 @@ def as_store_error(problem: BaseException, where: object) -> StoreError:
         )
     if isinstance(problem, OSError):
         return StoreError(f"{where} cannot be reached: {problem.strerror or type(problem).__name__}. Nothing was written.")
-    return StoreError(f"{where} cannot be used: {type(problem).__name__}. Check the options of its URL, such as sslmode.")
+    return StoreError(f"{where} cannot be used: {type(problem).__name__}.")
 
 
 def _as_store_error(problem: Any, where: object) -> StoreError:
@@ -156,9 +252,10 @@ def _as_store_error(problem: Any, where: object) -> StoreError:
     if isinstance(problem, asyncpg.InsufficientPrivilegeError):
         return StoreError(f"{where} does not allow this user to do that: {said}. Nothing was changed. Grant it the rights.")
     if isinstance(problem, asyncpg.LockNotAvailableError | asyncpg.QueryCanceledError):
+        blocked = isinstance(problem, asyncpg.LockNotAvailableError)
+        advice = "End the session that holds the lock." if blocked else "Find out what slows the server, or allow more time."
         return StoreError(
-            f"{where} did not finish a statement in time: {said}. This call changed nothing and may be repeated. End the session "
-            "that holds the lock."
+            f"{where} did not finish a statement in time: {said}. This call changed nothing and may be repeated. {advice}"
         )
     if state == "55000":  # raised by a trigger of ours
         return StoreError(f"{where}: {said}")
@@ -192,6 +289,11 @@ def tell_answered(problem: BaseException | None) -> bool:
 def quoted(name: str) -> str:
     """Return a name as an identifier in SQL."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return a text as a literal in SQL, whatever `standard_conforming_strings` is."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 def columns_of(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:

@@ -28,6 +28,7 @@ from rewards_core.postgres.connection import (
     connect,
     is_unicode,
     is_usable,
+    literal,
     quoted,
     tell_answered,
 )
@@ -71,7 +72,7 @@ class Engine:
         self._settings = {
             "search_path": quoted(namespace),
             "application_name": "rewards-async",
-            "statement_timeout": _milliseconds(command_timeout + 1.0),
+            "statement_timeout": _milliseconds(command_timeout * 0.9),  # so a healthy server answers before we give up
             "lock_timeout": _milliseconds(command_timeout * 0.8),
             "idle_in_transaction_session_timeout": _milliseconds(command_timeout * 2.0),
             "plan_cache_mode": "force_generic_plan",
@@ -95,7 +96,7 @@ class Engine:
         return self._pid is not None and self._pid != os.getpid()
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run one statement, whose effect is durable when this returns. It must bear to be repeated.
+        """Run one statement, whose effect is durable when this returns. It must be idempotent.
 
         Raises:
             StoreError: the database failed or does not answer; the statement may or may not have had its effect.
@@ -103,7 +104,7 @@ class Engine:
         return await self._repeat(lambda connection: self.run_on(connection, work))
 
     async def transact(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run several statements in a transaction, which is durable when this returns. They must bear to be repeated.
+        """Run several statements in a transaction, which is durable when this returns. They must be idempotent together.
 
         Raises:
             StoreError: as `run`.
@@ -125,7 +126,7 @@ class Engine:
         problem: BaseException
         try:
             return await self._connect()
-        except (*DATABASE_ERRORS, ValueError) as error:
+        except DATABASE_ERRORS as error:
             problem = error
         raise as_store_error(problem, self.address)
 
@@ -290,7 +291,7 @@ class Engine:
     def _begin(self) -> str:
         if not self._pooled:
             return "BEGIN"
-        settings = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in self._settings.items())
+        settings = ", ".join(f"set_config('{name}', {literal(value)}, true)" for name, value in self._settings.items())
         return f"BEGIN; SELECT {settings}; {_KEEP_SYNCHRONOUS.format(local='true')}"
 
     def _check_usable(self) -> None:

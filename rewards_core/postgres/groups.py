@@ -13,6 +13,8 @@ from rewards_core.postgres.connection import StatementRefused
 MAX_WAITING = 10_000
 """Calls that wait for a batch; further ones fail at once."""
 _QUIET_PASSES = 6
+_MAX_BYTES = 4 * 1024 * 1024
+"""Bytes of a batch, which the database must take within the time of one statement."""
 
 Work = Callable[[Sequence[Any]], Awaitable[tuple[Sequence[Any], list[Any]]]]
 """Takes the items of a batch; returns the result of each, and notifications."""
@@ -22,13 +24,13 @@ class Groups(Batches):
     """Run `work` for the items of many calls at once, one batch at a time; `notify` is called before its callers resume."""
 
     def __init__(self, name: str, work: Work, *, notify: Callable[[list[Any]], None]) -> None:
-        super().__init__(notify=notify, quiet_passes=_QUIET_PASSES)
+        super().__init__(notify=notify, quiet_passes=_QUIET_PASSES, largest=_MAX_BYTES)
         self._name = name
         self._work = work
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, item: object) -> asyncio.Future[Any]:
-        """Queue an item and return the future of its result.
+    def add(self, item: object, size: int = 0) -> asyncio.Future[Any]:
+        """Queue an item of about `size` bytes and return the future of its result.
 
         Raises:
             StoreError: too many calls wait.
@@ -37,7 +39,7 @@ class Groups(Batches):
             raise StoreError(
                 f"The database is slow and {MAX_WAITING:,} calls wait for it. This one was refused; repeat it later."
             )
-        return self.submit(Call(_keep, item))
+        return self.submit(Call(_keep, item), size=size)
 
     async def aclose(self) -> None:
         """Run the queued calls; add nothing afterwards."""

@@ -61,9 +61,7 @@ class Listener:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._connection is not None:
-            self._engine.close(self._connection)
-            self._connection = None
+        self._drop()
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run a read on this connection, whose snapshots follow one another. Raises `StoreError`, also while it is lost."""
@@ -120,25 +118,30 @@ class Listener:
                 )
 
     async def _stay(self) -> None:
-        """Probe the connection, and open it again when it is lost."""
+        """Probe the connection, and open it again when it is lost or anything else fails."""
         failures = 0
         while True:
-            if self._connection is not None:
-                await self._until_lost(self._connection)
-                self._engine.close(self._connection)
-                self._connection = None
-                logger.warning("the connection for notifications to %s was lost and is opened again", self._engine.address)
             try:
+                if self._connection is not None:
+                    await self._until_lost(self._connection)
+                    logger.warning("the connection for notifications to %s was lost and is opened again", self._engine.address)
+                    self._drop()
                 async with self._lock:
                     self._connection = await self._listen()
-            except StoreError as problem:
-                logger.warning("notifications of %s cannot be heard yet: %s", self._engine.address, problem)
+                self._gap()
+                failures = 0
+            except Exception as problem:  # nobody else would notice the end of this task
+                self._drop()
+                unexpected = None if isinstance(problem, StoreError) else problem
+                logger.warning("notifications of %s cannot be heard yet: %s", self._engine.address, problem, exc_info=unexpected)
                 pause = delay(failures, first=_FIRST_DELAY, longest=_MAX_DELAY, jitter=JITTER, chance=random.random())  # noqa: S311 - no secret
                 failures += 1
                 await asyncio.sleep(pause)
-            else:
-                failures = 0
-                self._gap()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._engine.close(self._connection)
+            self._connection = None
 
     async def _until_lost(self, connection: Connection) -> None:
         while not self._lost.is_set():

@@ -13,12 +13,14 @@ class TcpProxy:
     Attributes:
         port: Where it listens.
         swallow: Whether what the server sends is lost.
+        connections: The connections that clients have opened.
         connections_lost: The connections that a client has given up while their answers were lost.
     """
 
     def __init__(self, target: int) -> None:
         self.port = 0
         self.swallow = False
+        self.connections = 0
         self.connections_lost = 0
         self._target = target
         self._open: set[asyncio.StreamWriter] = set()
@@ -37,6 +39,7 @@ class TcpProxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection."""
+        self.connections += 1
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)

@@ -88,7 +88,8 @@ class PostgresStore(StoreLife, StoreQueries):
     async def accept(self, event: Event) -> Acceptance:
         self._check_open()
         self._engine.check_answering()
-        return await self._accepting.add(postgres_events.arrival_of(event))  # type: ignore[no-any-return]
+        arrival = postgres_events.arrival_of(event)
+        return await self._accepting.add(arrival, arrival.size)  # type: ignore[no-any-return]
 
     async def amend(self, event_id: int, event: Event) -> None:
         await self._change(lambda change: postgres_events.amend(change, event_id, event))
@@ -151,7 +152,8 @@ class PostgresStore(StoreLife, StoreQueries):
     async def record_outcome(self, outcome: Outcome) -> Recorded:
         self._check_open()
         self._engine.check_answering()
-        return await self._recording.add(packed(outcome))  # type: ignore[no-any-return]
+        kept = packed(outcome)
+        return await self._recording.add(kept, kept.size)  # type: ignore[no-any-return]
 
     # pending operations and polls
 

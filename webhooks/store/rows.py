@@ -41,6 +41,11 @@ class PackedOutcome:
         about = (ref.scope, ref.kind, ref.uid, outcome.status.value, resource, outcome.via, outcome.settled_at)
         return cls(outcome, (*about, _text_or_none(outcome.key), outcome.confirmed))
 
+    @property
+    def size(self) -> int:
+        """The bytes of its resource."""
+        return len(self.row[4])
+
 
 @define(eq=False)
 class Arrival:
@@ -59,6 +64,11 @@ class Arrival:
         if settled is not None:
             return cls(event, at, PackedOutcome.of(*settled), event.also)
         return cls(event, at, None, operations_of(event))
+
+    @property
+    def size(self) -> int:
+        """The bytes of its body and of the resource it settles with."""
+        return len(self.event.body) + (0 if self.outcome is None else self.outcome.size)
 
     def row(self, event_id: int, state: int) -> tuple[Any, ...]:
         """Return its values in the order of `EVENT_COLUMNS`."""

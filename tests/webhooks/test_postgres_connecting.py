@@ -1,0 +1,205 @@
+"""Connections to PostgreSQL: wrong URLs, several hosts, slow statements, large batches, odd names and the one that listens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import traceback
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from attrs import evolve
+
+from rewards_core.errors import StoreError
+from rewards_core.postgres.connection import address_of
+from rewards_core.postgres.engine import Engine
+from rewards_core.postgres.listen import Listener
+from rewards_core.postgres.migrations import Schema
+from tests.postgres_server import Server, postgres_server
+from tests.webhooks.pooler_kit import pooler_before
+from tests.webhooks.store_contract import event
+from tests.webhooks.tcp_proxy import tcp_proxy
+from webhooks.store.postgres import PostgresStore
+from webhooks.store.records import Acceptance
+
+PASSWORD = "pa55-canary"
+NAME = "it's \\ {odd}"
+EMPTY = Schema(kind="test", migrations=())
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with postgres_server(tcp=True) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def engine(server: Server) -> AsyncIterator[Engine]:
+    engine = Engine(address_of(server.tcp_url, "url"), EMPTY, namespace="public", connections=3, command_timeout=20.0)
+    yield engine
+    await engine.aclose()
+
+
+def shown(problem: BaseException) -> str:
+    return "".join(traceback.TracebackException.from_exception(problem, capture_locals=True).format())
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "127.0.0.1:99999/db",
+        "127.0.0.1:0/db",
+        "127.0.0.1/db?port=abc",
+        "/db?host=a,b,c&port=1,2",
+        "a,,b/db",
+        "db..example/db",
+        f"{'a' * 64}.example/db",
+        "[::1]:70000/db",
+        "\u2100@db/db",
+        "[1]@db/db",
+        "@x@db/db",
+    ],
+)
+def test_a_host_or_port_that_cannot_exist_is_refused_before_anything(rest: str) -> None:
+    url = f"postgresql://user:{PASSWORD}{'' if '@' in rest else '@'}{rest}"
+    with pytest.raises(ValueError, match=r"^dsn: it") as refused:
+        PostgresStore(url)
+    assert refused.value.__context__ is None
+    assert PASSWORD not in shown(refused.value).replace(repr(url), "").replace(repr(rest), "")
+
+
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ("127.0.0.1/db?ssl_min_protocol_version=foo", "Check the options of its URL"),
+        ("127.0.0.1/db?odd", "Check the options of its URL"),
+        ("127.0.0.1/db?sslmode=require&sslrootcert=/nonexistent", "cannot be reached"),
+        ("127.0.0.1:1/db", "lost or refused"),
+        ("127.0.0.1:1,localhost:1/db", "lost or refused"),
+    ],
+)
+async def test_a_connection_that_fails_shows_no_password(rest: str, said: str) -> None:
+    store = PostgresStore(f"postgresql://user:{PASSWORD}@{rest}")
+    with pytest.raises(StoreError, match=said) as failed:
+        await store.ping()
+    assert failed.value.__context__ is None
+    assert PASSWORD not in shown(failed.value)
+    await store.aclose()
+
+
+async def test_a_connect_that_is_cancelled_shows_no_password(server: Server) -> None:
+    async with tcp_proxy(server.port) as proxy:
+        proxy.swallow = True
+        store = PostgresStore(f"postgresql://postgres:{PASSWORD}@127.0.0.1:{proxy.port}/postgres")
+        call = asyncio.ensure_future(store.ping())
+        while not proxy.connections:
+            await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await call
+        assert PASSWORD not in shown(cancelled.value)
+        await store.aclose()
+
+
+async def test_a_host_that_hangs_is_passed_over_for_the_next_and_not_asked_again(server: Server) -> None:
+    async with tcp_proxy(server.port) as proxy:
+        proxy.swallow = True
+        url = f"postgresql://postgres@127.0.0.1:{proxy.port},127.0.0.1:{server.port}/postgres"
+        store = PostgresStore(url, schema="hosts", connections=1, command_timeout=4.0)
+        await store.ping()
+        asked = proxy.connections
+        await end_connections(server)
+        while True:  # the first call may still find the connection that was ended
+            try:
+                assert await store.accept(event("1")) is Acceptance.NEW
+                break
+            except StoreError:
+                pass
+        assert proxy.connections == asked
+        await store.aclose()
+
+
+async def end_connections(server: Server) -> None:
+    connection = await asyncpg.connect(server.url)
+    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'rewards-async'"
+    await connection.execute(ended)
+    await connection.close()
+
+
+async def test_if_no_host_is_of_use_the_error_is_that_of_the_one_that_hangs(server: Server) -> None:
+    async with tcp_proxy(server.port) as proxy:
+        proxy.swallow = True
+        url = f"postgresql://postgres@127.0.0.1:{proxy.port},127.0.0.1:1/postgres"
+        store = PostgresStore(url, command_timeout=0.5)
+        with pytest.raises(StoreError, match="did not answer in time"):
+            await store.ping()
+        await store.aclose()
+
+
+@pytest.mark.slow  # the server cancels the statement after nine tenths of the time
+async def test_a_slow_statement_of_a_healthy_server_refuses_no_other_call(engine: Engine, server: Server) -> None:
+    with pytest.raises(StoreError, match="Find out what slows the server"):
+        await engine.run(lambda db: db.fetchval("SELECT pg_sleep(600)"))
+    slow = asyncio.ensure_future(engine.run(lambda db: db.fetchval("SELECT pg_sleep(600)")))
+    connection = await asyncpg.connect(server.url)
+    while not await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):
+        pass
+    await connection.close()
+    engine.check_answering()
+    slow.cancel()
+    await asyncio.wait([slow])
+
+
+async def test_a_flood_of_large_events_is_cut_into_batches_that_the_server_takes_in_time(server: Server) -> None:
+    store = PostgresStore(server.tcp_url, schema="large", command_timeout=60)
+    mib = 1024 * 1024
+    some = [evolve(event(str(number)), body=b'{"x":"' + os.urandom(mib // 2).hex().encode() + b'"}') for number in range(12)]
+    huge = evolve(event("huge"), body=b'{"x":"' + b"y" * (5 * mib) + b'"}')
+    assert set(await asyncio.gather(*map(store.accept, [*some, huge]))) == {Acceptance.NEW}
+    await store.aclose()
+    connection = await asyncpg.connect(server.url)
+    batches = await connection.fetch("SELECT count(*), sum(length(body)) AS size FROM large.event GROUP BY xmin::text")
+    assert [one["count"] for one in batches if one["size"] > 4 * mib] == [1]
+    assert len(batches) <= 6
+    await connection.execute("SET client_min_messages = warning; DROP SCHEMA large CASCADE")
+    await connection.close()
+
+
+@pytest.mark.parametrize("pooled", [False, True], ids=["direct", "pooled"])
+async def test_a_schema_may_have_any_name(server: Server, *, pooled: bool) -> None:
+    with pooler_before(server) as port:
+        store = PostgresStore(f"postgresql://postgres@127.0.0.1:{port if pooled else server.port}/postgres", schema=NAME)
+        assert await store.accept(event("1")) is Acceptance.NEW
+        assert await store.accept(event("1")) is Acceptance.DUPLICATE
+        await store.aclose()
+    connection = await asyncpg.connect(server.url)
+    await connection.execute(f'SET client_min_messages = warning; DROP SCHEMA "{NAME}" CASCADE')
+    await connection.close()
+
+
+async def test_a_listener_whose_user_raises_is_logged_and_listens_again(
+    engine: Engine, server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rewards_core.postgres.listen.PROBE_EVERY", 0.01)
+    monkeypatch.setattr("rewards_core.postgres.listen._FIRST_DELAY", 0.01)
+    gaps = 0
+    heard, filled = asyncio.Event(), asyncio.Event()
+
+    def gap() -> None:
+        nonlocal gaps
+        gaps += 1
+        if gaps < 3:
+            raise LookupError("odd")
+        filled.set()
+
+    listener = Listener(engine, "channel", hear=lambda _: heard.set(), gap=gap)
+    await listener.start()
+    await end_connections(server)
+    await filled.wait()
+    assert await listener.run(lambda db: db.fetchval("SELECT 1")) == 1
+    await engine.run(lambda db: db.execute("SELECT pg_notify('channel', 'now')"))
+    await heard.wait()
+    assert caplog.text.count("LookupError: odd") == 2
+    await listener.stop()
