@@ -60,7 +60,7 @@ def rows_in(ledger: Path) -> list[Entry]:
 
 
 class Murders:
-    """Start a process that pays and kill it at a seeded moment, as often as it takes.
+    """Start a process that pays and kill it, as often as it takes: in turn while a row is under way, and at a seeded moment.
 
     Attributes:
         kills: How often it was killed.
@@ -73,7 +73,7 @@ class Murders:
         self.kills = self.while_sent = 0
 
     def run(self, *arguments: str | Path, env: dict[str, str], kills: int, rows: int, last_runs: int = 1) -> int:
-        """Kill so often, each time after as many rows as chance says; then let so many runs end, until one ends well.
+        """Kill so often; then let so many runs end, until one ends well.
 
         No run that is to be killed may send more than its share of the rows, however fast it is, so that there are rows for all.
 
@@ -82,9 +82,12 @@ class Murders:
         """
         while self.kills < kills:
             process = payouts(*arguments, f"--limit={rows // (kills + 1)}", env=env)
-            self._kill(process, self._chance.randrange(rows // (kills + 1)))
+            if self.kills % 2:
+                self._kill_after(process, self._chance.randrange(rows // (kills + 1)))
+            else:
+                self._kill_while_sent(process)
             self.kills += 1
-            self.while_sent += any(entry.state is State.SENT for entry in rows_in(self._ledger))
+            self.while_sent += self._is_sent()
         for _ in range(last_runs):
             process = payouts(*arguments, env=env)
             end(process)
@@ -92,7 +95,7 @@ class Murders:
                 break
         return process.returncode
 
-    def _kill(self, process: subprocess.Popen[bytes], rows: int) -> None:
+    def _kill_after(self, process: subprocess.Popen[bytes], rows: int) -> None:
         for line in lines_of(process):
             rows -= line["event"] == "row"
             if rows <= 0 and line["event"] in {"begin", "row"}:
@@ -101,6 +104,22 @@ class Murders:
         else:
             pytest.fail(f"the process ended before it was killed: {end(process)}")
         end(process)
+
+    def _kill_while_sent(self, process: subprocess.Popen[bytes]) -> None:
+        next(line for line in lines_of(process) if line["event"] == "begin")
+        while process.poll() is None:
+            if self._is_sent():
+                process.send_signal(signal.SIGSTOP)
+                if self._is_sent():
+                    process.send_signal(signal.SIGKILL)
+                    break
+                process.send_signal(signal.SIGCONT)
+        else:
+            pytest.fail(f"the process ended before it was killed: {end(process)}")
+        end(process)
+
+    def _is_sent(self) -> bool:
+        return any(entry.state is State.SENT for entry in rows_in(self._ledger))
 
 
 def total(amounts: Iterator[str]) -> Decimal:
