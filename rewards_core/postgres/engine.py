@@ -59,7 +59,7 @@ class Engine:
         address: The database.
         schema: The tables, created or migrated when the first connection opens.
         namespace: The name of the schema.
-        connections: Maximum number of connections at a time.
+        connections: Maximum number of connections at a time; of several, one is kept for calls with `first`.
         command_timeout: Seconds that a statement, or a wait for a connection, may take.
     """
 
@@ -81,7 +81,7 @@ class Engine:
         }
         self._pid: int | None = None
         self._home: asyncio.AbstractEventLoop | None = None
-        self._slots = asyncio.Semaphore(connections)
+        self._slots = self._first_slots = asyncio.Semaphore(connections)
         self._idle: list[Connection] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._pooled = False
@@ -95,21 +95,24 @@ class Engine:
         """Whether this process was forked from a process that used the engine."""
         return self._pid is not None and self._pid != os.getpid()
 
-    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def run(self, work: Callable[[Connection], Awaitable[T]], *, first: bool = False) -> T:
         """Run one statement, whose effect is durable when this returns. It must be idempotent.
+
+        Args:
+            work: Runs the statement.
+            first: Whether it waits for no call without `first`.
 
         Raises:
             StoreError: the database failed or does not answer; the statement may or may not have had its effect.
         """
-        return await self._repeat(lambda connection: self.run_on(connection, work))
+        return await self._repeat(lambda connection: self.run_on(connection, work), first=first)
 
-    async def transact(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def transact(self, work: Callable[[Connection], Awaitable[T]], *, first: bool = False) -> T:
         """Run several statements in a transaction, which is durable when this returns. They must be idempotent together.
 
-        Raises:
-            StoreError: as `run`.
+        Args and errors are those of `run`.
         """
-        return await self._repeat(lambda connection: self._transact_on(connection, work))
+        return await self._repeat(lambda connection: self._transact_on(connection, work), first=first)
 
     async def run_on(self, connection: Connection, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run one statement on a connection, as `run` does; raise what the database raises."""
@@ -145,7 +148,9 @@ class Engine:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(self.command_timeout):
-                for _ in range(self._connections):
+                if self._first_slots is not self._slots:
+                    await self._first_slots.acquire()
+                for _ in range(max(1, self._connections - 1)):
                     await self._slots.acquire()
         while self._idle:
             self.close(self._idle.pop())
@@ -158,12 +163,12 @@ class Engine:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    async def _repeat(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _repeat(self, work: Callable[[Connection], Awaitable[T]], *, first: bool) -> T:
         """Run work on a connection, again after a deadlock; raise what the database raises as `StoreError`."""
         problem: BaseException
         for _ in range(_ATTEMPTS):
             try:
-                return await self._lend(work)
+                return await self._lend(work, self._first_slots if first else self._slots)
             except REPEATABLE_ERRORS as error:
                 problem = error
             except POOLER_ERRORS as error:
@@ -180,9 +185,9 @@ class Engine:
         del problem
         raise failure
 
-    async def _lend(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _lend(self, work: Callable[[Connection], Awaitable[T]], slots: asyncio.Semaphore) -> T:
         self.check_answering()
-        await self._wait_for_slot()
+        await self._wait_for_slot(slots)
         connection: Connection | None = None
         problem: BaseException | None = None
         try:
@@ -201,15 +206,15 @@ class Engine:
                     self._give_back(connection, problem)
                 problem = None
         finally:
-            self._slots.release()
+            slots.release()
 
-    async def _wait_for_slot(self) -> None:
-        if self._slots.locked() and self._waiting >= MAX_WAITING:
+    async def _wait_for_slot(self, slots: asyncio.Semaphore) -> None:
+        if slots is self._slots and slots.locked() and self._waiting >= MAX_WAITING:
             raise StoreError(f"{self.address} is slow and {MAX_WAITING:,} calls wait for it. Repeat this one later.")
         self._waiting += 1
         try:
             async with asyncio.timeout(self.command_timeout):
-                await self._slots.acquire()
+                await slots.acquire()
         except TimeoutError:
             raise StoreError(
                 f"All {self._connections} connections to {self.address} were busy for {self.command_timeout:g} s. Nothing was "
@@ -304,7 +309,9 @@ class Engine:
             raise StoreError(f"{self.address} is in use by another event loop. Make a store for each loop.")
         self._pid, self._home = os.getpid(), loop
         self._idle, self._closing = [], set()
-        self._slots = asyncio.Semaphore(self._connections)
+        self._slots = self._first_slots = asyncio.Semaphore(max(1, self._connections - 1))
+        if self._connections > 1:
+            self._first_slots = asyncio.Semaphore(1)
         self._waiting = self._active = 0
 
 

@@ -29,13 +29,18 @@ class Groups(Batches):
         self._work = work
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, item: object, size: int = 0) -> asyncio.Future[Any]:
-        """Queue an item of about `size` bytes and return the future of its result.
+    def add(self, item: object, size: int = 0, *, limited: bool = True) -> asyncio.Future[Any]:
+        """Queue an item and return the future of its result.
+
+        Args:
+            item: The item.
+            size: About how many bytes it has.
+            limited: Whether it is refused if too many calls wait.
 
         Raises:
             StoreError: too many calls wait.
         """
-        if len(self._waiting) >= MAX_WAITING:
+        if limited and len(self._waiting) >= MAX_WAITING:
             raise StoreError(
                 f"The database is slow and {MAX_WAITING:,} calls wait for it. This one was refused; repeat it later."
             )

@@ -80,8 +80,8 @@ class Listener:
         connection = await self._engine.connect()
         problem: BaseException
         try:
-            self._lost.clear()
-            connection.add_termination_listener(lambda _: self._lost.set())
+            lost = self._lost = asyncio.Event()  # the end of an earlier connection does not concern this one
+            connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(self._channel, self._receive)
             await self._check_hearing()
         except DATABASE_ERRORS as error:

@@ -19,6 +19,7 @@ import pytest_asyncio
 from rewards_core.errors import StoreError, StoreFull
 from rewards_core.postgres import engine as postgres_engine
 from tests.postgres_server import Server, as_server_user, postgres_server
+from tests.webhooks.postgres_kit import renew
 from tests.webhooks.store_contract import EPOCH, PAY, Ear, claim, event, outcome, ref, resource, wants
 from tests.webhooks.tcp_proxy import tcp_proxy
 from webhooks.store.postgres import PostgresStore
@@ -161,7 +162,7 @@ async def test_calls_of_a_server_that_hangs_fail_early_and_do_not_pile_up(databa
     try:
         for turn in range(2):
             calls: list[Awaitable[object]] = [store.accept(event(f"{turn}-{number}")) for number in range(50)]
-            calls += [store.add_pending([ref(str(number))], poll_in=0) for number in range(50)]
+            calls += [store.remove_pending([ref(str(number))]) for number in range(50)]
             answers = await asyncio.gather(*calls, return_exceptions=True)
             assert {type(answer) for answer in answers} == {StoreError}
             assert any("has not answered for" in str(answer) for answer in answers)
@@ -189,7 +190,7 @@ async def test_a_call_that_is_cancelled_leaves_no_transaction_to_the_next(databa
     async with database.connection.transaction():
         await database.connection.execute("LOCK TABLE faults.served")
         call = asyncio.ensure_future(store.register_handlers([wants()]))  # it has written the subscription by now
-        while not await database.connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'relation'"):
+        while not await database.connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             pass
         call.cancel()
         await asyncio.wait([call])
@@ -205,10 +206,10 @@ async def test_calls_beyond_what_may_wait_for_a_connection_fail_at_once(
     await store.ping()
     async with database.connection.transaction():
         await database.connection.execute("LOCK TABLE faults.pending")
-        stuck = [asyncio.ensure_future(store.add_pending([ref(uid)], poll_in=0)) for uid in "12"]
+        stuck = [asyncio.ensure_future(store.remove_pending([ref(uid)])) for uid in "12"]
         await asyncio.sleep(0)
         with pytest.raises(StoreError, match="1 calls wait for it"):
-            await store.add_pending([ref("3")], poll_in=0)
+            await store.remove_pending([ref("3")])
     await asyncio.gather(*stuck)
 
 
@@ -348,7 +349,7 @@ async def test_a_waiter_wakes_at_its_renewal_if_the_process_that_accepted_died_b
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
     assert await process.wait() == -signal.SIGKILL
     assert ear.settlements == []
-    await store.ping()
+    await renew(store)
     await ear.until(lambda ear: ear.settlements)
     assert [one.ref for one in ear.settlements] == [ref()]
 
@@ -363,9 +364,9 @@ async def test_an_outcome_whose_transaction_ends_last_is_heard_though_it_began_f
             f"INSERT INTO outcome {columns} VALUES ('default', 'allocation', 'slow', 'done', '{{}}', 'poll', {EPOCH}, false, 0)"
         )
         await database.open().record_outcome(outcome(ref("quick")))
-        await store.ping()
+        await renew(store)
         await ear.until(lambda ear: ear.settlements)
         assert [one.ref.uid for one in ear.settlements] == ["quick"]
-    await store.ping()
+    await renew(store)
     await ear.until(lambda ear: len(ear.settlements) > 1)
     assert [one.ref.uid for one in ear.settlements] == ["quick", "slow"]

@@ -1,22 +1,26 @@
-"""Stores on PostgreSQL whose notifications are lost, and clocks that are set: waiters wake and nothing is put off."""
+"""Stores on PostgreSQL whose notifications are lost, and waiters that come and go: all wake."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
 from rewards_core.errors import StoreError
+from rewards_core.postgres import engine as postgres_engine
 from tests.postgres_server import Server, postgres_server
 from tests.webhooks.pooler_kit import pooler_before
-from tests.webhooks.postgres_kit import DatabaseTime, schema_of_its_own
-from tests.webhooks.store_contract import EPOCH, Ear, claim, event, outcome, ref, wants
+from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_of_its_own
+from tests.webhooks.store_contract import Ear, claim, event, outcome, ref, wants
 from tests.webhooks.tcp_proxy import tcp_proxy
 from webhooks.store.postgres import PostgresStore
 from webhooks.store.records import Acceptance
@@ -81,6 +85,120 @@ async def test_a_connection_for_notifications_that_is_half_open_is_noticed(
         await there.aclose()
 
 
+@pytest.mark.usefixtures("often_probed")
+async def test_the_end_of_a_connection_that_was_given_up_does_not_end_the_next_one(
+    time: DatabaseTime, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rewards_core.postgres.listen.ANSWER_WITHIN", 0.2)
+    monkeypatch.setattr("rewards_core.postgres.engine._CLOSE_WITHIN", 0.5)
+    ended = asyncio.Event()
+    close = postgres_engine._close
+
+    async def note_the_end(connection: Any) -> None:
+        await close(connection)
+        ended.set()
+
+    monkeypatch.setattr("rewards_core.postgres.engine._close", note_the_end)
+    store, ear = time.open(), Ear()
+    await store.subscribe(ear)
+    found = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' OR query = 'SELECT 1' AND pid <> pg_backend_pid()"
+    (listening,) = await time.connection.fetch(found)
+    os.kill(listening["pid"], signal.SIGSTOP)
+    try:
+        await ear.until(lambda ear: ear.misses)
+        await ended.wait()
+        await store.ping()
+        for _ in range(3):
+            await store.ping()
+        assert (ear.misses, caplog.text.count("was lost and is opened again")) == (1, 1)
+    finally:
+        os.kill(listening["pid"], signal.SIGCONT)
+
+
+@pytest.mark.usefixtures("often_probed")
+async def test_transaction_numbers_that_a_restored_server_uses_again_hide_no_outcome() -> None:
+    with postgres_server() as server:
+        here, there = PostgresStore(server.url), PostgresStore(server.url)
+        refs = [ref(str(number)) for number in range(40)]
+        ear = Ear(*refs)
+        await there.subscribe(ear)
+        await asyncio.to_thread(_restart, server, ["cp", "-a", "data", "older"])
+        await ear.until(lambda ear: ear.misses == 1)
+        for number in range(20):
+            await there.record_outcome(outcome(ref(f"lost-{number}")))
+        await asyncio.to_thread(_restart, server, ["sh", "-c", "rm -r data && mv older data"])
+        await ear.until(lambda ear: ear.misses == 2)
+        await there.watch(refs, poll_in=60)
+        for one in refs:
+            await here.record_outcome(outcome(one))
+        await here.record_outcome(outcome(ref("last")))
+        await there.ping()
+        await ear.until(lambda ear: len(ear.settlements) >= 20 + len(refs))
+        await here.aclose()
+        await there.aclose()
+
+
+def _restart(server: Server, command: list[str]) -> None:
+    server.stop()
+    subprocess.run(command, cwd=server.folder, check=True)
+    server.start()
+
+
+async def test_a_subscriber_does_not_hear_what_was_recorded_while_there_was_none(
+    time: DatabaseTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there, ear = time.open(), time.open(), Ear(ref("old"), ref())
+    await there.subscribe(ear)
+    there.unsubscribe(ear)
+    await here.record_outcome(outcome(ref("old")))
+    await there.subscribe(ear)
+    await there.watch([ref()], poll_in=60)
+    await here.record_outcome(outcome(ref()))
+    await ear.until(lambda ear: ear.settlements)
+    assert [one.ref for one in ear.settlements] == [ref()]
+
+
+async def test_handlers_get_the_events_of_a_database_that_was_replaced_by_an_older_copy(time: DatabaseTime) -> None:
+    store, ear = time.open(), Ear()
+    await store.subscribe(ear)
+    await store.register_handlers([wants()])
+    for table in ("subscription", "served", "process"):
+        await time.connection.execute(f"DELETE FROM {table}")
+    await renew(store)
+    await store.accept(event())
+    assert len(await claim(store)) == 1
+
+
+async def test_an_unwatch_that_failed_does_not_end_a_later_watch(time: DatabaseTime) -> None:
+    store, ear = time.open(command_timeout=0.3), Ear(ref())
+    await store.subscribe(ear)
+    await store.watch([ref()], poll_in=60)
+    async with time.connection.transaction():
+        await time.connection.execute("LOCK TABLE interest IN EXCLUSIVE MODE")
+        store.unwatch([ref()])
+        with pytest.raises(StoreError):
+            await store.watch([ref("2")], poll_in=60)
+    await store.watch([ref()], poll_in=60)
+    store.unwatch([ref("3")])
+    (one,) = await store.list_pending()
+    assert one.priority.name == "ROUTINE"
+
+
+TWO_LOOPS = """
+import asyncio, sys
+from tests.webhooks.store_contract import ref
+from webhooks import PostgresStore
+store = PostgresStore(sys.argv[1], schema=sys.argv[2])
+asyncio.run(store.watch([ref()], poll_in=60))
+asyncio.run(store.aclose())
+"""
+
+
+async def test_a_store_is_closed_in_another_loop_than_the_one_that_ended(time: DatabaseTime) -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", TWO_LOOPS, time.url, time.schema, cwd=ROOT)
+    assert await process.wait() == 0
+
+
 @pytest.fixture
 def pooler(server: Server) -> Iterator[int]:
     """The port of a pooler in transaction mode before the server."""
@@ -99,74 +217,12 @@ async def test_behind_a_pooler_waiters_wake_at_the_renewal_and_one_warning_says_
     answers = await asyncio.gather(*(here.accept(event(str(number % 20))) for number in range(40)))
     assert answers.count(Acceptance.NEW) == 20
     await here.record_outcome(outcome(ref()))
-    await there.ping()
+    await renew(there)
     await ear.until(lambda ear: ear.settlements)
     assert caplog.text.count("delivers no notifications, as behind a pooler in transaction mode") == 1
     stranger = await asyncpg.connect(url, statement_cache_size=0)
     assert await stranger.fetchval("SHOW enable_seqscan") == "on"  # no setting of ours is left in a session of others
     await stranger.close()
-
-
-async def test_a_clock_of_the_database_that_is_set_back_puts_nothing_off(
-    time: DatabaseTime, caplog: pytest.LogCaptureFixture
-) -> None:
-    store = time.open()
-    await store.register_handlers([wants()])
-    await store.accept(event("1"))
-    await claim(store, lease=60)
-    await store.add_pending([ref()], poll_in=30)
-    await store.pause_polls("default", 20)
-    await store.ping()
-    await time.set(EPOCH - 3_600)
-    await store.ping()
-    (one,) = await store.list_pending()
-    assert one.due_in == pytest.approx(30, abs=1)
-    assert (await store.claim_polls("default", limit=1, lease=60, max_per_second=RATE)).next_in <= 30
-    await time.advance(61)
-    assert len(await claim(store)) == 1
-    assert len((await store.claim_polls("default", limit=1, lease=60, max_per_second=RATE)).claims) == 1
-    assert caplog.text.count("clock of the database was set back") == 1
-
-
-async def test_a_clock_of_the_database_that_is_set_forward_ends_no_process(time: DatabaseTime) -> None:
-    here, there, ear = time.open(), time.open(), Ear(ref())
-    await there.subscribe(ear)
-    await there.watch([ref()], poll_in=60)
-    await here.register_handlers([wants()])
-    await time.set(EPOCH + 3_600)
-    for _ in range(3):
-        await here.ping()
-    await here.record_outcome(outcome(ref()))
-    await ear.until(lambda ear: ear.settlements)
-    assert ear.misses == 0
-
-
-async def test_what_a_dead_process_watched_is_released(time: DatabaseTime) -> None:
-    here, dead = time.open(), time.open()
-    await here.register_handlers([wants()])
-    await dead.watch([ref()], poll_in=60)
-    for _ in range(2):
-        (one,) = await here.list_pending()
-        assert one.priority.name == "ROUTINE"
-        await time.set(time.wall + 31)
-        await here.ping()
-    (one,) = await here.list_pending()
-    assert one.priority.name == "ABANDONED"
-
-
-async def test_many_store_objects_share_one_budget_though_they_ask_at_one_time(time: DatabaseTime) -> None:
-    stores = [time.open(connections=1) for _ in range(8)]
-    await stores[0].watch([ref(str(number)) for number in range(200)], poll_in=0)
-    taken: list[float] = []
-    for _ in range(40):
-        found = await asyncio.gather(
-            *(store.claim_polls("default", limit=5, lease=1_000, max_per_second=RATE) for store in stores)
-        )
-        taken += [time.wall + one.start_in for claims in found for one in claims.claims]
-        await time.advance(0.1)
-    taken.sort()
-    assert 19 <= len(taken) <= 22
-    assert min(later - sooner for sooner, later in pairwise(taken)) >= 0.2 - 0.01
 
 
 async def test_an_outcome_that_is_recorded_while_it_comes_to_be_watched_is_returned(time: DatabaseTime) -> None:
@@ -179,10 +235,66 @@ async def test_an_outcome_that_is_recorded_while_it_comes_to_be_watched_is_retur
         )
         await time.connection.execute("LOCK TABLE interest")
         watching = asyncio.ensure_future(here.watch([ref()], poll_in=60))
-        while not await time.connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'relation'"):
+        while not await time.connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             pass
     (known,) = await watching
     assert known.ref == ref()
+
+
+async def test_a_storm_of_waiters_refuses_no_waiter_and_no_delivery(time: DatabaseTime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rewards_core.postgres.engine.MAX_WAITING", 5)
+    store = time.open(connections=2)
+    await store.record_outcome(outcome(ref("1")))
+    refs = [ref(str(number)) for number in range(200)]
+    storm = asyncio.gather(*(store.watch([one], poll_in=number, waiter=one.uid) for number, one in enumerate(refs)))
+    assert await store.accept(event("meanwhile")) is Acceptance.NEW
+    found = await storm
+    assert [[one.ref.uid for one in outcomes] for outcomes in found] == [["1"] if one.uid == "1" else [] for one in refs]
+    await asyncio.gather(*(store.add_pending([ref(f"more {number}")], poll_in=number) for number in range(200)))
+    due = {one.ref.uid: one.due_in for one in await store.list_pending(limit=1_000)}
+    assert len(due) == 399
+    assert (due["7"], due["more 8"]) == pytest.approx((7, 8), abs=1)
+
+
+async def test_deliveries_wait_for_no_other_call(time: DatabaseTime) -> None:
+    store = time.open(connections=2)
+    await store.ping()
+    async with time.connection.transaction():
+        await time.connection.execute("LOCK TABLE budget")
+        stuck = [asyncio.ensure_future(store.resume_polls("default")) for _ in range(5)]
+        assert await store.accept(event()) is Acceptance.NEW
+        assert not any(call.done() for call in stuck)
+    await asyncio.gather(*stuck)
+
+
+async def test_nobody_waits_for_those_that_leave_later(time: DatabaseTime) -> None:
+    store = time.open()
+
+    async def leave() -> None:
+        while True:
+            store.unwatch([ref("left")])
+            await store.outcome(ref("left"))
+
+    leaving = asyncio.ensure_future(leave())
+    for number in range(20):
+        await store.watch([ref(str(number))], poll_in=60)
+        await store.requeue([])
+        assert not leaving.done()
+    leaving.cancel()
+    await asyncio.wait([leaving])
+
+
+async def test_the_last_of_several_calls_about_one_waiter_decides(time: DatabaseTime) -> None:
+    store = time.open()
+    await store.ping()
+    calls = []
+    for _ in range(3):
+        calls.append(asyncio.ensure_future(store.watch([ref("watched"), ref("left")], poll_in=60)))
+        await asyncio.sleep(0)
+        store.unwatch([ref("watched"), ref("left")])
+    calls.append(asyncio.ensure_future(store.watch([ref("watched")], poll_in=60)))
+    await asyncio.gather(*calls)
+    assert {one.ref.uid: one.priority.name for one in await store.list_pending()} == {"watched": "ROUTINE", "left": "ABANDONED"}
 
 
 async def test_two_handlers_of_one_event_that_finish_at_one_time_leave_it_done(time: DatabaseTime) -> None:

@@ -70,6 +70,10 @@ class Hints(Generic[C]):
         if self._seen is None:
             self.start_after(await self._feed.newest())
 
+    def start_over(self) -> None:
+        """Forget the place: without a subscriber nobody has missed what was recorded after it."""
+        self._seen = None
+
     def start_after(self, place: C) -> None:
         """Look for outcomes after a place, unless another subscriber was first."""
         if self._seen is None:

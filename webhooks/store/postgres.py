@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -15,7 +14,7 @@ from rewards_core.secrets import shielded
 from rewards_core.validation import check_id, check_number, check_str, check_whole
 from webhooks.store import postgres_events, postgres_jobs, postgres_outcomes, postgres_polls, postgres_upkeep
 from webhooks.store.postgres_life import StoreLife
-from webhooks.store.postgres_rows import packed
+from webhooks.store.postgres_rows import clean_ref, packed
 from webhooks.store.postgres_schema import SCHEMA, SCHEMA_NAME
 from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries
 from webhooks.store.records import DEAD_DAYS, EventState, PollClaims
@@ -44,11 +43,6 @@ if TYPE_CHECKING:
     from webhooks.store.rows import Arrival, PackedOutcome
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
-
-_SLICE = 500
-_BODIES = 50
 
 
 class PostgresStore(StoreLife, StoreQueries):
@@ -82,6 +76,8 @@ class PostgresStore(StoreLife, StoreQueries):
         self._accepting = self._group("accept events", self._accept)
         self._recording = self._group("record outcomes", self._record)
         self._finishing = self._group("finish jobs", self._finish)
+        self._adding = self._group("add pending operations", self._add)
+        self._settling = self._group("settle polls", self._settle)
 
     # events
 
@@ -160,18 +156,14 @@ class PostgresStore(StoreLife, StoreQueries):
     async def watch(
         self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False, waiter: str = ""
     ) -> Sequence[Outcome]:
-        known, watched = await self._change(
-            lambda change: postgres_polls.watch(change, refs, poll_in, confirmed=confirmed, waiter=waiter)
-        )
-        # an outcome that another transaction recorded meanwhile has not seen this interest, but is visible now
-        later = await self.outcomes(watched) if watched else ()
-        settled = [one.ref for one in later if postgres_polls.counts(one, confirmed=confirmed)]
-        if settled:
-            await self._change(lambda change: postgres_polls.unwatch(change, settled, waiter))
-        return list({one.ref: one for one in (*known, *later)}.values())
+        self._check_open()
+        call = postgres_polls.Watch(refs=list(map(clean_ref, refs)), poll_in=poll_in, confirmed=confirmed, waiter=waiter)
+        return await self._watching.add(call)  # type: ignore[no-any-return]
 
     async def add_pending(self, refs: Sequence[OperationRef], *, poll_in: float) -> None:
-        await self._change(lambda change: postgres_polls.add(change, refs, poll_in))
+        self._check_open()
+        await self._unwatched()
+        await self._adding.add((list(refs), poll_in))
 
     async def remove_pending(self, refs: Sequence[OperationRef]) -> int:
         return await self._change(lambda change: postgres_polls.remove(change, refs))
@@ -208,7 +200,9 @@ class PostgresStore(StoreLife, StoreQueries):
         return await self._change(lambda change: postgres_polls.permit(change, scope, max_per_second))
 
     async def settle_polls(self, results: Sequence[PollResult]) -> None:
-        await self._change(lambda change: postgres_polls.settle(change, results))
+        self._check_open()
+        await self._unwatched()
+        await self._settling.add(list(results))
 
     async def resume_polls(self, scope: str) -> None:
         await self._change(lambda change: postgres_polls.resume(change, scope))
@@ -266,15 +260,15 @@ class PostgresStore(StoreLife, StoreQueries):
         return await self._read(postgres_upkeep.statistics)
 
     async def ping(self) -> None:
-        await self._renew()
-        await self._read(postgres_upkeep.probe)
+        self._check_open()
+        await self._engine.transact(postgres_upkeep.probe, first=True)
 
     # the work of batches
 
     async def _accept(self, arrivals: Sequence[Arrival]) -> tuple[Sequence[Acceptance], list[Notification]]:
         batch = postgres_events.Batch.of(arrivals)
         accepted = await self._accept_plain(batch) if batch.is_plain else None
-        accepted = accepted or await self._transact(partial(postgres_events.accept_and_compare, batch=batch))
+        accepted = accepted or await self._transact(partial(postgres_events.accept_and_compare, batch=batch), first=True)
         fresh, change = accepted
         self._committed(change)
         return postgres_events.verdicts_on(arrivals, fresh), change.notifications
@@ -282,7 +276,7 @@ class PostgresStore(StoreLife, StoreQueries):
     async def _accept_plain(self, batch: postgres_events.Batch) -> tuple[list[Arrival], Change] | None:
         """Accept a batch in one statement; None if an operation in it has settled before."""
         try:
-            fresh, change = await self._in_one_statement(partial(postgres_events.accept_plain, batch=batch))
+            fresh, change = await self._in_one_statement(partial(postgres_events.accept_plain, batch=batch), first=True)
         except StatementRefused:  # it has settled meanwhile
             return None
         return None if fresh is None else (fresh, change)
@@ -295,6 +289,16 @@ class PostgresStore(StoreLife, StoreQueries):
     async def _finish(self, jobs: Sequence[Job]) -> tuple[Sequence[bool], list[Notification]]:
         finished, change = await self._transact(lambda change: postgres_jobs.finish(change, jobs))
         return finished, change.notifications
+
+    async def _add(self, calls: Sequence[tuple[Sequence[OperationRef], float]]) -> tuple[Sequence[None], list[Notification]]:
+        _, change = await self._transact(lambda change: postgres_polls.add(change, calls))
+        self._committed(change)
+        return [None] * len(calls), change.notifications
+
+    async def _settle(self, calls: Sequence[Sequence[PollResult]]) -> tuple[Sequence[None], list[Notification]]:
+        _, change = await self._transact(lambda change: postgres_polls.settle(change, [one for some in calls for one in some]))
+        self._committed(change)
+        return [None] * len(calls), change.notifications
 
 
 def _check_schema(schema: str) -> str:

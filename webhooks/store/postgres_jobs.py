@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from webhooks.store.postgres_events import lock, update_states
 from webhooks.store.postgres_rows import EVENT_FIELDS, row_of_subscription, subscription_of, text
+from webhooks.store.postgres_session import HANDLERS
 from webhooks.store.records import (
     RETIRED,
     UNSERVED,
@@ -33,6 +34,14 @@ _JOB = ", ".join(f"job.{column}" for column in JOB_COLUMNS.split(", "))
 _UNSERVED_HOURS = UNSERVED_DAYS * 24
 _MAX_DEAD_LETTERS = 10_000
 """Maximum number of jobs of a handler that become dead letters in one transaction."""
+_ORPHANS = f"""
+WITH RECURSIVE {HANDLERS}
+SELECT handler, scope FROM handlers, LATERAL (
+  SELECT event.scope FROM job JOIN event ON event.id = job.event_id
+  WHERE job.handler = handlers.handler AND job.state = 1 ORDER BY job.due_at, job.event_id LIMIT 1
+) AS oldest
+WHERE NOT EXISTS (SELECT FROM subscription WHERE subscription.job = handlers.handler)
+"""
 _CLAIM = f"""
 WITH clock AS MATERIALIZED (SELECT now_s() AS now),
 due AS MATERIALIZED (
@@ -52,12 +61,7 @@ FROM claimed JOIN event ON event.id = event_id, clock ORDER BY was_due_at, event
 
 async def register(change: Change, subscriptions: Sequence[Subscription]) -> None:
     await change.register()
-    newest = {(one.service, one.handler, one.scope): one for one in subscriptions}
-    await change.db.executemany(
-        "INSERT INTO subscription (service, handler, scope, job, patterns, unserved_hours) VALUES ($1, $2, $3, $4, $5, 0) "
-        "ON CONFLICT (service, handler, scope) DO UPDATE SET patterns = excluded.patterns, unserved_hours = 0",
-        [row_of_subscription(newest[key]) for key in sorted(newest)],
-    )
+    await change.write_subscriptions(subscriptions, then="UPDATE SET patterns = excluded.patterns, unserved_hours = 0")
     await change.write_served(subscriptions)
     change.after.append(lambda: change.member.serves.extend(subscriptions))
 
@@ -111,7 +115,7 @@ async def count_unserved(change: Change) -> None:
         return
     await change.forget_dead()
     db = change.db
-    orphans = await db.fetch("SELECT DISTINCT handler, scope FROM job JOIN event ON event.id = event_id WHERE job.state = 1")
+    orphans = await db.fetch(_ORPHANS)
     await db.executemany(
         "INSERT INTO subscription (service, handler, scope, job, patterns, unserved_hours) VALUES ($1, $2, $3, $4, '{}', 0) "
         "ON CONFLICT DO NOTHING",

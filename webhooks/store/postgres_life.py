@@ -15,6 +15,9 @@ from rewards_core.postgres.listen import Listener
 from webhooks.store import postgres_jobs, postgres_polls
 from webhooks.store.hints import EVERYTHING, Hints, Notification
 from webhooks.store.members import RENEW_EVERY, Member
+from webhooks.store.postgres_outcomes import outcomes
+from webhooks.store.postgres_polls import Watch
+from webhooks.store.postgres_rows import clean_ref
 from webhooks.store.postgres_session import Change
 from webhooks.store.postgres_wake import SnapshotFeed, Waker, channel_of
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from rewards_core.postgres.engine import Engine
     from webhooks.store.base import Subscriber
     from webhooks.store.postgres_outcomes import Place
+    from webhooks.store.records import Outcome
 
 T = TypeVar("T")
 
@@ -47,12 +51,15 @@ class StoreLife:
         self._listener: Listener | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._late: dict[str, tuple[float, float]] = {}
-        self._to_unwatch: list[tuple[Sequence[OperationRef], str]] = []
-        self._unwatching: asyncio.Task[None] | None = None
+        self._watching = self._group("watch operations", self._watch)
+        self._left: set[tuple[OperationRef, str]] = set()
+        self._leaving: asyncio.Future[object] | None = None
         self._closing: asyncio.Task[None] | None = None
 
     async def subscribe(self, subscriber: Subscriber) -> None:
         self._check_open()
+        if not self._hints.subscribers:
+            self._hints.start_over()
         self._hints.subscribers.add(subscriber)
         await self._listening().start()
         await self._hints.start()
@@ -67,11 +74,11 @@ class StoreLife:
 
     def unwatch(self, refs: Sequence[OperationRef], *, waiter: str = "") -> None:
         if self._closing is None and refs:
-            self._to_unwatch.append((list(refs), waiter))
-            self._start_unwatching()
+            self._leave({(clean_ref(ref), waiter) for ref in refs})
 
     async def aclose(self) -> None:
         if self._closing is None:
+            self._check_open()  # what an earlier loop left has ended with it
             self._closing = asyncio.create_task(self._close(), name="close the store")
         await asyncio.shield(self._closing)
 
@@ -84,7 +91,6 @@ class StoreLife:
         await self._hints.stop()
         for groups in self._groups:
             await groups.aclose()
-        await self._unwatched()
         if self._member.registered:
             try:
                 await self._transact(Change.resign)
@@ -117,46 +123,65 @@ class StoreLife:
                 await self._renew()
             except StoreError as problem:
                 logger.warning("the record of this process was not renewed; this is repeated: %s", problem)
-            if self._to_unwatch:
-                self._start_unwatching()
+            if self._left:
+                self._leave(set())
 
     async def _renew(self) -> None:
-        """Renew the record of this process if it has one, do what is done once an hour, and look for what was missed."""
+        """Renew the record of this process if it has one, look for what was missed, and do what is done once an hour."""
 
-        async def renew(change: Change) -> None:
+        async def renew(change: Change) -> bool:
             await change.check_clock()
             if self._member.registered:
                 await change.renew(self._late)
-            await postgres_jobs.count_unserved(change)
-            if self._member.registered:
                 change.notifications.append(Notification(look=await change.what_is_due()))
+            return await change.is_due("hour")
 
-        await self._change(renew)
+        if await self._change(renew):
+            await self._change(postgres_jobs.count_unserved)  # others do not wait for it, as they do for the clock's record
 
-    def _start_unwatching(self) -> None:
-        if self._unwatching is None or self._unwatching.done():
-            self._unwatching = asyncio.create_task(self._unwatch(), name="stop watching operations")
+    def _leave(self, left: set[tuple[OperationRef, str]]) -> None:
+        self._leaving = self._watching.add(left, limited=False)
+        self._leaving.add_done_callback(lambda done: done.cancelled() or done.exception())  # repeated at the next renewal
+
+    async def _watch(self, calls: Sequence[Watch | set[tuple[OperationRef, str]]]) -> tuple[Sequence[object], list[Notification]]:
+        """Begin to watch operations, and stop to: the last call about an operation and a waiter decides."""
+        watches = [call for call in calls if isinstance(call, Watch)]
+        for call in calls:
+            if isinstance(call, Watch):
+                self._left.difference_update((ref, call.waiter) for ref in call.refs)
+            else:
+                self._left |= call
+        known: dict[OperationRef, Outcome] = {}
+        if watches:
+            (known, watched), change = await self._transact(lambda change: postgres_polls.watch(change, watches))
+            self._committed(change)
+            # an outcome that another transaction recorded meanwhile has not seen this interest, but is visible now
+            later = await self._engine.run(lambda db: outcomes(db, watched))
+            new = {one.ref: one for one in later}
+            known |= new
+            self._left.update((ref, call.waiter) for call in watches for ref in call.settled_by(new))
+        await self._unwatch()
+        return [
+            list({ref: known[ref] for ref in call.refs if ref in known}.values()) if isinstance(call, Watch) else None
+            for call in calls
+        ], []
 
     async def _unwatch(self) -> None:
-        while self._to_unwatch:
-            some, self._to_unwatch = self._to_unwatch, []
-
-            async def unwatch(change: Change, some: Sequence[tuple[Sequence[OperationRef], str]] = some) -> None:
-                await change.lock_pending(ref for refs, _ in some for ref in refs)
-                for refs, waiter in some:
-                    await postgres_polls.unwatch(change, refs, waiter)
-
-            try:
-                self._committed((await self._transact(unwatch))[1])
-            except StoreError as problem:
-                logger.debug("could not stop watching operations; this is repeated at the next renewal: %s", problem)
-                self._to_unwatch = [*some, *self._to_unwatch]
-                return
+        left = self._left
+        if not left:
+            return
+        try:
+            _, change = await self._transact(lambda change: postgres_polls.unwatch(change, left))
+        except StoreError as problem:
+            logger.debug("could not stop watching operations; this is repeated at the next renewal: %s", problem)
+        else:
+            self._left = set()
+            self._committed(change)
 
     async def _unwatched(self) -> None:
-        """Wait for the last `unwatch`, so that later calls see its effect."""
-        if self._unwatching is not None and not self._unwatching.done():
-            await asyncio.wait([self._unwatching])
+        """Wait for the `unwatch` before this call, so that later calls see its effect."""
+        if self._leaving is not None and not self._leaving.done():
+            await asyncio.wait([self._leaving])
 
     def _check_open(self) -> None:
         if self._closing is not None:
@@ -164,7 +189,7 @@ class StoreLife:
         loop = asyncio.get_running_loop()
         if loop is not self._home and (self._home is None or self._home.is_closed()):
             self._home = loop
-            self._listener = self._renewing = self._unwatching = None
+            self._listener = self._renewing = self._leaving = None
             self._waker = Waker(self._engine, self._member)
 
     async def _read(self, look: Callable[[Connection], Awaitable[T]]) -> T:
@@ -180,11 +205,11 @@ class StoreLife:
         self._hints.notify(change.notifications)
         return result
 
-    async def _transact(self, work: Callable[[Change], Awaitable[T]]) -> tuple[T, Change]:
-        return await self._engine.transact(self._changing(work))
+    async def _transact(self, work: Callable[[Change], Awaitable[T]], *, first: bool = False) -> tuple[T, Change]:
+        return await self._engine.transact(self._changing(work), first=first)
 
-    async def _in_one_statement(self, work: Callable[[Change], Awaitable[T]]) -> tuple[T, Change]:
-        return await self._engine.run(self._changing(work))
+    async def _in_one_statement(self, work: Callable[[Change], Awaitable[T]], *, first: bool = False) -> tuple[T, Change]:
+        return await self._engine.run(self._changing(work), first=first)
 
     def _changing(self, work: Callable[[Change], Awaitable[T]]) -> Callable[[Connection], Coroutine[Any, Any, tuple[T, Change]]]:
         async def run(db: Connection) -> tuple[T, Change]:
@@ -196,7 +221,7 @@ class StoreLife:
     def _committed(self, change: Change) -> None:
         for follow in change.after:
             follow()
-        if self._member.registered and self._closing is None and (self._renewing is None or self._renewing.done()):
+        if self._closing is None and (self._renewing is None or self._renewing.done()):
             self._renewing = asyncio.create_task(self._keep_renewed(), name="renew the record of this process")
         if change.transaction is not None and self._hints.subscribers:
             self._own.add(change.transaction)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import astuple
+from attrs import astuple, frozen
 
 from rewards_core.operations import OperationRef
 from rewards_core.postgres.connection import columns_of
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.members import RENEW_EVERY
 from webhooks.store.postgres_outcomes import outcomes
-from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, LOCKED, ONCE, clean_ref, delete_refs, for_refs, refs_of, text
+from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, LOCKED, ONCE, clean_ref, delete_refs, for_refs, text
 from webhooks.store.records import Outcome, PendingOperation, PollClaim, PollClaims, PollPermit, PollResult, Priority
 from webhooks.store.rows import PENDING_COLUMNS, pending_of
 
@@ -52,44 +52,61 @@ _DUE = (
 )
 
 
-async def watch(
-    change: Change, refs: Sequence[OperationRef], poll_in: float, *, confirmed: bool, waiter: str
-) -> tuple[list[Outcome], list[OperationRef]]:
+@frozen(kw_only=True)
+class Watch:
+    """A call of `watch`; its refs are clean."""
+
+    refs: Sequence[OperationRef]
+    poll_in: float
+    confirmed: bool
+    waiter: str
+
+    def settled_by(self, known: Mapping[OperationRef, Outcome]) -> set[OperationRef]:
+        return {ref for ref in self.refs if ref in known and (known[ref].confirmed or not self.confirmed)}
+
+
+async def watch(change: Change, calls: Sequence[Watch]) -> tuple[dict[OperationRef, Outcome], set[OperationRef]]:
     """Register interest in operations without an outcome that counts; return all outcomes, and the operations watched."""
     await change.register()
-    known = await outcomes(change.db, refs)
-    settled = {outcome.ref for outcome in known if counts(outcome, confirmed=confirmed)}
-    watched = [ref for ref in dict.fromkeys(map(clean_ref, refs)) if ref not in settled]
+    known = {one.ref: one for one in await outcomes(change.db, {ref for call in calls for ref in call.refs})}
+    due_in: dict[OperationRef, float] = {}
+    waiters: set[tuple[str, str, str, str]] = set()
+    for call in calls:
+        settled = call.settled_by(known)
+        for ref in call.refs:
+            if ref not in settled:
+                due_in[ref] = min(call.poll_in, due_in.get(ref, math.inf))
+                waiters.add((ref.scope, ref.kind, ref.uid, text(call.waiter)))
     raised = f"watched = true, priority = least(pending.priority, excluded.priority), {_AT_THE_LATEST}"
-    await _add(change, watched, poll_in, Priority.ROUTINE, watched=True, then=f"UPDATE SET {raised}")
+    await _add(change, due_in, Priority.ROUTINE, watched=True, then=f"UPDATE SET {raised}")
     await change.db.execute(
-        f"INSERT INTO interest (scope, kind, uid, process, waiter) SELECT given.*, $4, $5 FROM {GIVEN_REFS} "
-        "ON CONFLICT DO NOTHING",
-        *(*refs_of(watched), change.member.id, text(waiter)),
+        "INSERT INTO interest (scope, kind, uid, process, waiter) SELECT scope, kind, uid, $5, waiter FROM "
+        "unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS given (scope, kind, uid, waiter) ON CONFLICT DO NOTHING",
+        *(*columns_of(sorted(waiters), 4), change.member.id),
     )
-    return known, watched
+    return known, set(due_in)
 
 
-def counts(outcome: Outcome, *, confirmed: bool) -> bool:
-    """Return whether an outcome ends a wait."""
-    return outcome.confirmed or not confirmed
-
-
-async def unwatch(change: Change, refs: Sequence[OperationRef], waiter: str) -> None:
-    await change.lock_pending(refs)  # before their interest changes, as `watch` does
+async def unwatch(change: Change, left: Collection[tuple[OperationRef, str]]) -> None:
+    """Remove the interest of waiters in operations."""
+    await change.lock_pending({ref for ref, _ in left})  # before their interest changes, as `watch` does
     gone = await change.db.fetch(
-        f"DELETE FROM interest USING {GIVEN_REFS} WHERE {IS_GIVEN.format('interest')} AND process = $4 AND waiter = $5 "
+        "DELETE FROM interest USING unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS given (scope, kind, uid, waiter) "
+        f"WHERE {IS_GIVEN.format('interest')} AND process = $5 AND interest.waiter = given.waiter "
         "RETURNING interest.scope, interest.kind, interest.uid",
-        *(*refs_of(refs), change.member.id, text(waiter)),
+        *(*columns_of(sorted({(ref.scope, ref.kind, ref.uid, text(waiter)) for ref, waiter in left}), 4), change.member.id),
     )
     if gone:
-        await change.abandon([OperationRef(*row) for row in gone])
+        await change.abandon({OperationRef(*row) for row in gone})
 
 
-async def add(change: Change, refs: Sequence[OperationRef], poll_in: float) -> None:
-    settled = {outcome.ref for outcome in await outcomes(change.db, refs)}
-    fresh = [ref for ref in dict.fromkeys(map(clean_ref, refs)) if ref not in settled]
-    await _add(change, fresh, poll_in, Priority.ABANDONED, watched=False, then="NOTHING")
+async def add(change: Change, calls: Sequence[tuple[Sequence[OperationRef], float]]) -> None:
+    due_in: dict[OperationRef, float] = {}
+    for refs, poll_in in calls:
+        due_in = dict.fromkeys(map(clean_ref, refs), poll_in) | due_in
+    settled = {outcome.ref for outcome in await outcomes(change.db, due_in)}
+    fresh = {ref: poll_in for ref, poll_in in due_in.items() if ref not in settled}
+    await _add(change, fresh, Priority.ABANDONED, watched=False, then="NOTHING")
     if fresh:
         await change.hint_polls(ref.scope for ref in fresh)
 
@@ -105,7 +122,8 @@ async def hurry(change: Change, refs: Sequence[OperationRef], priority: Priority
         return
     raised = HURRIED.format(attempt=0 if priority is Priority.LOOKUP else "pending.attempt")
     unless_claimed = "WHERE pending.fence IS NULL" if priority is Priority.DEADLINE else ""
-    await _add(change, refs, 0.0, priority, watched=False, then=f"UPDATE SET {raised} {unless_claimed}")
+    at_once = dict.fromkeys(map(clean_ref, refs), 0.0)
+    await _add(change, at_once, priority, watched=False, then=f"UPDATE SET {raised} {unless_claimed}")
     await change.hint_polls(ref.scope for ref in refs)
 
 
@@ -223,17 +241,18 @@ async def pending(db: Connection, refs: Sequence[OperationRef]) -> list[PendingO
     return [pending_of(row, now) for now, *row in await for_refs(db, f"SELECT now_s(), {_PENDING}", "pending", refs)]
 
 
-async def _add(
-    change: Change, refs: Sequence[OperationRef], due_in: float, priority: Priority, *, watched: bool, then: str
-) -> None:
-    if refs:
+async def _add(change: Change, due_in: Mapping[OperationRef, float], priority: Priority, *, watched: bool, then: str) -> None:
+    """Add operations with clean refs, each due in some seconds."""
+    if due_in:
+        rows = sorted((ref.scope, ref.kind, ref.uid, seconds) for ref, seconds in due_in.items())
         await change.db.execute(
             f"WITH locked AS MATERIALIZED ({LOCKED.format(given=GIVEN_REFS)}) "
             "INSERT INTO pending (scope, kind, uid, added_at, due_at, polls, priority, attempt, watched) "
-            "SELECT given.*, $4::float8, $4::float8 + $5::float8, 0, $6::smallint, 0, $7::bool "
-            f"FROM {GIVEN_REFS} WHERE {ONCE.format('locked')} "
+            "SELECT scope, kind, uid, $5::float8, $5::float8 + due_in, 0, $6::smallint, 0, $7::bool "
+            "FROM unnest($1::text[], $2::text[], $3::text[], $4::float8[]) AS given (scope, kind, uid, due_in) "
+            f"WHERE {ONCE.format('locked')} "
             f"ON CONFLICT {'(scope, kind, uid)' if then != 'NOTHING' else ''} DO {then}",
-            *(*refs_of(refs), await change.now(), due_in, priority.value, watched),
+            *(*columns_of(rows, 4), await change.now(), priority.value, watched),
         )
 
 

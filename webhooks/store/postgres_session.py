@@ -10,7 +10,7 @@ from rewards_core.clock import HOUR
 from rewards_core.operations import OperationRef
 from webhooks.store.hints import JOBS, OUTCOMES, POLLS, Notification
 from webhooks.store.members import ALIVE_FOR, GONE_AFTER, MAX_RELEASED, RENEW_EVERY, Member
-from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, LOCKED, refs_of, row_of_subscription
+from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, LOCKED, ONCE, refs_of, row_of_subscription
 from webhooks.store.records import Priority
 
 if TYPE_CHECKING:
@@ -30,19 +30,30 @@ _SHIFTED = {
     "moment": ("at",),
 }
 """The times that move with a clock that was set back."""
+_SHIFT_WITHIN = 600.0
+"""Seconds that this may take in a table, as it would otherwise never succeed where millions of operations are pending."""
 _CLOCK = (
     "WITH seen AS MATERIALIZED (SELECT at FROM moment WHERE name = 'clock' FOR UPDATE) "
     "UPDATE moment SET at = now_s() FROM seen WHERE name = 'clock' RETURNING seen.at, moment.at"
+)
+HANDLERS = """
+handlers AS (
+  SELECT min(handler) AS handler FROM job WHERE state = 1
+  UNION ALL SELECT (SELECT min(handler) FROM job WHERE job.handler > handlers.handler AND state = 1) FROM handlers
+  WHERE handler IS NOT NULL
+)
+"""
+"""The handlers with ready jobs, each found by one step in an index, and a last NULL; of a `WITH RECURSIVE`."""
+_DELETE_INTEREST = (
+    "WITH given AS MATERIALIZED (SELECT DISTINCT scope, kind, uid FROM interest WHERE process = $1), "
+    f"locked AS MATERIALIZED ({LOCKED.format(given='given')}) "
+    f"DELETE FROM interest WHERE process = $1 AND {ONCE.format('locked')}"
 )
 _DUE = f"""
 WITH RECURSIVE scopes AS (
   SELECT min(scope) AS scope FROM pending
   UNION ALL SELECT (SELECT min(scope) FROM pending WHERE pending.scope > scopes.scope) FROM scopes WHERE scope IS NOT NULL
-), handlers AS (
-  SELECT min(handler) AS handler FROM job WHERE state = 1
-  UNION ALL SELECT (SELECT min(handler) FROM job WHERE job.handler > handlers.handler AND state = 1) FROM handlers
-  WHERE handler IS NOT NULL
-)
+), {HANDLERS}
 SELECT EXISTS (
   SELECT FROM scopes, unnest(ARRAY{[one.value for one in Priority]}) AS rank
   WHERE (SELECT min(due_at) FROM pending WHERE pending.scope = scopes.scope AND priority = rank) <= $1
@@ -129,6 +140,15 @@ class Change:
         await self._mark_dead([self.member.id])
         await self.release_interest()
 
+    async def write_subscriptions(self, subscriptions: Iterable[Subscription], *, then: str) -> None:
+        """Keep subscriptions; `then` is what is done where one of the same handler is kept."""
+        newest = {(one.service, one.handler, one.scope): one for one in subscriptions}
+        await self.db.executemany(
+            "INSERT INTO subscription (service, handler, scope, job, patterns, unserved_hours) VALUES ($1, $2, $3, $4, $5, 0) "
+            f"ON CONFLICT (service, handler, scope) DO {then}",
+            [row_of_subscription(newest[key]) for key in sorted(newest)],
+        )
+
     async def write_served(self, subscriptions: Iterable[Subscription]) -> None:
         rows = sorted((self.member.id, *row_of_subscription(one)) for one in subscriptions)
         await self.db.executemany(
@@ -165,9 +185,10 @@ class Change:
         back = seen - await self.now()
         if back > _TOLERANCE:
             logger.warning("the clock of the database was set back by about %.0f s; nothing is put off by that", back)
+            await self.db.execute("SET LOCAL statement_timeout = 0")
             for table, columns in _SHIFTED.items():
                 shifted = ", ".join(f"{column} = {column} - $1" for column in columns)
-                await self.db.execute(f"UPDATE {table} SET {shifted}", back)
+                await self.db.execute(f"UPDATE {table} SET {shifted}", back, timeout=_SHIFT_WITHIN)
             await self.db.execute("UPDATE moment SET at = $1 WHERE name = 'clock'", self._now)
 
     async def renew(self, late: dict[str, tuple[float, float]]) -> None:
@@ -191,6 +212,11 @@ class Change:
         polls, jobs = await self.db.fetchrow(_DUE, await self.now())
         return OUTCOMES + (POLLS if polls else b"") + (JOBS if jobs else b"")
 
+    async def is_due(self, name: str, every: float = HOUR) -> bool:
+        """Return whether a process should soon do what is done once in a while."""
+        due = "SELECT at <= $1 - $3::double precision FROM moment WHERE name = $2"
+        return bool(await self.db.fetchval(due, await self.now(), name, every))
+
     async def claim_moment(self, name: str, every: float = HOUR) -> bool:
         """Return whether this process should do what is done once in a while."""
         claimed = "UPDATE moment SET at = $1 WHERE name = $2 AND at <= $1 - $3::double precision RETURNING 1"
@@ -206,7 +232,8 @@ class Change:
     async def _rejoin(self) -> None:
         """Write the record again if other processes marked this process as dead, or the database was replaced."""
         await self._write_record()
-        await self.db.execute("DELETE FROM interest WHERE process = $1", self.member.id)  # its store object watches again
+        await self.db.execute(_DELETE_INTEREST, self.member.id)  # its store object watches again
+        await self.write_subscriptions(self.member.serves, then="NOTHING")  # an older copy of the database lacks them
         await self.write_served(self.member.serves)
         self.after.append(self.member.rates.clear)
         self.notifications.append(Notification(missed=True))

@@ -16,7 +16,26 @@ if TYPE_CHECKING:
     from webhooks.store.postgres_session import Change
 
 
+_STORE_AND_UNDO = """
+SAVEPOINT probe;
+INSERT INTO event (id, scope, name, identity, state, received_at, body) VALUES (0, '', '', '', 0, 0, '');
+ROLLBACK TO probe
+"""
+_COUNT_UP_TO = 100_000
+"""Rows of a table that are counted exactly."""
+
+
+def _counted(table: str) -> str:
+    return (
+        f"(SELECT CASE WHEN n > {_COUNT_UP_TO} THEN greatest(n, reltuples::bigint) ELSE n END FROM pg_class, "
+        f"(SELECT count(*) AS n FROM (SELECT FROM {table} LIMIT {_COUNT_UP_TO} + 1) AS found) AS counted "
+        f"WHERE oid = '{table}'::regclass)"
+    )
+
+
 async def probe(db: Connection) -> None:
+    """Prove that an event can be stored, without a row that other processes wait for."""
+    await db.execute(_STORE_AND_UNDO)
     await db.fetchval("SELECT count(*) FROM (SELECT FROM event ORDER BY id DESC LIMIT 10) AS newest")
 
 
@@ -27,11 +46,12 @@ async def count_identities(db: Connection) -> int:
 
 
 async def statistics(db: Connection) -> StoreStatistics:
+    """Count what is kept; of large tables, return about how many rows there are, as last counted by the server's own upkeep."""
     row = await db.fetchrow(
-        "SELECT (SELECT count(*) FROM event) AS events, (SELECT count(*) FROM event WHERE state > 0 AND state = 1) AS ready, "
+        f"SELECT {_counted('event')} AS events, (SELECT count(*) FROM event WHERE state > 0 AND state = 1) AS ready, "
         "(SELECT count(*) FROM event WHERE state > 0 AND state = 2) AS dead, "
-        "(SELECT count(*) FROM pending WHERE priority = $1) AS lookups, (SELECT count(*) FROM pending) AS pending, "
-        "(SELECT count(*) FROM outcome) AS outcomes, (SELECT count(*) FROM conflict) AS conflicts, "
+        f"(SELECT count(*) FROM pending WHERE priority = $1) AS lookups, {_counted('pending')} AS pending, "
+        f"{_counted('outcome')} AS outcomes, (SELECT count(*) FROM conflict) AS conflicts, "
         "(SELECT received_at FROM event WHERE state > 0 AND state = 1 ORDER BY id LIMIT 1) AS oldest_ready_at",
         Priority.LOOKUP.value,
     )

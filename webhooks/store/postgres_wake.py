@@ -99,7 +99,9 @@ class SnapshotFeed:
         self._own = own
 
     async def newest(self) -> Place:
-        return await self._listener().run(newest)
+        place = await self._listener().run(newest)
+        self._own.clear()  # a standby that was promoted, or a restored server, uses the numbers again that it did not receive
+        return place
 
     async def after(self, place: Place) -> tuple[Sequence[OperationRef], Place, bool]:
         found, reached = await self._listener().run(lambda db: after(db, place))

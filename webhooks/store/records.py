@@ -305,7 +305,7 @@ class PollResult:
 
 @frozen(kw_only=True)
 class StoreStatistics:
-    """What a store holds.
+    """What a store holds. In PostgreSQL, events, pending operations and outcomes beyond 100,000 are counted roughly.
 
     Attributes:
         events: Events.

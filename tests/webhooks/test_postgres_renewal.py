@@ -1,0 +1,160 @@
+"""The record that a store on PostgreSQL renews, what it does meanwhile, and clocks that are set: nothing is put off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
+
+import pytest
+import pytest_asyncio
+
+from rewards_core.errors import StoreError
+from tests.postgres_server import Server, postgres_server
+from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_of_its_own
+from tests.webhooks.store_contract import EPOCH, Ear, claim, event, outcome, ref, wants
+
+RATE = 5.0
+SLOW_UPDATES = """
+CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END';
+CREATE TRIGGER slowly BEFORE UPDATE ON pending FOR EACH ROW EXECUTE FUNCTION slowly();
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with postgres_server(tcp=True) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def time(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DatabaseTime]:
+    async with schema_of_its_own(server, monkeypatch) as moved:
+        yield moved
+        for store in moved.stores:
+            await store.aclose()
+
+
+@pytest.fixture(autouse=True)
+def _never_renewed_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webhooks.store.postgres_life.RENEW_EVERY", 3_600.0)
+
+
+async def test_a_clock_of_the_database_that_is_set_back_puts_nothing_off(
+    time: DatabaseTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = time.open()
+    await store.register_handlers([wants()])
+    await store.accept(event("1"))
+    await claim(store, lease=60)
+    await store.add_pending([ref()], poll_in=30)
+    await store.pause_polls("default", 20)
+    await renew(store)
+    await time.set(EPOCH - 3_600)
+    await renew(store)
+    (one,) = await store.list_pending()
+    assert one.due_in == pytest.approx(30, abs=1)
+    assert (await store.claim_polls("default", limit=1, lease=60, max_per_second=RATE)).next_in <= 30
+    await time.advance(61)
+    assert len(await claim(store)) == 1
+    assert len((await store.claim_polls("default", limit=1, lease=60, max_per_second=RATE)).claims) == 1
+    assert caplog.text.count("clock of the database was set back") == 1
+
+
+async def test_a_clock_that_is_set_back_moves_more_than_a_statement_may_take(time: DatabaseTime) -> None:
+    store = time.open(command_timeout=0.5)
+    await store.add_pending([ref(str(number)) for number in range(20)], poll_in=30)
+    await renew(store)
+    await time.connection.execute(SLOW_UPDATES)
+    await time.set(EPOCH - 3_600)
+    await renew(store)
+    assert {round(one.due_in) for one in await store.list_pending()} == {30}
+
+
+async def test_a_clock_of_the_database_that_is_set_forward_ends_no_process(time: DatabaseTime) -> None:
+    here, there, ear = time.open(), time.open(), Ear(ref())
+    await there.subscribe(ear)
+    await there.watch([ref()], poll_in=60)
+    await here.register_handlers([wants()])
+    await time.set(EPOCH + 3_600)
+    for _ in range(3):
+        await renew(here)
+    await here.record_outcome(outcome(ref()))
+    await ear.until(lambda ear: ear.settlements)
+    assert ear.misses == 0
+
+
+async def test_a_slow_count_of_the_hour_keeps_no_process_from_its_renewal(time: DatabaseTime) -> None:
+    here, there = time.open(), time.open()
+    for store in (here, there):
+        await store.watch([ref()], poll_in=60)
+        await renew(store)
+    await time.set(EPOCH + 3_600)
+    async with time.connection.transaction():
+        await time.connection.execute("LOCK TABLE subscription IN SHARE MODE")
+        renewals = [asyncio.ensure_future(renew(store)) for store in (here, there)]
+        while await time.connection.fetchval("SELECT count(*) FROM process WHERE renewed_at = $1", time.wall) < 2:
+            assert not any(renewal.done() for renewal in renewals)
+    await asyncio.gather(*renewals)
+    assert await time.connection.fetchval("SELECT at FROM moment WHERE name = 'hour'") == time.wall
+
+
+async def test_a_ping_waits_for_no_renewal_and_leaves_nothing(time: DatabaseTime) -> None:
+    store = time.open()
+    await store.ping()
+    async with time.connection.transaction():
+        await time.connection.execute("UPDATE moment SET at = at")
+        await store.ping()
+    assert (await store.statistics()).events == 0
+
+
+async def test_a_ping_fails_where_no_event_can_be_stored(time: DatabaseTime) -> None:
+    store = time.open()
+    await store.ping()
+    await time.connection.execute("ALTER TABLE event ADD CONSTRAINT full_now CHECK (scope = 'none') NOT VALID")
+    try:
+        with pytest.raises(StoreError):
+            await store.ping()
+    finally:
+        await time.connection.execute("ALTER TABLE event DROP CONSTRAINT full_now")
+
+
+async def test_what_a_dead_process_watched_is_released(time: DatabaseTime) -> None:
+    here, dead = time.open(), time.open()
+    await here.register_handlers([wants()])
+    await dead.watch([ref()], poll_in=60)
+    for _ in range(2):
+        (one,) = await here.list_pending()
+        assert one.priority.name == "ROUTINE"
+        await time.set(time.wall + 31)
+        await renew(here)
+    (one,) = await here.list_pending()
+    assert one.priority.name == "ABANDONED"
+
+
+async def test_many_store_objects_share_one_budget_though_they_ask_at_one_time(time: DatabaseTime) -> None:
+    stores = [time.open(connections=1) for _ in range(8)]
+    await stores[0].watch([ref(str(number)) for number in range(200)], poll_in=0)
+    taken: list[float] = []
+    for _ in range(40):
+        found = await asyncio.gather(
+            *(store.claim_polls("default", limit=5, lease=1_000, max_per_second=RATE) for store in stores)
+        )
+        taken += [time.wall + one.start_in for claims in found for one in claims.claims]
+        await time.advance(0.1)
+    taken.sort()
+    assert 19 <= len(taken) <= 22
+    assert min(later - sooner for sooner, later in pairwise(taken)) >= 0.2 - 0.01
+
+
+async def test_large_tables_are_counted_as_the_server_last_counted_them(
+    time: DatabaseTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = time.open()
+    await store.add_pending([ref(str(number)) for number in range(5)], poll_in=30)
+    assert (await store.statistics()).pending == 5
+    monkeypatch.setattr("webhooks.store.postgres_upkeep._COUNT_UP_TO", 2)
+    await time.connection.execute("ANALYZE pending")
+    assert (await store.statistics()).pending == 5
+    await store.add_pending([ref(str(number)) for number in range(5, 9)], poll_in=30)
+    assert (await store.statistics()).pending == 5
