@@ -71,9 +71,10 @@ class Sqs:
         return int(found["ApproximateNumberOfMessages"]), int(found["ApproximateNumberOfMessagesNotVisible"])
 
     async def until_empty(self) -> None:
-        """Wait until nothing waits and nobody holds anything."""
-        while await self.counts() != (0, 0):
-            pass
+        """Wait until nothing waits and nobody holds anything. A message that begins to be held may be in neither count once."""
+        empty = 0
+        while empty < 2:
+            empty = empty + 1 if await self.counts() == (0, 0) else 0
 
     async def dead(self) -> str:
         """Wait for a message in the dead-letter queue, and return its body."""
