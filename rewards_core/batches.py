@@ -30,7 +30,7 @@ class Call(Generic[T]):
 
 
 class Batches(ABC):
-    """Collect calls into batches, one of which runs at a time, and answer each batch with one wake-up of the loop.
+    """Collect calls into batches, few of which run at a time, and answer each batch with one wake-up of the loop.
 
     Args:
         notify: Called with the notifications of a batch, if any, in the loop of the first call, before the callers resume.
@@ -38,26 +38,34 @@ class Batches(ABC):
             were just answered: one batch instead of two costs a third less. Without other work a pass takes microseconds.
         gather: Seconds after a batch during which calls with `may_wait` are collected, 0 or more.
         largest: The size of all calls of one batch together, unless it is a single call; infinite by default.
+        at_once: Maximum number of batches that run at a time.
 
     Attributes:
         enough: The size of all waiting calls together at which they are handed over early.
     """
 
     def __init__(
-        self, *, notify: Callable[[list[Any]], None], quiet_passes: int = 0, gather: float = 0.0, largest: float = math.inf
+        self,
+        *,
+        notify: Callable[[list[Any]], None],
+        quiet_passes: int = 0,
+        gather: float = 0.0,
+        largest: float = math.inf,
+        at_once: int = 1,
     ) -> None:
         self.enough = 1
         self._notify = notify
         self._quiet_passes = quiet_passes
         self._gather = gather
         self._largest = largest
+        self._at_once = at_once
         self._gather_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._urgent = False
         self._home: asyncio.AbstractEventLoop | None = None
         self._waiting: list[Call[Any]] = []
         self._size = 0
-        self._busy = False
+        self._running = 0
         self._scheduled = False
         self._seen = self._passes = self._quiet = 0
 
@@ -97,12 +105,13 @@ class Batches(ABC):
         self._home = loop
         self._waiting = []
         self._size = 0
-        self._busy = self._scheduled = False
+        self._running = 0
+        self._scheduled = False
         self._timer = None
 
     def _schedule(self) -> None:
         loop = self._home
-        if loop is None or self._busy or self._scheduled:
+        if loop is None or self._running == self._at_once or self._scheduled:
             return
         if not self._urgent and self._size < self.enough and loop.time() < self._gather_until:
             self._timer = self._timer or loop.call_at(self._gather_until, self._stop_gathering)
@@ -124,12 +133,14 @@ class Batches(ABC):
             loop.call_soon(self._hand_over, loop)
             return
         self._scheduled = False
-        self._busy = True
+        self._running += 1
         count = self._fitting()
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         self._urgent = bool(self._waiting)
         self._size = 0
         self._run_batch(batch)
+        if self._waiting:
+            self._schedule()
 
     def _fitting(self) -> int:
         """Return how many of the waiting calls go into the next batch."""
@@ -150,7 +161,7 @@ class Batches(ABC):
 
     def _deliver(self, loop: asyncio.AbstractEventLoop, batch: list[Call[Any]], notifications: list[Any]) -> None:
         if batch and loop is self._home:
-            self._busy = False
+            self._running -= 1
             self._gather_until = loop.time() + self._gather
             if self._waiting:
                 self._schedule()

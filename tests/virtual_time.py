@@ -31,7 +31,7 @@ class _Jumps(selectors.DefaultSelector):
         self.at_work = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout != 0 and (self.at_work or any(thread._busy for thread in self.threads)):
+        if timeout != 0 and (self.at_work or any(thread._running for thread in self.threads)):
             return super().select(None)
         if (events := super().select(0)) or timeout == 0:
             return events

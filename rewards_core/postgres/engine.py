@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+KEPT = 2
+"""Connections that are kept for calls with `first`, of more than these."""
 MAX_WAITING = 1_000
 """Calls that wait for a connection; further ones fail at once."""
 
@@ -59,7 +61,7 @@ class Engine:
         address: The database.
         schema: The tables, created or migrated when the first connection opens.
         namespace: The name of the schema.
-        connections: Maximum number of connections at a time; of several, one is kept for calls with `first`.
+        connections: Maximum number of connections at a time; some are kept for calls with `first`.
         command_timeout: Seconds that a statement, or a wait for a connection, may take.
     """
 
@@ -69,6 +71,7 @@ class Engine:
         self._schema = schema
         self._namespace = namespace
         self._connections = connections
+        self._kept = min(KEPT, connections - 1)
         self._settings = {
             "search_path": quoted(namespace),
             "application_name": "rewards-async",
@@ -148,10 +151,9 @@ class Engine:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(self.command_timeout):
-                if self._first_slots is not self._slots:
-                    await self._first_slots.acquire()
-                for _ in range(max(1, self._connections - 1)):
-                    await self._slots.acquire()
+                for slots, count in ((self._first_slots, self._kept), (self._slots, self._connections - self._kept)):
+                    for _ in range(count):
+                        await slots.acquire()
         while self._idle:
             self.close(self._idle.pop())
         while self._closing:
@@ -309,9 +311,9 @@ class Engine:
             raise StoreError(f"{self.address} is in use by another event loop. Make a store for each loop.")
         self._pid, self._home = os.getpid(), loop
         self._idle, self._closing = [], set()
-        self._slots = self._first_slots = asyncio.Semaphore(max(1, self._connections - 1))
-        if self._connections > 1:
-            self._first_slots = asyncio.Semaphore(1)
+        self._slots = self._first_slots = asyncio.Semaphore(self._connections - self._kept)
+        if self._kept:
+            self._first_slots = asyncio.Semaphore(self._kept)
         self._waiting = self._active = 0
 
 

@@ -21,13 +21,20 @@ Work = Callable[[Sequence[Any]], Awaitable[tuple[Sequence[Any], list[Any]]]]
 
 
 class Groups(Batches):
-    """Run `work` for the items of many calls at once, one batch at a time; `notify` is called before its callers resume."""
+    """Run `work` for the items of many calls together, and call `notify` before its callers resume.
 
-    def __init__(self, name: str, work: Work, *, notify: Callable[[list[Any]], None]) -> None:
-        super().__init__(notify=notify, quiet_passes=_QUIET_PASSES, largest=_MAX_BYTES)
+    Args:
+        name: What `work` does.
+        work: Does it.
+        notify: Called with the notifications of a batch.
+        at_once: Maximum number of batches that run at a time.
+    """
+
+    def __init__(self, name: str, work: Work, *, notify: Callable[[list[Any]], None], at_once: int = 1) -> None:
+        super().__init__(notify=notify, quiet_passes=_QUIET_PASSES, largest=_MAX_BYTES, at_once=at_once)
         self._name = name
         self._work = work
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, item: object, size: int = 0, *, limited: bool = True) -> asyncio.Future[Any]:
         """Queue an item and return the future of its result.
@@ -50,9 +57,13 @@ class Groups(Batches):
         """Run the queued calls; add nothing afterwards."""
         if self._home is asyncio.get_running_loop():
             await self.submit(Call(_end))
+            if self._tasks:
+                await asyncio.wait(self._tasks)
 
     def _run_batch(self, batch: list[Call[Any]]) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(batch), name=self._name)
+        task = asyncio.get_running_loop().create_task(self._run(batch), name=self._name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _run(self, batch: list[Call[Any]]) -> None:
         notifications = await self._try([call for call in batch if call.run is not _end])

@@ -19,7 +19,8 @@ from rewards_core.postgres.listen import Listener
 from rewards_core.postgres.migrations import Schema
 from tests.postgres_server import Server, postgres_server
 from tests.webhooks.pooler_kit import pooler_before
-from tests.webhooks.store_contract import event
+from tests.webhooks.postgres_kit import schema_of_its_own
+from tests.webhooks.store_contract import claim, event, outcome, ref, wants
 from tests.webhooks.tcp_proxy import tcp_proxy
 from webhooks.store.postgres import PostgresStore
 from webhooks.store.records import Acceptance
@@ -203,3 +204,53 @@ async def test_a_listener_whose_user_raises_is_logged_and_listens_again(
     await heard.wait()
     assert caplog.text.count("LookupError: odd") == 2
     await listener.stop()
+
+
+async def test_a_database_that_cannot_hold_every_text_is_refused(server: Server) -> None:
+    connection = await asyncpg.connect(server.url)
+    await connection.execute("CREATE DATABASE narrow ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    store = PostgresStore(server.tcp_url.removesuffix("postgres") + "narrow")
+    with pytest.raises(StoreError, match="Create a database with the encoding UTF8"):
+        await store.ping()
+    await store.aclose()
+    await connection.execute("DROP DATABASE narrow")
+    await connection.close()
+
+
+async def test_text_that_postgresql_cannot_hold_is_kept_escaped(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with schema_of_its_own(server, monkeypatch) as time:
+        store, odd = time.open(), ref("a\0b")
+        sent = event("\0", name="n\0", of=odd, complete={"uid": "a\0b", "status": "done", "note": "\0\ud800"}, also=(ref("c\0"),))
+        assert await store.accept(sent) is Acceptance.NEW
+        (kept,) = await store.list_events(name="n\0", uid="c\0")
+        assert (kept.event.body, kept.event.name) == (sent.body, "n\\x00")
+        settled = await store.outcome(odd)
+        assert settled is not None
+        assert settled.resource["note"] == "\0\ud800"
+        assert (await store.record_outcome(outcome(odd, "failed", key="k\0"))).verdict.value == "conflict"
+        assert [one.key for one in await store.conflicts(odd)] == ["k\\x00"]
+        await store.register_handlers([wants("app.h\0", "n\0")])
+        assert await store.requeue([kept.id], every_handler=True) == 1
+        (claimed,) = await claim(store, "app.h\0")
+        assert await store.fail_job(claimed.job, reason="bad \0", retry_in=0)
+        assert await store.retire_handler("default", "app.h\0") == 1
+        assert await store.remove_pending([ref("c\0")]) == 1
+        await store.aclose()
+
+
+async def test_two_processes_that_start_at_one_time_migrate_once_and_a_newer_layout_is_refused(server: Server) -> None:
+    stores = [PostgresStore(server.tcp_url, schema="fresh") for _ in range(6)]
+    await asyncio.gather(*(store.ping() for store in stores))
+    connection = await asyncpg.connect(server.url)
+    await connection.execute("UPDATE fresh.layout SET version = 99")
+    newer = PostgresStore(server.tcp_url, schema="fresh")
+    with pytest.raises(StoreError, match="layout 99 of a newer version of rewards-async"):
+        await newer.ping()
+    await connection.execute("CREATE SCHEMA foreign_one; CREATE TABLE foreign_one.account (id int)")
+    foreign = PostgresStore(server.tcp_url, schema="foreign_one")
+    with pytest.raises(StoreError, match="belongs to another program"):
+        await foreign.ping()
+    for store in (*stores, newer, foreign):
+        await store.aclose()
+    await connection.execute("SET client_min_messages = warning; DROP SCHEMA fresh, foreign_one CASCADE")
+    await connection.close()

@@ -185,3 +185,16 @@ async def test_any_number_of_outcomes_and_polls_takes_the_same_number_of_updates
         assert {one.verdict for one in again} == {Verdict.SAME}
         assert [(one.key, one.confirmed) for one in await store.outcomes(refs)] == [(one.uid, True) for one in refs]
     assert taken[0] == taken[1]
+
+
+async def test_a_delivery_waits_for_no_other_that_is_held_up(time: DatabaseTime) -> None:
+    store = time.open()
+    await store.ping()
+    async with time.connection.transaction():
+        await time.connection.execute("INSERT INTO identity VALUES ($1, 0)", event("1").identity)
+        held_up = asyncio.ensure_future(store.accept(event("1")))
+        while not await time.connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            pass
+        assert await store.accept(event("2")) is Acceptance.NEW
+        assert not held_up.done()
+    assert await held_up is Acceptance.DUPLICATE

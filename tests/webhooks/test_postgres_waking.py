@@ -27,6 +27,10 @@ from webhooks.store.records import Acceptance
 
 RATE = 5.0
 ROOT = Path(__file__).parents[2]
+SETTLE = (
+    "INSERT INTO outcome (scope, kind, uid, status, resource, via, settled_at, confirmed, recorded_at) "
+    "VALUES ('default', 'allocation', $1, 'done', '{}', 'poll', 0, false, 0)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +122,7 @@ async def test_the_end_of_a_connection_that_was_given_up_does_not_end_the_next_o
 @pytest.mark.usefixtures("often_probed")
 async def test_transaction_numbers_that_a_restored_server_uses_again_hide_no_outcome() -> None:
     with postgres_server() as server:
-        here, there = PostgresStore(server.url), PostgresStore(server.url)
+        there = PostgresStore(server.url)
         refs = [ref(str(number)) for number in range(40)]
         ear = Ear(*refs)
         await there.subscribe(ear)
@@ -129,12 +133,12 @@ async def test_transaction_numbers_that_a_restored_server_uses_again_hide_no_out
         await asyncio.to_thread(_restart, server, ["sh", "-c", "rm -r data && mv older data"])
         await ear.until(lambda ear: ear.misses == 2)
         await there.watch(refs, poll_in=60)
-        for one in refs:
-            await here.record_outcome(outcome(one))
-        await here.record_outcome(outcome(ref("last")))
-        await there.ping()
+        connection = await asyncpg.connect(server.url, server_settings={"search_path": "rewards_webhooks"})
+        for one in refs:  # with no hint
+            await connection.execute(SETTLE, one.uid)
+        await connection.close()
+        await renew(there)
         await ear.until(lambda ear: len(ear.settlements) >= 20 + len(refs))
-        await here.aclose()
         await there.aclose()
 
 
@@ -142,6 +146,30 @@ def _restart(server: Server, command: list[str]) -> None:
     server.stop()
     subprocess.run(command, cwd=server.folder, check=True)
     server.start()
+
+
+async def test_many_operations_that_settle_at_one_time_are_all_heard(time: DatabaseTime) -> None:
+    refs = [ref(f"{number:040}") for number in range(300)]
+    here, there, ear = time.open(), time.open(), Ear(*refs)
+    await there.subscribe(ear)
+    await there.watch(refs, poll_in=60)
+    await asyncio.gather(*(here.record_outcome(outcome(one)) for one in refs))
+    await ear.until(lambda ear: len(ear.settlements) == len(refs))
+
+
+async def test_a_hint_of_a_stranger_settles_nothing_and_hides_nothing(
+    time: DatabaseTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there, ear = time.open(), time.open(), Ear(ref(), ref("2"))
+    await there.subscribe(ear)
+    await there.watch([ref(), ref("2")], poll_in=60)
+    channel = f"rewards_{await time.connection.fetchval('SELECT id FROM process')}"
+    for hint in ('[["default","allocation","1"]]', "[", "[1]", "{", "[[]]", "o"):
+        await time.connection.execute("SELECT pg_notify($1, $2)", channel, hint)
+    await here.record_outcome(outcome(ref("2")))
+    await ear.until(lambda ear: ear.settlements)
+    assert [one.ref for one in ear.settlements] == [ref("2")]
+    assert caplog.messages == []
 
 
 async def test_a_subscriber_does_not_hear_what_was_recorded_while_there_was_none(
@@ -153,6 +181,7 @@ async def test_a_subscriber_does_not_hear_what_was_recorded_while_there_was_none
     await here.record_outcome(outcome(ref("old")))
     await there.subscribe(ear)
     await there.watch([ref()], poll_in=60)
+    await renew(there)
     await here.record_outcome(outcome(ref()))
     await ear.until(lambda ear: ear.settlements)
     assert [one.ref for one in ear.settlements] == [ref()]
@@ -228,11 +257,8 @@ async def test_behind_a_pooler_waiters_wake_at_the_renewal_and_one_warning_says_
 async def test_an_outcome_that_is_recorded_while_it_comes_to_be_watched_is_returned(time: DatabaseTime) -> None:
     here, there = time.open(), time.open()
     await asyncio.gather(here.ping(), there.ping())
-    columns = "(scope, kind, uid, status, resource, via, settled_at, confirmed, recorded_at)"
     async with time.connection.transaction():  # it looked for the interest of others before there was any
-        await time.connection.execute(
-            f"INSERT INTO outcome {columns} VALUES ('default', 'allocation', '1', 'done', '{{}}', 'poll', 0, false, 0)"
-        )
+        await time.connection.execute(SETTLE, "1")
         await time.connection.execute("LOCK TABLE interest")
         watching = asyncio.ensure_future(here.watch([ref()], poll_in=60))
         while not await time.connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
@@ -340,51 +366,3 @@ async def test_a_store_made_before_a_fork_is_used_after_it_and_an_opened_one_is_
     first, refused, *rest = said.decode().splitlines()
     assert (first, rest) == ("used", ["used", "used"])
     assert refused.endswith("was opened before this process was forked. Make the store after the fork.")
-
-
-async def test_a_database_that_cannot_hold_every_text_is_refused(server: Server) -> None:
-    connection = await asyncpg.connect(server.url)
-    await connection.execute("CREATE DATABASE narrow ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
-    store = PostgresStore(server.tcp_url.removesuffix("postgres") + "narrow")
-    with pytest.raises(StoreError, match="Create a database with the encoding UTF8"):
-        await store.ping()
-    await store.aclose()
-    await connection.execute("DROP DATABASE narrow")
-    await connection.close()
-
-
-async def test_text_that_postgresql_cannot_hold_is_kept_escaped(time: DatabaseTime) -> None:
-    store, odd = time.open(), ref("a\0b")
-    sent = event("\0", name="n\0", of=odd, complete={"uid": "a\0b", "status": "done", "note": "\0\ud800"}, also=(ref("c\0"),))
-    assert await store.accept(sent) is Acceptance.NEW
-    (kept,) = await store.list_events(name="n\0", uid="c\0")
-    assert (kept.event.body, kept.event.name) == (sent.body, "n\\x00")
-    settled = await store.outcome(odd)
-    assert settled is not None
-    assert settled.resource["note"] == "\0\ud800"
-    assert (await store.record_outcome(outcome(odd, "failed", key="k\0"))).verdict.value == "conflict"
-    assert [one.key for one in await store.conflicts(odd)] == ["k\\x00"]
-    await store.register_handlers([wants("app.h\0", "n\0")])
-    assert await store.requeue([kept.id], every_handler=True) == 1
-    (claimed,) = await claim(store, "app.h\0")
-    assert await store.fail_job(claimed.job, reason="bad \0", retry_in=0)
-    assert await store.retire_handler("default", "app.h\0") == 1
-    assert await store.remove_pending([ref("c\0")]) == 1
-
-
-async def test_two_processes_that_start_at_one_time_migrate_once_and_a_newer_layout_is_refused(server: Server) -> None:
-    stores = [PostgresStore(server.tcp_url, schema="fresh") for _ in range(6)]
-    await asyncio.gather(*(store.ping() for store in stores))
-    connection = await asyncpg.connect(server.url)
-    await connection.execute("UPDATE fresh.layout SET version = 99")
-    newer = PostgresStore(server.tcp_url, schema="fresh")
-    with pytest.raises(StoreError, match="layout 99 of a newer version of rewards-async"):
-        await newer.ping()
-    await connection.execute("CREATE SCHEMA foreign_one; CREATE TABLE foreign_one.account (id int)")
-    foreign = PostgresStore(server.tcp_url, schema="foreign_one")
-    with pytest.raises(StoreError, match="belongs to another program"):
-        await foreign.ping()
-    for store in (*stores, newer, foreign):
-        await store.aclose()
-    await connection.execute("SET client_min_messages = warning; DROP SCHEMA fresh, foreign_one CASCADE")
-    await connection.close()

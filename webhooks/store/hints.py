@@ -29,10 +29,11 @@ C = TypeVar("C")
 
 @frozen
 class Notification:
-    """What to notify subscribers of after the commit, or what they should look up."""
+    """What to notify subscribers of after the commit, or what they should look up: `refs`, or all that `look` says."""
 
     settled: Outcome | None = None
     confirmed: Outcome | None = None
+    refs: Sequence[OperationRef] = ()
     look: bytes = b""
     missed: bool = False
 
@@ -62,6 +63,7 @@ class Hints(Generic[C]):
         self._seen: C | None = None
         self._look: asyncio.Task[None] | None = None
         self._look_again = False
+        self._refs: list[OperationRef] = []
         self._missed = False
         self._stopped = False
 
@@ -88,6 +90,7 @@ class Hints(Generic[C]):
         look = b""
         for one in notifications:
             look += one.look
+            self._refs += one.refs
             if one.settled is not None:
                 self.subscribers.settled(one.settled)
             if one.confirmed is not None:
@@ -97,8 +100,8 @@ class Hints(Generic[C]):
             self.subscribers.jobs_ready()
         if POLLS in look:
             self.subscribers.polls_due()
-        if (OUTCOMES in look or self._missed) and self._seen is not None and not self._stopped:
-            self._look_again = True
+        self._look_again = self._look_again or OUTCOMES in look or self._missed
+        if (self._look_again or self._refs) and self._seen is not None and not self._stopped:
             loop = asyncio.get_running_loop()
             if self._look is None or self._look.done() or self._look.get_loop() is not loop:
                 self._look = loop.create_task(self._look_for_outcomes(), name="look for outcomes")
@@ -112,10 +115,11 @@ class Hints(Generic[C]):
             await asyncio.gather(self._look, return_exceptions=True)
 
     async def _look_for_outcomes(self) -> None:
-        while self._look_again and self.subscribers:
-            self._look_again = False
+        while (self._look_again or self._refs) and self.subscribers:
+            everything, self._look_again = self._look_again, False
+            refs, self._refs = self._refs, []
             try:
-                await self._pass_on()
+                await (self._pass_on() if everything else self._pass_on_about(refs))
             except StoreError as problem:
                 logger.warning("outcomes of other processes could not be read; this is retried in a second: %s", problem)
                 self._look_again = True
@@ -134,12 +138,15 @@ class Hints(Generic[C]):
         place, more = self._seen, True
         while more and place is not None:
             refs, place, more = await self._feed.after(place)
-            waited_for = [ref for ref in refs if self.subscribers.waits_for(ref)]
-            if waited_for:
-                for outcome, against in await self._feed.with_contradictions(waited_for):
-                    self.subscribers.settled(outcome)
-                    if outcome.confirmed and outcome.via == "webhook":
-                        self.subscribers.confirmed(outcome)
-                    if against is not None:
-                        self.subscribers.confirmed(against)
+            await self._pass_on_about(refs)
             self._seen = place
+
+    async def _pass_on_about(self, refs: Sequence[OperationRef]) -> None:
+        waited_for = [ref for ref in refs if self.subscribers.waits_for(ref)]
+        if waited_for:
+            for outcome, against in await self._feed.with_contradictions(waited_for):
+                self.subscribers.settled(outcome)
+                if outcome.confirmed and outcome.via == "webhook":
+                    self.subscribers.confirmed(outcome)
+                if against is not None:
+                    self.subscribers.confirmed(against)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rewards_core.clock import DAY
 from rewards_core.postgres.connection import StatementRefused, address_of
-from rewards_core.postgres.engine import Engine
+from rewards_core.postgres.engine import KEPT, Engine
 from rewards_core.secrets import shielded
 from rewards_core.validation import check_id, check_number, check_str, check_whole
 from webhooks.store import postgres_events, postgres_jobs, postgres_outcomes, postgres_polls, postgres_upkeep
@@ -73,7 +73,7 @@ class PostgresStore(StoreLife, StoreQueries):
         check_number(command_timeout, "command_timeout", above=0, at_most=86_400, unit="seconds")
         engine = Engine(address, SCHEMA, namespace=schema, connections=connections, command_timeout=float(command_timeout))
         super().__init__(engine)
-        self._accepting = self._group("accept events", self._accept)
+        self._accepting = self._group("accept events", self._accept, at_once=KEPT)
         self._recording = self._group("record outcomes", self._record)
         self._finishing = self._group("finish jobs", self._finish)
         self._adding = self._group("add pending operations", self._add)

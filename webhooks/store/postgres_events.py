@@ -96,10 +96,10 @@ ended AS (
 waiting AS (
   DELETE FROM interest USING settled
   WHERE interest.scope = settled.scope AND interest.kind = settled.kind AND interest.uid = settled.uid
-  AND {ONCE.format("kept_outcomes")} RETURNING process
+  AND {ONCE.format("kept_outcomes")} RETURNING process, interest.scope, interest.kind, interest.uid
 )
-SELECT now, ARRAY(SELECT n FROM arrived) AS arrived, ARRAY(SELECT DISTINCT process FROM waiting) AS waiting,
-  EXISTS (SELECT FROM settled_before) AS settled_before,
+SELECT now, ARRAY(SELECT n FROM arrived) AS arrived, EXISTS (SELECT FROM settled_before) AS settled_before,
+  ARRAY(SELECT DISTINCT ARRAY[process, scope, kind, uid] FROM waiting) AS waiting,
   EXISTS (SELECT FROM arrived WHERE cardinality(jobs) > 0) AS has_jobs, EXISTS (SELECT FROM asked) AS has_lookups,
   ARRAY(SELECT DISTINCT ARRAY[job, process] FROM served WHERE job IN (SELECT unnest(jobs) FROM arrived)) AS servers,
   ARRAY(SELECT DISTINCT ARRAY[scope, process] FROM rate WHERE scope IN (SELECT scope FROM asked)) AS pollers,

@@ -19,7 +19,7 @@ from webhooks.store.postgres_outcomes import outcomes
 from webhooks.store.postgres_polls import Watch
 from webhooks.store.postgres_rows import clean_ref
 from webhooks.store.postgres_session import Change
-from webhooks.store.postgres_wake import SnapshotFeed, Waker, channel_of
+from webhooks.store.postgres_wake import SnapshotFeed, Waker, channel_of, notification_of
 
 if TYPE_CHECKING:
     from rewards_core.operations import OperationRef
@@ -101,9 +101,9 @@ class StoreLife:
             await self._listener.stop()
         await self._engine.aclose()
 
-    def _group(self, name: str, work: Work) -> Groups:
+    def _group(self, name: str, work: Work, *, at_once: int = 1) -> Groups:
         """Return the queue of calls that are made together, which ends with the store."""
-        self._groups.append(Groups(name, work, notify=self._hints.notify))
+        self._groups.append(Groups(name, work, notify=self._hints.notify, at_once=at_once))
         return self._groups[-1]
 
     def _listening(self) -> Listener:
@@ -111,7 +111,7 @@ class StoreLife:
             self._listener = Listener(
                 self._engine,
                 channel_of(self._member.make_id()),
-                hear=lambda hint: self._hints.receive(hint.encode()),
+                hear=lambda hint: self._hints.notify([notification_of(hint)]),
                 gap=lambda: self._hints.notify([Notification(look=EVERYTHING, missed=True)]),
             )
         return self._listener
@@ -225,7 +225,7 @@ class StoreLife:
             self._renewing = asyncio.create_task(self._keep_renewed(), name="renew the record of this process")
         if change.transaction is not None and self._hints.subscribers:
             self._own.add(change.transaction)
-        self._waker.wake(change.hints, change.settled)
+        self._waker.wake(change.hints, change.waiting, change.settled)
 
     async def _each_slice(self, ids: Sequence[int], change: Callable[[Change, Sequence[int]], Awaitable[int]]) -> int:
         """Change records in slices, so that no transaction takes long; return how many were changed."""

@@ -29,6 +29,7 @@ Keep = Callable[["Change", Sequence["Event"]], Awaitable[bool]]
 
 _OUTCOME = ", ".join(f"outcome.{column}" for column in OUTCOME_COLUMNS.split(", "))
 _CONFLICT = ", ".join(f"conflict.{column}" for column in OUTCOME_COLUMNS.split(", "))
+_IS_DISPUTED = f"EXISTS (SELECT FROM conflict WHERE {IS_GIVEN.format('conflict')})"
 _ARRAYS = "$1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::float8[], $8::text[], $9::bool[]"
 _INSERT = (
     f"INSERT INTO outcome ({OUTCOME_COLUMNS}, recorded_at) SELECT *, now_s() FROM unnest({_ARRAYS}) "
@@ -67,8 +68,10 @@ async def conflicts(db: Connection, refs: Iterable[OperationRef]) -> dict[Operat
 
 async def with_contradictions(db: Connection, refs: Sequence[OperationRef]) -> list[tuple[Outcome, Outcome | None]]:
     """Return first outcomes, each with the confirmed outcome that contradicts it, if there is one."""
-    later = await conflicts(db, refs)
-    return [(first, contradiction(first, later.get(first.ref, ()))) for first in await outcomes(db, refs)]
+    rows = [tuple(row) for row in await for_refs(db, f"SELECT {_IS_DISPUTED}, {_OUTCOME}", "outcome", refs)]
+    first = [(disputed, outcome_from(row)) for disputed, *row in rows]
+    later = await conflicts(db, [outcome.ref for disputed, outcome in first if disputed])
+    return [(outcome, contradiction(outcome, later.get(outcome.ref, ()))) for _, outcome in first]
 
 
 async def newest(db: Connection) -> Place:
@@ -106,7 +109,7 @@ async def record(change: Change, some: Sequence[PackedOutcome], keep: Keep) -> l
     change.notifications += [Notification(settled=standing[packed.outcome.ref]) for packed in verdicts.first]
     ended = [one.outcome.ref for one in some if one.outcome.confirmed] + [packed.outcome.ref for packed in verdicts.first]
     await delete_refs(db, "pending", ended)
-    change.settle(ended, set(await delete_refs(db, "interest", ended, "process")))
+    change.settle(ended, await delete_refs(db, "interest", ended, "ARRAY[process, scope, kind, uid]"))
     for packed in verdicts.conflicting:
         outcome, stands = packed.outcome, standing[packed.outcome.ref]
         is_new = await keep(change, [conflict_event(stands, outcome)])

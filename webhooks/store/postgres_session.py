@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rewards_core.clock import HOUR
@@ -75,6 +75,7 @@ class Change:
         self.member = member
         self.notifications: list[Notification] = []
         self.hints: dict[str, bytes] = {}
+        self.waiting: list[tuple[str, OperationRef]] = []
         self.settled: list[OperationRef] = []
         self.after: list[Callable[[], object]] = []
         self.transaction: int | None = None
@@ -86,10 +87,10 @@ class Change:
             self._now = float(await self.db.fetchval("SELECT now_s()"))
         return self._now
 
-    def settle(self, refs: Iterable[OperationRef], waiting: Iterable[str]) -> None:
-        """Wake processes that waited, and those that came to wait for these operations before the commit."""
+    def settle(self, refs: Iterable[OperationRef], waiting: Iterable[Sequence[str]]) -> None:
+        """Wake the processes that waited for operations, by these rows, and those that come to wait before the commit."""
         self.settled += refs
-        self.hint(OUTCOMES, waiting)
+        self.waiting += [(process, OperationRef(*ref)) for process, *ref in waiting if process != self.member.id]
 
     async def hint_jobs(self, job_names: Iterable[str]) -> None:
         """Wake the processes that serve handlers with new jobs."""

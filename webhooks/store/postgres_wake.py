@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rewards_core.errors import StoreError
 from rewards_core.log_limit import LogLimit
-from webhooks.store.hints import OUTCOMES
+from rewards_core.operations import OperationRef
+from webhooks.store.hints import EVERYTHING, OUTCOMES, Notification
 from webhooks.store.postgres_outcomes import Place, after, newest, with_contradictions
-from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, refs_of
+from webhooks.store.postgres_rows import GIVEN_REFS, refs_of
 
 if TYPE_CHECKING:
-    from rewards_core.operations import OperationRef
     from rewards_core.postgres.connection import Connection
     from rewards_core.postgres.engine import Engine
     from rewards_core.postgres.listen import Listener
@@ -23,12 +24,31 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_WAITING = f"SELECT DISTINCT process FROM {GIVEN_REFS} JOIN interest ON {IS_GIVEN.format('interest')}"
+_WAITING = f"SELECT DISTINCT process, scope, kind, uid FROM {GIVEN_REFS} JOIN interest USING (scope, kind, uid)"
 _NOTIFY = "SELECT pg_notify(channel, hint) FROM unnest($1::text[], $2::text[]) AS hints (channel, hint)"
+_MAX_HINT = 7_900
+"""Bytes of a hint; PostgreSQL takes less than 8,000."""
 
 
 def channel_of(process: str) -> str:
     return f"rewards_{process}"
+
+
+def hint_of(look: bytes, refs: Iterable[OperationRef]) -> str:
+    """Return what a process is sent: what to look for, and which operations settled unless these are too many."""
+    flags = "".join(sorted(set(look.decode())))
+    listed = json.dumps([(ref.scope, ref.kind, ref.uid) for ref in refs], separators=(",", ":"))
+    return flags + listed if len(listed) <= _MAX_HINT else flags + OUTCOMES.decode()
+
+
+def notification_of(hint: str) -> Notification:
+    """Return what a hint says; one that nobody here sent says to look for everything."""
+    flags, bracket, listed = hint.partition("[")
+    try:
+        refs = [OperationRef(*ref) for ref in json.loads(bracket + listed or "[]")]
+    except (TypeError, ValueError):
+        return Notification(look=EVERYTHING)
+    return Notification(look=flags.encode(), refs=refs)
 
 
 class Waker:
@@ -42,15 +62,20 @@ class Waker:
         self._engine = engine
         self._member = member
         self._hints: dict[str, bytes] = {}
+        self._waiting: dict[str, list[OperationRef]] = {}
         self._settled: list[OperationRef] = []
         self._task: asyncio.Task[None] | None = None
         self._log_limit = LogLimit()
 
-    def wake(self, hints: Mapping[str, bytes], settled: Iterable[OperationRef]) -> None:
-        """Send hints to processes, and to those that came to wait while these operations settled."""
+    def wake(
+        self, hints: Mapping[str, bytes], waiting: Iterable[tuple[str, OperationRef]], settled: Iterable[OperationRef]
+    ) -> None:
+        """Send hints to processes, and to those that waited, or came to wait while these operations settled."""
         self._settled += settled
         for process, hint in hints.items():
             self._hints[process] = self._hints.get(process, b"") + hint
+        for process, ref in waiting:
+            self._waiting.setdefault(process, []).append(ref)
         if (self._hints or self._settled) and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._send(), name="wake other processes")
 
@@ -60,30 +85,30 @@ class Waker:
             await asyncio.wait([self._task])
 
     async def _send(self) -> None:
-        while self._hints or self._settled:
-            hints, self._hints = self._hints, {}
-            settled, self._settled = self._settled, []
+        while self._hints or self._waiting or self._settled:
             try:
-                if settled:
-                    await self._add_waiting(hints, settled)
-                if hints:
-                    await self._notify(hints)
+                await self._notify()
+                await self._add_waiting()
             except StoreError as problem:
                 if self._log_limit.allows("wake"):
                     logger.warning("other processes were not woken; they look for themselves every 10 s: %s", problem)
 
-    async def _add_waiting(self, hints: dict[str, bytes], settled: Sequence[OperationRef]) -> None:
-        """Add the processes whose interest was committed after the change had looked for it."""
-        given = refs_of(settled)
-        rows = await self._engine.run(lambda db: db.fetch(_WAITING, *given))
-        for (process,) in rows:
-            if process != self._member.id:
-                hints[process] = hints.get(process, b"") + OUTCOMES
+    async def _notify(self) -> None:
+        hints, self._hints = self._hints, {}
+        waiting, self._waiting = self._waiting, {}
+        processes = sorted({*hints, *waiting})
+        if processes:
+            given = [hint_of(hints.get(process, b""), waiting.get(process, ())) for process in processes]
+            await self._engine.run(lambda db: db.execute(_NOTIFY, [channel_of(process) for process in processes], given))
 
-    async def _notify(self, hints: Mapping[str, bytes]) -> None:
-        channels = [channel_of(process) for process in hints]
-        payloads = ["".join(sorted(set(hint.decode()))) for hint in hints.values()]
-        await self._engine.run(lambda db: db.execute(_NOTIFY, channels, payloads))
+    async def _add_waiting(self) -> None:
+        """Wake also those whose interest was committed after the change had looked for it."""
+        settled, self._settled = self._settled, []
+        if settled:
+            given = refs_of(settled)
+            for process, *ref in await self._engine.run(lambda db: db.fetch(_WAITING, *given)):
+                if process != self._member.id:
+                    self._waiting.setdefault(process, []).append(OperationRef(*ref))
 
 
 class SnapshotFeed:
