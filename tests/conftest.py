@@ -19,7 +19,7 @@ import aiohttp
 import aioresponses.core
 import pytest
 import pytest_asyncio
-from blockbuster import BlockBuster, blockbuster_ctx
+from blockbuster import BlockBuster
 from coverage import Coverage
 from hypothesis import HealthCheck, settings
 
@@ -144,15 +144,23 @@ if "stream_writer" in inspect.signature(aiohttp.ClientResponse.__init__).paramet
     aioresponses.core.ClientResponse = _BridgedResponse  # type: ignore[attr-defined]
 
 
+@pytest.fixture(scope="session")
+def _blocking_calls() -> BlockBuster:
+    """What blocks a loop; it is looked up once, as that takes longer than a small test."""
+    buster = BlockBuster(list(PACKAGES))
+    # the coverage tracer locks its data for a moment where it enters a file that another thread runs too
+    buster.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", "lock_data")
+    for function in buster.functions.values():  # it looks for ~/.pgpass and certificates when it connects
+        function.can_block_in("asyncpg/connect_utils.py", "_parse_connect_dsn_and_args")
+    return buster
+
+
 @pytest.fixture
-def blocking_calls_fail() -> Iterator[BlockBuster]:
+def blocking_calls_fail(_blocking_calls: BlockBuster) -> Iterator[BlockBuster]:
     """Make a blocking call on the loop raise, if one of our modules made it."""
-    with blockbuster_ctx(list(PACKAGES)) as buster:
-        # the coverage tracer locks its data for a moment where it enters a file that another thread runs too
-        buster.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", "lock_data")
-        for function in buster.functions.values():  # it looks for ~/.pgpass and certificates when it connects
-            function.can_block_in("asyncpg/connect_utils.py", "_parse_connect_dsn_and_args")
-        yield buster
+    _blocking_calls.activate()
+    yield _blocking_calls
+    _blocking_calls.deactivate()
 
 
 @pytest_asyncio.fixture
