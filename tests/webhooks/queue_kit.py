@@ -13,7 +13,6 @@ from rewards_core.errors import StoreError
 from rewards_core.operations import Event
 from tests.virtual_time import wall
 from tests.webhooks.fakes import FakeSource, body_of
-from webhooks.errors import QueueError
 from webhooks.ingress.messages import BatchFailure, QueuedMessage
 from webhooks.store.memory import MemoryStore
 from webhooks.store.records import Acceptance
@@ -57,7 +56,7 @@ class FakeQueue:
     messages: dict[str, Held] = field(factory=dict)
     dead: list[Held] = field(factory=list)
     calls: dict[str, list[tuple[float, tuple[str, ...], int]]] = field(factory=lambda: defaultdict(list))
-    faults: dict[str, list[QueueError | dict[str, str]]] = field(factory=lambda: defaultdict(list))
+    faults: dict[str, list[Exception | dict[str, str]]] = field(factory=lambda: defaultdict(list))
     before_delete: Callable[[], Awaitable[object]] | None = None
     receiving: int = 0
     most_held: int = 0
@@ -136,7 +135,7 @@ class FakeQueue:
     def _note(self, about: str, ids: tuple[str, ...], seconds: int) -> dict[str, str]:
         self.calls[about].append((_now(), ids, seconds))
         fault = self.faults[about].pop(0) if self.faults[about] else {}
-        if isinstance(fault, QueueError):
+        if isinstance(fault, Exception):
             raise fault
         return fault
 

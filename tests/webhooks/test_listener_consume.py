@@ -167,6 +167,21 @@ async def test_a_queue_that_goes_away_makes_it_unready_until_it_is_back(tmp_path
     assert await uids(tmp_path) == ["1"]
 
 
+async def test_lost_credentials_make_it_unready_until_they_are_valid_again(tmp_path: Path, sqs: Sqs, gate: Gate) -> None:
+    async with consuming(tmp_path, sqs, gate) as process:
+        gate.refuse("ReceiveMessage", "ExpiredToken", times=100_000)
+        await send(sqs, "1")  # ends the requests that wait
+        while (found := await get(f"{process.where['admin']}/readyz"))[0] == 200:
+            pass
+        assert found[1].startswith("AWS rejects the credentials (ExpiredToken).")
+        gate.answers["ReceiveMessage"].clear()
+        await send(sqs, "2")
+        await sqs.until_empty()
+        while (await get(f"{process.where['admin']}/readyz"))[0] != 200:
+            pass
+    assert await uids(tmp_path) == ["1", "2"]
+
+
 async def test_it_works_beside_a_listener_on_one_store(tmp_path: Path, sqs: Sqs, gate: Gate) -> None:
     async with listening(tmp_path) as listener, consuming(tmp_path, sqs, gate), aiohttp.ClientSession() as session:
         body = delivery("1")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rewards_core.errors import ConfigurationError
 from tests.virtual_time import virtual_time, wall
 from tests.webhooks.fakes import SIGNATURE
 from tests.webhooks.queue_kit import BUSY, GONE, SOURCE, FakeQueue, ScriptedStore, body
@@ -290,9 +291,20 @@ async def test_a_queue_that_fails_is_asked_again_with_growing_pauses() -> None:
 
 
 @virtual_time
+async def test_an_unforeseen_error_of_the_queue_is_trouble_until_it_is_read_again() -> None:
+    async with running(concurrency=1) as scene:
+        scene.queue.faults["receive"] = [ConfigurationError("There are no AWS credentials.") for _ in range(5)]
+        await scene.until(lambda: scene.ingress.trouble)
+        assert scene.ingress.trouble == "Queue rewards could not be read (ConfigurationError), and is tried again."
+        scene.queue.send(body("1"))
+        await scene.until(lambda: scene.counted.deleted)
+        assert scene.ingress.trouble is None
+
+
+@virtual_time
 async def test_a_bug_in_a_queue_ends_no_consumer() -> None:
     async with running(concurrency=1) as scene:
-        scene.queue.faults["receive"] = [RuntimeError("a bug")]  # type: ignore[list-item]
+        scene.queue.faults["receive"] = [RuntimeError("a bug")]
         scene.queue.send(body("1"))
         await scene.until(lambda: scene.counted.deleted)
 

@@ -225,6 +225,17 @@ async def test_what_keeps_it_from_starting_is_said(sqs: Sqs, gate: Gate, monkeyp
     said("queue: why it does not start", "\n".join(found))
 
 
+async def test_credentials_that_a_running_queue_loses_are_an_error_of_the_queue(sqs: Sqs, gate: Gate) -> None:
+    queue = SqsQueue(sqs.url, region=REGION, endpoint=gate.url)
+    await queue.open()
+    try:
+        queue._client._request_signer._credentials = None
+        with pytest.raises(QueueError, match="AWS credentials are gone from queue"):
+            await queue.receive(wait=1, visibility=60)
+    finally:
+        await queue.aclose()
+
+
 async def test_without_a_region_it_says_where_to_give_one(gate: Gate) -> None:
     queue = SqsQueue("sqs://rewards", endpoint=gate.url)
     with pytest.raises(ConfigurationError, match="The region of queue rewards is not known"):

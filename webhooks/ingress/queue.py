@@ -216,6 +216,9 @@ class QueueIngress:
                 await wait_at_most(self._stopping, self._pause(failures))
                 failures += 1
                 continue
+            except Exception as problem:
+                self._trouble = f"Queue {self._queue.name} could not be read ({type(problem).__name__}), and is tried again."
+                raise
             failures, self._trouble = 0, None
             sent = [message.sent_at for message in messages if message.sent_at is not None]
             self._oldest_age = max(0.0, self._clock() - min(sent)) if sent else 0.0

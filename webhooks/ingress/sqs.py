@@ -46,6 +46,7 @@ _BAD_CREDENTIALS = frozenset(
         "UnrecognizedClientException",
     }
 )
+_AT_START = frozenset({"get_queue_url", "get_queue_attributes"})
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 10.0
 _MIN_RECEIVES = 3
@@ -221,6 +222,8 @@ class SqsQueue:
             return await call(**arguments)
         except NoCredentialsError as problem:
             error = self._configuration_error(problem)
+            if operation not in _AT_START:
+                error = QueueError(f"AWS credentials are gone from queue {self.name}. Restore them; messages stay in the queue.")
         except Exception as problem:  # noqa: BLE001 - the SDK raises anything where the answer is not that of SQS
             error = self._queue_error(problem)
         raise error
