@@ -40,7 +40,10 @@ def move(
         typer.Option("--to", help="The new store; it must be empty.", metavar="URL", parser=option_parser(store_url, "--store")),
     ] = None,
     give_up: Annotated[
-        bool, typer.Option("--undo", help="Let the store of --from be used again, after a move that is not wanted any more.")
+        bool,
+        typer.Option(
+            "--undo", help="Let the store of --from be used again, after an unwanted move. The other store is not deleted."
+        ),
     ] = False,
     as_json: JsonOption = None,
 ) -> None:
