@@ -144,7 +144,8 @@ async def check_contents(store: Store, name: object) -> Finding:
     differing = sorted({one.subscription.handler for one in await store.list_handlers() if one.differing})
     if differing:
         found += f"; running processes want different events for {', '.join(differing)}"
-        return passed("store", found, "The newest registration applies to all. Restart the processes that run older code.")
+        advice = "A rolling deploy shows this too. If it lasts longer than 10 minutes, restart the processes that run older code."
+        return passed("store", found, f"The newest registration applies to all. {advice}")
     return passed("store", found)
 
 
