@@ -69,6 +69,7 @@ async def test_a_clock_that_is_set_back_moves_more_than_a_statement_may_take(tim
     await time.set(EPOCH - 3_600)
     await renew(store)
     assert {round(one.due_in) for one in await store.list_pending()} == {30}
+    await time.connection.execute("DROP FUNCTION slowly CASCADE")
 
 
 async def test_a_clock_of_the_database_that_is_set_forward_ends_no_process(time: DatabaseTime) -> None:

@@ -31,6 +31,11 @@ SETTLE = (
     "INSERT INTO outcome (scope, kind, uid, status, resource, via, settled_at, confirmed, recorded_at) "
     "VALUES ('default', 'allocation', $1, 'done', '{}', 'poll', 0, false, 0)"
 )
+HELD_UP = """
+CREATE FUNCTION held_up() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END';
+CREATE CONSTRAINT TRIGGER held_up AFTER INSERT ON outcome DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION held_up()
+"""
+"""Holds up the commit of each outcome while somebody has the lock 1."""
 
 
 @pytest.fixture(scope="module")
@@ -265,6 +270,20 @@ async def test_an_outcome_that_is_recorded_while_it_comes_to_be_watched_is_retur
             pass
     (known,) = await watching
     assert known.ref == ref()
+
+
+async def test_who_comes_to_wait_while_an_outcome_is_committed_is_woken(time: DatabaseTime) -> None:
+    here, there, ear = time.open(), time.open(), Ear(ref())
+    await there.subscribe(ear)
+    await time.connection.execute(f"{HELD_UP}; SELECT pg_advisory_lock(1)")
+    recording = asyncio.ensure_future(here.record_outcome(outcome(ref())))
+    while not await time.connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+        pass
+    assert not await there.watch([ref()], poll_in=60)
+    await time.connection.execute("SELECT pg_advisory_unlock(1)")
+    await recording
+    await time.connection.execute("DROP FUNCTION held_up CASCADE")
+    await ear.until(lambda ear: ear.settlements)
 
 
 async def test_a_storm_of_waiters_refuses_no_waiter_and_no_delivery(time: DatabaseTime, monkeypatch: pytest.MonkeyPatch) -> None:

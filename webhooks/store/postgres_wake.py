@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_WAITING = f"SELECT DISTINCT process, scope, kind, uid FROM {GIVEN_REFS} JOIN interest USING (scope, kind, uid)"
-_NOTIFY = "SELECT pg_notify(channel, hint) FROM unnest($1::text[], $2::text[]) AS hints (channel, hint)"
+_SEND = f"""
+WITH sent AS MATERIALIZED (SELECT pg_notify(channel, hint) FROM unnest($4::text[], $5::text[]) AS hints (channel, hint))
+SELECT ARRAY(SELECT DISTINCT ARRAY[process, scope, kind, uid] FROM {GIVEN_REFS} JOIN interest USING (scope, kind, uid)),
+  (SELECT count(*) FROM sent)
+"""
 _MAX_HINT = 7_900
 """Bytes of a hint; PostgreSQL takes less than 8,000."""
 
@@ -87,28 +90,22 @@ class Waker:
     async def _send(self) -> None:
         while self._hints or self._waiting or self._settled:
             try:
-                await self._notify()
-                await self._add_waiting()
+                await self._send_once()
             except StoreError as problem:
                 if self._log_limit.allows("wake"):
                     logger.warning("other processes were not woken; they look for themselves every 10 s: %s", problem)
 
-    async def _notify(self) -> None:
+    async def _send_once(self) -> None:
+        """Send the hints, and look for interest that was committed after the change had looked for it."""
         hints, self._hints = self._hints, {}
         waiting, self._waiting = self._waiting, {}
+        settled, self._settled = refs_of(self._settled), []
         processes = sorted({*hints, *waiting})
-        if processes:
-            given = [hint_of(hints.get(process, b""), waiting.get(process, ())) for process in processes]
-            await self._engine.run(lambda db: db.execute(_NOTIFY, [channel_of(process) for process in processes], given))
-
-    async def _add_waiting(self) -> None:
-        """Wake also those whose interest was committed after the change had looked for it."""
-        settled, self._settled = self._settled, []
-        if settled:
-            given = refs_of(settled)
-            for process, *ref in await self._engine.run(lambda db: db.fetch(_WAITING, *given)):
-                if process != self._member.id:
-                    self._waiting.setdefault(process, []).append(OperationRef(*ref))
+        channels = [channel_of(process) for process in processes]
+        given = [hint_of(hints.get(process, b""), waiting.get(process, ())) for process in processes]
+        for process, *ref in await self._engine.run(lambda db: db.fetchval(_SEND, *settled, channels, given)):
+            if process != self._member.id:
+                self._waiting.setdefault(process, []).append(OperationRef(*ref))
 
 
 class SnapshotFeed:
