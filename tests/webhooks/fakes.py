@@ -250,3 +250,9 @@ class FakeVendor:
 
 def trouble(status: int = 503) -> VendorError:
     return ServerFailed("the vendor is in trouble", status=status)
+
+
+def most_in_a_second(times: Sequence[float]) -> int:
+    """Return the most that lie within any second, its ends included."""
+    ordered = sorted(times)
+    return max(sum(start <= time <= start + 1.0 for time in ordered[place : place + 200]) for place, start in enumerate(ordered))

@@ -42,6 +42,13 @@ def store_in(url: str, schema: str) -> PostgresStore:
     return PostgresStore(url, schema=schema)
 
 
+def store_with_its_clock_off(url: str, schema: str, seconds: float) -> PostgresStore:
+    """Return a store object of a process whose wall clock is wrong."""
+    real = time.time
+    time.time = lambda: real() + seconds
+    return store_in(url, schema)
+
+
 async def renew(store: Any) -> None:
     """Renew the record of a store object, here or in another process, as it does by itself every 10 s."""
     await (store._renew() if isinstance(store, PostgresStore) else store._call("_renew"))

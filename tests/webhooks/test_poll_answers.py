@@ -21,15 +21,11 @@ from rewards_core.errors import (
 )
 from tests.texts import said
 from tests.virtual_time import virtual_time, wall
-from tests.webhooks.fakes import FakeVendor, a_ref, trouble
+from tests.webhooks.fakes import FakeVendor, a_ref, most_in_a_second, trouble
 from tests.webhooks.world import World, a_world, leave, now, settle
 from webhooks import Completions, CompletionTimeout, MemoryStore, PollPolicy
 
 MISSING = NotFound("no such thing", status=404)
-
-
-def most_in_a_second(times: list[float]) -> int:
-    return max(sum(start <= time < start + 1 - 1e-9 for time in times) for start in times)
 
 
 # 404

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ import pytest
 from rewards_core.errors import RateLimited, Unauthorized
 from tests.texts import said
 from tests.virtual_time import VirtualLoop, virtual_time, wall
-from tests.webhooks.fakes import FakeVendor, a_ref, lost
+from tests.webhooks.fakes import FakeVendor, a_ref, lost, most_in_a_second
 from tests.webhooks.world import leave, now
 from webhooks import Completions, CompletionTimeout, MemoryStore, PollPolicy
 from webhooks.store.records import PollClaims, PollPermit
@@ -26,12 +26,6 @@ RATE = 20
 SOON = PollPolicy(first_after=0.5, growth=1.0, max_interval=1.0, max_per_second=RATE)
 CROWD = [str(number) for number in range(200)]
 processes = pytest.mark.parametrize("processes", [1, 4])
-
-
-def most_in_a_second(times: Sequence[float]) -> int:
-    """Return the most that lie within any second, its ends included."""
-    ordered = sorted(times)
-    return max(sum(start <= time <= start + 1.0 for time in ordered[place : place + 200]) for place, start in enumerate(ordered))
 
 
 @asynccontextmanager
