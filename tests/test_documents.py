@@ -22,6 +22,7 @@ from attrs import define, field
 
 from tests.postgres_server import postgres_server
 from tests.webhooks.database_kit import run_sql
+from tests.webhooks.sqs_kit import AWS, a_queue, moto
 from webhooks.store.sqlite import SQLiteStore
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +40,7 @@ READY = 300.0
 """Seconds in which a command in the background says that it is ready, and in which it ends once it is told to."""
 
 PORTS = re.compile(r"\b(8080|9400|8480|8481)\b")
+QUEUES = re.compile(r"sqs://(\w+)\?region=eu-west-1")
 DATABASES = re.compile(r"postgresql://rewards@(\w+)\.example\.com/rewards")
 LISTENER = "http://127.0.0.1:8480/webhooks/original"
 DEFAULTS = {
@@ -162,8 +164,8 @@ def test_commands_of_a_page_run(page: str, tmp_path: Path) -> None:
     typed = "".join(body for language, _, body in fences(page) if language == "console")
     if "--from sqlite:///inbox.db" in typed:
         asyncio.run(make_store(tmp_path / "inbox.db"))
-    with databases(DATABASES.findall(typed)) as made:
-        read(page, Reader(tmp_path, environment, made))
+    with databases(DATABASES.findall(typed)) as made, queues(QUEUES.findall(typed)) as amazon:
+        read(page, Reader(tmp_path, {**environment, **amazon}, made))
 
 
 def read(page: str, reader: Reader) -> None:
@@ -196,6 +198,23 @@ def databases(hosts: list[str]) -> Iterator[dict[str, str]]:
     with postgres_server(durable=True) as server:
         run_sql(server, "CREATE ROLE rewards LOGIN", *(f"CREATE DATABASE {host} OWNER rewards" for host in sorted(set(hosts))))
         yield {host: f"postgresql://rewards@/{host}?host={server.folder}" for host in hosts}
+
+
+@contextmanager
+def queues(names: list[str]) -> Iterator[dict[str, str]]:
+    """Make the queues that a page names, and lend the environment in which the AWS SDK finds them."""
+    if not names:
+        yield {}
+        return
+    with moto() as url:
+        for name in sorted(set(names)):
+            asyncio.run(make_queue(url, name))
+        yield {**AWS, "AWS_ENDPOINT_URL": url}
+
+
+async def make_queue(url: str, name: str) -> None:
+    async with a_queue(url, name):
+        pass
 
 
 def free_port() -> str:
