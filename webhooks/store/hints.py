@@ -90,7 +90,7 @@ class Hints(Generic[C]):
         look = b""
         for one in notifications:
             look += one.look
-            self._refs += one.refs
+            self._refs += one.refs if self.subscribers else ()
             if one.settled is not None:
                 self.subscribers.settled(one.settled)
             if one.confirmed is not None:
