@@ -40,14 +40,15 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def listener(folder: Path, *options: str) -> Iterator[tuple[int, int, str]]:
-    """Run the listener as it is shipped; give its port, its process id and its admin address."""
+def listener(folder: Path, *options: str, core: int | None = 1) -> Iterator[tuple[int, int, str]]:
+    """Run the listener as it is shipped, on one core if one is given; give its port, its process id and its admin address."""
     command = [sys.executable, "-m", "webhooks", "serve", "--json", "--port", "0", "--admin-port", "0", *options]
     env = {**os.environ, "ORIGINAL_WEBHOOK_KEYS": f"{KEY_ID}:{SECRET}", "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
-        pin(process.pid, 1)  # workers start on the same core
+        if core is not None:
+            pin(process.pid, core)  # workers start on the same core
         where = json.loads(process.stdout.readline())
         yield int(where["url"].rpartition(":")[2]), process.pid, where["admin"]
     finally:

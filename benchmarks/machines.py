@@ -50,7 +50,7 @@ def throughput(url: str, quick: bool) -> list[dict[str, Any]]:
 def waking(url: str, quick: bool) -> list[dict[str, Any]]:
     """Deliver to one listener, and wake one process, then many that share the same number of waits."""
     events = 80 if quick else 4_000
-    with tempfile.TemporaryDirectory() as folder, listener(Path(folder), "--store", url) as (port, _, _):
+    with tempfile.TemporaryDirectory() as folder, listener(Path(folder), "--store", url, core=None) as (port, _, _):
         warm_up = _Waiters(url, 1, 40, first=1_000_000)
         warm_up.settle([port])
         one = _Waiters(url, 1, events, first=2_000_000)
@@ -89,7 +89,7 @@ def beside_waiters(url: str, quick: bool) -> list[dict[str, Any]]:
         ports = []
         for _ in range(LISTENERS):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            ports.append(stack.enter_context(listener(folder, "--store", url))[0])
+            ports.append(stack.enter_context(listener(folder, "--store", url, core=None))[0])
         for number in range(rounds):
             first = 10_000_000 * (number + 1)
             waiters = _Waiters(url, 4, events, first=first)
