@@ -40,9 +40,13 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def listener(folder: Path, *options: str, core: int | None = 1) -> Iterator[tuple[int, int, str]]:
-    """Run the listener as it is shipped, on one core if one is given; give its port, its process id and its admin address."""
-    command = [sys.executable, "-m", "webhooks", "serve", "--json", "--port", "0", "--admin-port", "0", *options]
+def listener(folder: Path, *options: str, core: int | None = 1, changed: str = "") -> Iterator[tuple[int, int, str]]:
+    """Run the listener, on one core if one is given; give its port, its process id and its admin address.
+
+    It is as it is shipped, unless a statement of Python changes it first.
+    """
+    program = f"from webhooks.cli import app\n{changed}\napp()"
+    command = [sys.executable, "-c", program, "serve", "--json", "--port", "0", "--admin-port", "0", *options]
     env = {**os.environ, "ORIGINAL_WEBHOOK_KEYS": f"{KEY_ID}:{SECRET}", "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE)
     assert process.stdout is not None
