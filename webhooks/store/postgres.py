@@ -158,12 +158,12 @@ class PostgresStore(StoreLife, StoreQueries):
     ) -> Sequence[Outcome]:
         self._check_open()
         call = postgres_polls.Watch(refs=list(map(clean_ref, refs)), poll_in=poll_in, confirmed=confirmed, waiter=waiter)
-        return await self._watching.add(call)  # type: ignore[no-any-return]
+        return await self._watching.add(call, call.size)  # type: ignore[no-any-return]
 
     async def add_pending(self, refs: Sequence[OperationRef], *, poll_in: float) -> None:
         self._check_open()
         await self._unwatched()
-        await self._adding.add((list(refs), poll_in))
+        await self._adding.add((list(refs), poll_in), len(refs) * postgres_polls.BYTES_OF_A_REF)
 
     async def remove_pending(self, refs: Sequence[OperationRef]) -> int:
         return await self._change(lambda change: postgres_polls.remove(change, refs))

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rewards_core.errors import StoreClosed, StoreError
@@ -14,7 +15,7 @@ from rewards_core.postgres.groups import Groups, Work
 from rewards_core.postgres.listen import Listener
 from webhooks.store import postgres_jobs, postgres_polls
 from webhooks.store.hints import EVERYTHING, Hints, Notification
-from webhooks.store.members import RENEW_EVERY, Member
+from webhooks.store.members import MAX_RELEASED, RENEW_EVERY, Member
 from webhooks.store.postgres_outcomes import outcomes
 from webhooks.store.postgres_polls import Watch
 from webhooks.store.postgres_rows import clean_ref
@@ -129,14 +130,17 @@ class StoreLife:
     async def _renew(self) -> None:
         """Renew the record of this process if it has one, look for what was missed, and do what is done once an hour."""
 
-        async def renew(change: Change) -> bool:
+        async def renew(change: Change) -> bool | None:
             await change.check_clock()
             if self._member.registered:
-                await change.renew(self._late)
+                if not await change.renew(self._late):
+                    return None
                 change.notifications.append(Notification(look=await change.what_is_due()))
             return await change.is_due("hour")
 
-        if await self._change(renew):
+        while (is_due := await self._change(renew)) is None:
+            pass
+        if is_due:
             await self._change(postgres_jobs.count_unserved)  # others do not wait for it, as they do for the clock's record
 
     def _leave(self, left: set[tuple[OperationRef, str]]) -> None:
@@ -167,15 +171,14 @@ class StoreLife:
         ], []
 
     async def _unwatch(self) -> None:
-        left = self._left
-        if not left:
-            return
-        try:
-            _, change = await self._transact(lambda change: postgres_polls.unwatch(change, left))
-        except StoreError as problem:
-            logger.debug("could not stop watching operations; this is repeated at the next renewal: %s", problem)
-        else:
-            self._left = set()
+        while self._left:
+            some = set(islice(self._left, MAX_RELEASED))
+            try:
+                _, change = await self._transact(partial(postgres_polls.unwatch, left=some))
+            except StoreError as problem:
+                logger.debug("could not stop watching operations; this is repeated at the next renewal: %s", problem)
+                return
+            self._left -= some
             self._committed(change)
 
     async def _unwatched(self) -> None:

@@ -45,9 +45,10 @@ handlers AS (
 """
 """The handlers with ready jobs, each found by one step in an index, and a last NULL; of a `WITH RECURSIVE`."""
 _DELETE_INTEREST = (
-    "WITH given AS MATERIALIZED (SELECT DISTINCT scope, kind, uid FROM interest WHERE process = $1), "
-    f"locked AS MATERIALIZED ({LOCKED.format(given='given')}) "
-    f"DELETE FROM interest WHERE process = $1 AND {ONCE.format('locked')}"
+    "WITH given AS MATERIALIZED (SELECT DISTINCT scope, kind, uid FROM interest WHERE process = $1 ORDER BY 1, 2, 3 LIMIT $2), "
+    f"locked AS MATERIALIZED ({LOCKED.format(given='given')}), "
+    f"gone AS (DELETE FROM interest USING given WHERE process = $1 AND {IS_GIVEN.format('interest')} AND {ONCE.format('locked')}) "
+    "SELECT count(*) FROM given"
 )
 _DUE = f"""
 WITH RECURSIVE scopes AS (
@@ -192,8 +193,8 @@ class Change:
                 await self.db.execute(f"UPDATE {table} SET {shifted}", back, timeout=_SHIFT_WITHIN)
             await self.db.execute("UPDATE moment SET at = $1 WHERE name = 'clock'", self._now)
 
-    async def renew(self, late: dict[str, tuple[float, float]]) -> None:
-        """Renew this process's record, and release what dead processes watched.
+    async def renew(self, late: dict[str, tuple[float, float]]) -> bool:
+        """Renew this process's record, and release what dead processes watched; False if this takes further transactions.
 
         Args:
             late: The processes that were late at earlier renewals: when they last renewed, and when that was noticed.
@@ -201,12 +202,15 @@ class Change:
         now = await self.now()
         renewed = "UPDATE process SET renewed_at = $2 WHERE id = $1 AND alive RETURNING 1"
         if not await self.db.fetchval(renewed, self.member.id, now):
+            if await self.db.fetchval(_DELETE_INTEREST, self.member.id, MAX_RELEASED) == MAX_RELEASED:
+                return False
             await self._rejoin()
         for (scope, per_second), polled_at in list(self.member.polled_at.items()):
             if now - polled_at < 2 * RENEW_EVERY:
                 await self.write_rate(scope, per_second)
         await self._mark_late_dead(late)
         await self.release_interest()
+        return True
 
     async def what_is_due(self) -> bytes:
         """Return the hints of a process that may have missed some: outcomes, and what is due to be done."""
@@ -231,9 +235,11 @@ class Change:
         )
 
     async def _rejoin(self) -> None:
-        """Write the record again if other processes marked this process as dead, or the database was replaced."""
+        """Write the record again if other processes marked this process as dead, or the database was replaced.
+
+        What it watched was released before; its store object watches again.
+        """
         await self._write_record()
-        await self.db.execute(_DELETE_INTEREST, self.member.id)  # its store object watches again
         await self.write_subscriptions(self.member.serves, then="NOTHING")  # an older copy of the database lacks them
         await self.write_served(self.member.serves)
         self.after.append(self.member.rates.clear)
