@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+from rewards_core.errors import StoreError
 from tests.postgres_server import Server, postgres_server, programs
 from tests.texts import said
 from tests.webhooks.command_kit import records, run
@@ -140,6 +141,18 @@ def test_dead_letters_and_handlers_that_differ_are_told(url: str) -> None:
     assert (dead.ok, dead.advice) == (False, "Run webhook-listener dead-letters list")
 
 
+def _grant(server: Server, rights: str) -> None:
+    run_sql(server, "GRANT USAGE ON SCHEMA rewards_webhooks TO guest", f"GRANT {rights} IN SCHEMA rewards_webhooks TO guest")
+
+
+async def _ping(url: str) -> None:
+    store = open_store(url)
+    try:
+        await store.ping()
+    finally:
+        await store.aclose()
+
+
 def test_a_user_without_rights_and_a_store_of_another_layout(durable: Server, url: str) -> None:
     run_sql(durable, "DROP ROLE IF EXISTS guest", "CREATE ROLE guest LOGIN")
     as_guest = url.replace("postgres:", "guest:", 1).replace("postgresql://postgres", "postgresql://guest")
@@ -149,6 +162,16 @@ def test_a_user_without_rights_and_a_store_of_another_layout(durable: Server, ur
     assert "event" in found["rights"].found
     assert "store" not in found
     assert "not visible to this user" in found["standbys"].found
+    _grant(durable, "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES")
+    assert findings(as_guest)["rights"].found == "this user may not read and write event_id, outcome_seq"
+    with pytest.raises(StoreError, match="the sequence event_id"):
+        asyncio.run(_ping(as_guest))
+    _grant(durable, "USAGE ON ALL SEQUENCES")
+    assert findings(as_guest)["rights"].ok
+    asyncio.run(_ping(as_guest))
+    run_sql(durable, "REVOKE INSERT ON rewards_webhooks.identity FROM guest")
+    with pytest.raises(StoreError, match="table identity"):
+        asyncio.run(_ping(as_guest))
     run_sql(durable, "UPDATE rewards_webhooks.layout SET version = 0")
     older = findings(url)["store"]
     assert older.ok

@@ -34,10 +34,12 @@ SELECT current_setting('server_version') AS version, current_setting('server_enc
 """
 _STANDBYS = "SELECT application_name, sync_state FROM pg_stat_replication WHERE state = 'streaming' ORDER BY application_name"
 _DENIED = """
-SELECT relname FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND relkind = 'r'
-AND NOT (has_schema_privilege(relnamespace, 'USAGE') AND has_table_privilege(oid, 'SELECT')
-  AND (relname = 'layout' OR (has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'UPDATE')
-    AND has_table_privilege(oid, 'DELETE'))))
+SELECT relname FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND NOT CASE relkind
+  WHEN 'r' THEN has_schema_privilege(relnamespace, 'USAGE') AND has_table_privilege(oid, 'SELECT')
+    AND (relname = 'layout' OR (has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'UPDATE')
+      AND has_table_privilege(oid, 'DELETE')))
+  WHEN 'S' THEN has_sequence_privilege(oid, 'USAGE') OR EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'i')
+  ELSE true END
 ORDER BY relname
 """
 
@@ -53,7 +55,7 @@ class Server:
         layout: The layout of the store's schema, None if there is none yet.
         newest: The layout that this version of rewards-async uses.
         may_create: Whether this user may create the schema.
-        denied: Tables of the schema that this user may not read and write.
+        denied: Tables and sequences of the schema that this user may not read and write.
         fsync: Whether it waits for its disk.
         full_page_writes: Whether a crash leaves no torn pages.
         synchronous: Whether commits wait for a standby.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rewards_core.clock import DAY
+from rewards_core.errors import StoreError
 from webhooks.store.outcomes import mentions, pack
 from webhooks.store.postgres_events import lock, update_states
 from webhooks.store.records import FORGOTTEN, IDENTITY_DAYS, EventState, Priority, StoreStatistics
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _STORE_AND_UNDO = """
 SAVEPOINT probe;
+INSERT INTO identity (identity, day) VALUES ('', 0);
 INSERT INTO event (id, scope, name, identity, state, received_at, body) VALUES (0, '', '', '', 0, 0, '');
 ROLLBACK TO probe
 """
@@ -36,6 +38,8 @@ def _counted(table: str) -> str:
 async def probe(db: Connection) -> None:
     """Prove that an event can be stored, without a row that other processes wait for."""
     await db.execute(_STORE_AND_UNDO)
+    if not await db.fetchval("SELECT has_sequence_privilege('event_id', 'USAGE')"):  # using it would leave gaps between ids
+        raise StoreError("This user may not use the sequence event_id, so no event can be stored. Grant it the rights.")
     await db.fetchval("SELECT count(*) FROM (SELECT FROM event ORDER BY id DESC LIMIT 10) AS newest")
 
 
