@@ -159,3 +159,17 @@ async def test_large_tables_are_counted_as_the_server_last_counted_them(
     assert (await store.statistics()).pending == 5
     await store.add_pending([ref(str(number)) for number in range(5, 9)], poll_in=30)
     assert (await store.statistics()).pending == 5
+
+
+async def test_what_is_watched_is_watched_again_after_an_older_copy_of_the_tables_was_restored(time: DatabaseTime) -> None:
+    store, ear = time.open(), Ear(ref())
+    await store.subscribe(ear)
+    await time.connection.execute("CREATE TEMPORARY TABLE older AS TABLE process")
+    await time.advance(10)
+    await renew(store)
+    await store.watch([ref()], poll_in=60)
+    await time.connection.execute("DELETE FROM process; DELETE FROM pending; INSERT INTO process TABLE older; DROP TABLE older")
+    await time.advance(10)
+    await renew(store)
+    async with asyncio.timeout(60):
+        await ear.until(lambda ear: ear.misses)

@@ -131,10 +131,11 @@ class Change:
         """Write a record of this process, unless there is one."""
         if not self.member.registered:
             await self._write_record()
-            self.after.append(self._registered)
+            now = await self.now()
+            self.after.append(lambda: self._renewed(now))
 
-    def _registered(self) -> None:
-        self.member.registered = True
+    def _renewed(self, at: float) -> None:
+        self.member.registered, self.member.renewed_at = True, at
 
     async def resign(self) -> None:
         """Remove this process's record and what only it watched."""
@@ -200,8 +201,10 @@ class Change:
             late: The processes that were late at earlier renewals: when they last renewed, and when that was noticed.
         """
         now = await self.now()
-        renewed = "UPDATE process SET renewed_at = $2 WHERE id = $1 AND alive RETURNING 1"
-        if not await self.db.fetchval(renewed, self.member.id, now):
+        self.after.append(lambda: self._renewed(now))
+        # a record older than this process knows is from an older copy of the database, or its clock was set back
+        renewed = "UPDATE process SET renewed_at = $2 WHERE id = $1 AND alive AND renewed_at >= $3 RETURNING 1"
+        if not await self.db.fetchval(renewed, self.member.id, now, self.member.renewed_at):
             if await self.db.fetchval(_DELETE_INTEREST, self.member.id, MAX_RELEASED) == MAX_RELEASED:
                 return False
             await self._rejoin()
