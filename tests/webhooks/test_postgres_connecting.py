@@ -254,3 +254,12 @@ async def test_two_processes_that_start_at_one_time_migrate_once_and_a_newer_lay
         await store.aclose()
     await connection.execute("SET client_min_messages = warning; DROP SCHEMA fresh, foreign_one CASCADE")
     await connection.close()
+
+
+async def test_a_store_is_not_closed_from_another_loop_than_its_own(server: Server) -> None:
+    store = PostgresStore(server.url, schema="loops")
+    await store.ping()
+    with pytest.raises(StoreError, match="another event loop"):
+        await asyncio.to_thread(asyncio.run, store.aclose())
+    await store.ping()
+    await store.aclose()

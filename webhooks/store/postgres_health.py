@@ -38,7 +38,8 @@ SELECT relname FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace 
   WHEN 'r' THEN has_schema_privilege(relnamespace, 'USAGE') AND has_table_privilege(oid, 'SELECT')
     AND (relname = 'layout' OR (has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'UPDATE')
       AND has_table_privilege(oid, 'DELETE')))
-  WHEN 'S' THEN has_sequence_privilege(oid, 'USAGE') OR EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'i')
+  WHEN 'S' THEN has_sequence_privilege(oid, 'USAGE')
+    OR EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'i')
   ELSE true END
 ORDER BY relname
 """

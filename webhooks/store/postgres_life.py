@@ -80,6 +80,8 @@ class StoreLife:
     async def aclose(self) -> None:
         if self._closing is None:
             self._check_open()  # what an earlier loop left has ended with it
+            if self._home is not asyncio.get_running_loop() and not self._engine.forked:
+                raise StoreError(f"{self._engine.address} is in use by another event loop. Close it there.")
             self._closing = asyncio.create_task(self._close(), name="close the store")
         await asyncio.shield(self._closing)
 

@@ -47,7 +47,8 @@ handlers AS (
 _DELETE_INTEREST = (
     "WITH given AS MATERIALIZED (SELECT DISTINCT scope, kind, uid FROM interest WHERE process = $1 ORDER BY 1, 2, 3 LIMIT $2), "
     f"locked AS MATERIALIZED ({LOCKED.format(given='given')}), "
-    f"gone AS (DELETE FROM interest USING given WHERE process = $1 AND {IS_GIVEN.format('interest')} AND {ONCE.format('locked')}) "
+    f"gone AS (DELETE FROM interest USING given WHERE {IS_GIVEN.format('interest')} AND process = $1 "
+    f"AND {ONCE.format('locked')}) "
     "SELECT count(*) FROM given"
 )
 _DUE = f"""
