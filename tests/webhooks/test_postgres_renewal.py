@@ -9,10 +9,14 @@ from itertools import pairwise
 import pytest
 import pytest_asyncio
 
+from rewards_core.clock import UNKNOWN_BOOT
 from rewards_core.errors import StoreError
 from tests.postgres_server import Server, postgres_server
 from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_of_its_own
-from tests.webhooks.store_contract import EPOCH, Ear, claim, event, outcome, ref, wants
+from tests.webhooks.store_contract import A_DAY, EPOCH, Ear, claim, event, outcome, ref, resource, wants
+from webhooks.store.base import Store
+from webhooks.store.postgres import PostgresStore
+from webhooks.store.records import EventState
 
 RATE = 5.0
 SLOW_UPDATES = """
@@ -173,3 +177,61 @@ async def test_what_is_watched_is_watched_again_after_an_older_copy_of_the_table
     await renew(store)
     async with asyncio.timeout(60):
         await ear.until(lambda ear: ear.misses)
+
+
+def on_host(boot: str, time: DatabaseTime) -> PostgresStore:
+    """Return a store object of a process on a host."""
+    store = time.open()
+    store._member.boot = boot
+    return store
+
+
+async def purge_all(store: Store) -> int:
+    """Remove what is older than 30 days, whatever it is; return how much it was."""
+    old = 30 * A_DAY
+    counts = [await store.purge(old), await store.purge(old, state=EventState.DEAD), await store.purge_outcomes(old)]
+    return sum(counts) + await store.erase_bodies(old) + await store.purge_identities()
+
+
+@pytest.mark.parametrize("noted", [True, False], ids=["noted before", "never noted before"])
+async def test_a_clock_of_the_database_that_is_set_forward_purges_nothing_until_a_day_has_passed(
+    time: DatabaseTime, noted: bool
+) -> None:
+    first, second, later = (on_host(name, time) for name in ("first", "second", "later"))
+    if noted:
+        assert await purge_all(first) == 0
+    await first.accept(event("done", of=ref(), complete=resource()))
+    await first.accept(event("dead", problem="unreadable"))
+    await time.set(EPOCH + 450 * A_DAY)
+    assert await first.upkeep(keep=30 * A_DAY, keep_bodies=A_DAY)
+    assert await purge_all(first) == await purge_all(second) == 0
+    await time.advance(A_DAY / 2)
+    assert await purge_all(later) == 0
+    await time.advance(A_DAY / 2 - 10)
+    assert [await purge_all(store) for store in (first, second, later)] == [0, 0, 0]
+    await time.advance(20)
+    assert await purge_all(later) == 0
+    assert await purge_all(second) == 5
+
+
+async def test_a_clock_of_the_database_that_was_wrong_for_an_hour_purges_nothing_afterwards(time: DatabaseTime) -> None:
+    store = time.open()
+    assert await purge_all(store) == 0
+    await store.accept(event("done", of=ref(), complete=resource()))
+    for wall in (EPOCH + 450 * A_DAY, EPOCH - 450 * A_DAY, EPOCH):
+        await time.set(wall)
+        await renew(store)
+        assert await purge_all(store) == 0
+    await time.advance(31 * A_DAY)
+    assert await purge_all(store) == 2
+
+
+async def test_hosts_whose_boots_cannot_be_told_apart_do_not_take_the_uptime_of_another_for_a_jump(
+    time: DatabaseTime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, young = (on_host(UNKNOWN_BOOT, time) for _ in range(2))
+    await old.accept(event("done"))
+    for store, uptime in ((old, 10.0 * A_DAY), (young, 5.0), (old, 10.0 * A_DAY)):
+        monkeypatch.setattr("webhooks.store.postgres_upkeep.uptime", lambda uptime=uptime: uptime)
+        assert await purge_all(store) == 0
+    assert "jumped" not in caplog.text

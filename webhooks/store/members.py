@@ -27,6 +27,7 @@ class Member:
 
     Attributes:
         id: Its name in the store, made when the store is first opened, as forked children must not share one.
+        boot: The boot of its host, empty until it is known.
         registered: Whether it has a record in the store.
         renewed_at: The store's time at which it last wrote its record, if the store may be replaced beneath it.
         serves: The subscriptions it serves, each as often as it was registered.
@@ -37,6 +38,7 @@ class Member:
     """
 
     id: str = ""
+    boot: str = ""
     registered: bool = False
     renewed_at: float = -math.inf
     serves: list[Subscription] = field(factory=list)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rewards_core.errors import StoreClosed, StoreError
 from rewards_core.postgres.groups import Groups, Work
 from rewards_core.postgres.listen import Listener
-from webhooks.store import postgres_jobs, postgres_polls
+from webhooks.store import postgres_polls, postgres_upkeep
 from webhooks.store.hints import EVERYTHING, Hints, Notification
 from webhooks.store.members import MAX_RELEASED, RENEW_EVERY, Member
 from webhooks.store.postgres_outcomes import outcomes
@@ -143,7 +143,7 @@ class StoreLife:
         while (is_due := await self._change(renew)) is None:
             pass
         if is_due:
-            await self._change(postgres_jobs.count_unserved)  # others do not wait for it, as they do for the clock's record
+            await self._change(postgres_upkeep.every_hour)  # others do not wait for it, as they do for the clock's record
 
     def _leave(self, left: set[tuple[OperationRef, str]]) -> None:
         self._leaving = self._watching.add(left, limited=False)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rewards_core.clock import DAY
+from rewards_core.clock import DAY, HOUR, UNKNOWN_BOOT, TrustedTime, boot_id, uptime
 from rewards_core.errors import StoreError
 from webhooks.store.outcomes import mentions, pack
 from webhooks.store.postgres_events import lock, update_states
+from webhooks.store.postgres_jobs import count_unserved
 from webhooks.store.records import FORGOTTEN, IDENTITY_DAYS, EventState, Priority, StoreStatistics
 from webhooks.store.rows import STATES
 
@@ -25,6 +27,13 @@ ROLLBACK TO probe
 """
 _COUNT_UP_TO = 100_000
 """Rows of a table that are counted exactly."""
+_CALENDARS = (
+    "INSERT INTO meta (name, value) VALUES ('calendars', '') ON CONFLICT (name) DO UPDATE SET value = meta.value RETURNING value"
+)
+_NEWEST = "SELECT greatest((SELECT max(received_at) FROM event), (SELECT max(recorded_at) FROM outcome))"
+_MAX_HOSTS = 100
+_UNNOTED = 2 * HOUR
+"""Seconds within which some host notes the time while any of them uses the store."""
 
 
 def _counted(table: str) -> str:
@@ -41,6 +50,33 @@ async def probe(db: Connection) -> None:
     if not await db.fetchval("SELECT has_sequence_privilege('event_id', 'USAGE')"):  # using it would leave gaps between ids
         raise StoreError("This user may not use the sequence event_id, so no event can be stored. Grant it the rights.")
     await db.fetchval("SELECT count(*) FROM (SELECT FROM event ORDER BY id DESC LIMIT 10) AS newest")
+
+
+async def every_hour(change: Change) -> None:
+    if await change.claim_moment("hour"):
+        await count_unserved(change)
+        await today(change)
+
+
+async def today(change: Change) -> float:
+    """Return the Unix time that decides what is old. Setting the database's clock forward does not make records older.
+
+    A database has no uptime, so each host judges by its own; a new host begins with the time that the others trust.
+    """
+    now, member = await change.now(), change.member
+    member.boot = member.boot or await asyncio.to_thread(boot_id)
+    boot = member.id if member.boot == UNKNOWN_BOOT else member.boot
+    kept = await change.db.fetchval(_CALENDARS)
+    hosts = {one.boot: one for one in map(TrustedTime.load, kept.encode().splitlines())}
+    mine = hosts.pop(boot, None)
+    if mine is None:
+        trusted = max((one.wall for one in hosts.values()), default=None) or await change.db.fetchval(_NEWEST)
+        is_near = trusted is None or now - trusted <= _UNNOTED
+        mine = TrustedTime(wall=now if is_near else trusted, uptime=uptime(), boot=boot)
+    mine = mine.update(now, uptime(), boot)
+    noted = [one.dump().decode() for one in (*hosts.values(), mine)]
+    await change.db.execute("UPDATE meta SET value = $1 WHERE name = 'calendars'", "\n".join(noted[-_MAX_HOSTS:]))
+    return min(now, mine.wall)
 
 
 async def count_identities(db: Connection) -> int:
@@ -65,12 +101,12 @@ async def statistics(db: Connection) -> StoreStatistics:
 # removing, a slice in each call; what another transaction has locked waits for the next call
 
 
-async def purge(change: Change, state: EventState, older_than: float, limit: int) -> int:
+async def purge(change: Change, state: EventState, before: float, limit: int) -> int:
     partial = "" if state is EventState.DONE else "state > 0 AND "
     found = await change.db.fetch(
         f"SELECT id FROM event WHERE {partial}state = $1 AND received_at < $2 ORDER BY received_at, id LIMIT $3 "
         "FOR UPDATE SKIP LOCKED",
-        *(STATES.index(state), await change.now() - older_than, limit),
+        *(STATES.index(state), before, limit),
     )
     ids = [row[0] for row in found]
     for table in ("job", "also"):
@@ -79,33 +115,33 @@ async def purge(change: Change, state: EventState, older_than: float, limit: int
     return len(ids)
 
 
-async def purge_identities(change: Change, limit: int) -> int:
+async def purge_identities(change: Change, now: float, limit: int) -> int:
     rows = await change.db.fetch(
         "DELETE FROM identity WHERE identity IN (SELECT identity FROM identity WHERE day < $1 LIMIT $2 FOR UPDATE SKIP LOCKED) "
         "RETURNING 1",
-        *(int(await change.now()) // DAY - IDENTITY_DAYS, limit),
+        *(int(now) // DAY - IDENTITY_DAYS, limit),
     )
     return len(rows)
 
 
-async def purge_outcomes(change: Change, older_than: float, limit: int) -> int:
+async def purge_outcomes(change: Change, before: float, limit: int) -> int:
     rows = await change.db.fetch(
         "WITH old AS (SELECT scope, kind, uid FROM outcome WHERE recorded_at < $1 ORDER BY recorded_at LIMIT $2 "
         "FOR UPDATE SKIP LOCKED), gone AS (DELETE FROM conflict USING old WHERE conflict.scope = old.scope "
         "AND conflict.kind = old.kind AND conflict.uid = old.uid) "
         "DELETE FROM outcome USING old WHERE outcome.scope = old.scope AND outcome.kind = old.kind AND outcome.uid = old.uid "
         "RETURNING 1",
-        *(await change.now() - older_than, limit),
+        *(before, limit),
     )
     return len(rows)
 
 
-async def erase_bodies(change: Change, older_than: float, limit: int, after: tuple[float, int]) -> tuple[int, tuple[float, int]]:
+async def erase_bodies(change: Change, before: float, limit: int, after: tuple[float, int]) -> tuple[int, tuple[float, int]]:
     """Erase bodies of done events after a place in the order of their arrival; return how many, and the place."""
     rows = await change.db.fetch(
         "SELECT received_at, id FROM event WHERE received_at < $1 AND (received_at, id) > ($3, $4) AND state = 0 "
         "AND length(body) > 0 ORDER BY received_at, id LIMIT $2 FOR UPDATE SKIP LOCKED",
-        *(await change.now() - older_than, limit, *after),
+        *(before, limit, *after),
     )
     await _erase(change, [row[1] for row in rows])
     return len(rows), (rows[-1][0], rows[-1][1]) if rows else after
