@@ -15,8 +15,9 @@ from tests.postgres_server import Server, postgres_server
 from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_of_its_own
 from tests.webhooks.store_contract import A_DAY, EPOCH, Ear, claim, event, outcome, ref, resource, wants
 from webhooks.store.base import Store
+from webhooks.store.members import RENEW_EVERY
 from webhooks.store.postgres import PostgresStore
-from webhooks.store.records import EventState
+from webhooks.store.records import EventState, PollResult
 
 RATE = 5.0
 SLOW_UPDATES = """
@@ -235,3 +236,34 @@ async def test_hosts_whose_boots_cannot_be_told_apart_do_not_take_the_uptime_of_
         monkeypatch.setattr("webhooks.store.postgres_upkeep.uptime", lambda uptime=uptime: uptime)
         assert await purge_all(store) == 0
     assert "jumped" not in caplog.text
+
+
+async def test_a_clock_of_the_database_that_is_set_back_shortens_no_time_for_which_an_operation_was_missing(
+    time: DatabaseTime,
+) -> None:
+    store = time.open()
+    await store.add_pending([ref()], poll_in=0)
+    (first,) = (await store.claim_polls("default", limit=1, lease=60, max_per_second=RATE)).claims
+    await store.settle_polls([PollResult(claim=first, retry_in=10, known=False)])
+    await renew(store)
+    await time.set(EPOCH - 3_600)
+    await renew(store)
+    await time.advance(90)
+    (second,) = (await store.claim_polls("default", limit=1, lease=60, max_per_second=RATE)).claims
+    assert second.missing_for == pytest.approx(90, abs=1)
+
+
+async def test_a_process_that_polls_no_more_limits_nobody_after_the_clock_of_the_database_is_set_back(time: DatabaseTime) -> None:
+    slow, fast = time.open(), time.open()
+    for store, rate in ((fast, RATE), (slow, 1.0)):
+        await store.claim_polls("default", limit=1, lease=60, max_per_second=rate)
+        await renew(store)
+    await time.set(EPOCH - 3_600)
+    for _ in range(10):
+        for store in (slow, fast):
+            await renew(store)
+        await time.advance(RENEW_EVERY)
+    await fast.watch([ref(str(number)) for number in range(3)], poll_in=0)
+    for _ in range(3):
+        assert len((await fast.claim_polls("default", limit=1, lease=60, max_per_second=RATE)).claims) == 1
+        await time.advance(1 / RATE)

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _TOLERANCE = 1.0
 """Seconds by which a database's clock may go back without being taken for set."""
 _SHIFTED = {
-    "pending": ("due_at",),
+    "pending": ("due_at", "missing_at"),
     "job": ("due_at", "began_at"),
     "budget": ("next_at", "abandoned_at", "further_at", "paused_until"),
     "rate": ("seen_at",),
@@ -210,7 +210,7 @@ class Change:
                 return False
             await self._rejoin()
         for (scope, per_second), polled_at in list(self.member.polled_at.items()):
-            if now - polled_at < 2 * RENEW_EVERY:
+            if abs(now - polled_at) < 2 * RENEW_EVERY:
                 await self.write_rate(scope, per_second)
         await self._mark_late_dead(late)
         await self.release_interest()
