@@ -36,6 +36,7 @@ HEALTHY = Facts(
     denied=(),
     fsync=True,
     full_page_writes=True,
+    synchronous_commit="on",
     synchronous=False,
     standbys=(),
     sees_standbys=True,
@@ -86,6 +87,7 @@ def test_each_fact_of_a_server_has_a_finding() -> None:
     }
     assert not any(one.ok for one in some.values())
     soon = {
+        "others lose commits": postgres_checks.check_durability(evolve(HEALTHY, synchronous_commit="off")),
         "asynchronous": postgres_checks.check_standbys(evolve(HEALTHY, standbys=(("a", "async"), ("b", "async")))),
         "hidden": postgres_checks.check_standbys(evolve(HEALTHY, sees_standbys=False, standbys=(("", ""),))),
         "hidden, synchronous": postgres_checks.check_standbys(evolve(HEALTHY, sees_standbys=False, synchronous=True)),
@@ -162,6 +164,10 @@ def test_a_user_without_rights_and_a_store_of_another_layout(durable: Server, ur
     assert "event" in found["rights"].found
     assert "store" not in found
     assert "not visible to this user" in found["standbys"].found
+    assert not found["durability"].advice
+    run_sql(durable, "ALTER ROLE guest SET synchronous_commit = off")
+    told = findings(as_guest)["durability"]
+    assert (told.ok, "synchronous_commit is off" in told.found) == (True, True)
     _grant(durable, "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES")
     assert findings(as_guest)["rights"].found == "this user may not read and write event_id, outcome_seq"
     with pytest.raises(StoreError, match="the sequence event_id"):

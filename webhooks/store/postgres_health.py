@@ -25,6 +25,7 @@ _FACTS = """
 SELECT current_setting('server_version') AS version, current_setting('server_encoding') AS encoding,
   current_setting('server_version_num')::int / 10000 AS major,
   current_setting('fsync') = 'on' AS fsync, current_setting('full_page_writes') = 'on' AS full_page_writes,
+  current_setting('synchronous_commit') AS synchronous_commit,
   current_setting('synchronous_standby_names') <> '' AS synchronous,
   pg_has_role('pg_read_all_stats', 'usage') AS sees_standbys,
   extract(epoch FROM clock_timestamp())::double precision AS clock,
@@ -59,6 +60,7 @@ class Server:
         denied: Tables and sequences of the schema that this user may not read and write.
         fsync: Whether it waits for its disk.
         full_page_writes: Whether a crash leaves no torn pages.
+        synchronous_commit: What a commit of this user waits for, unless it asks for more, as the store does.
         synchronous: Whether commits wait for a standby.
         standbys: The connected standbys, each with its state (`sync`, `quorum`, `potential` or `async`), empty if not visible.
         sees_standbys: Whether this user may see those states.
@@ -79,6 +81,7 @@ class Server:
     denied: Sequence[str]
     fsync: bool
     full_page_writes: bool
+    synchronous_commit: str
     synchronous: bool
     standbys: Sequence[tuple[str, str]]
     sees_standbys: bool
