@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
 
 from rewards_core.clock import UNKNOWN_BOOT
 from rewards_core.errors import StoreError
+from rewards_core.postgres.connection import Connection
 from tests.postgres_server import Server, postgres_server
 from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_of_its_own
 from tests.webhooks.store_contract import A_DAY, EPOCH, Ear, claim, event, outcome, ref, resource, wants
+from webhooks.store import postgres_upkeep
 from webhooks.store.base import Store
 from webhooks.store.members import RENEW_EVERY
 from webhooks.store.postgres import PostgresStore
-from webhooks.store.records import EventState, PollResult
+from webhooks.store.records import EventState, PollResult, Priority
 
 RATE = 5.0
 SLOW_UPDATES = """
@@ -164,6 +169,40 @@ async def test_large_tables_are_counted_as_the_server_last_counted_them(
     assert (await store.statistics()).pending == 5
     await store.add_pending([ref(str(number)) for number in range(5, 9)], poll_in=30)
     assert (await store.statistics()).pending == 5
+
+
+async def test_counting_what_a_store_holds_walks_through_no_large_table(
+    time: DatabaseTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = time.open()
+    await store.register_handlers([wants()])
+    for scope in ("app1", "app2"):
+        await store.add_pending([ref(str(number), scope=scope) for number in range(40)], poll_in=30)
+        await store.hurry_polls([ref("asked", scope=scope)], Priority.LOOKUP)
+    for number in range(40):
+        await store.accept(event(str(number)))
+        await store.accept(event(f"dead {number}", problem="unreadable"))
+        await store.record_outcome(outcome(ref(str(number))))
+        await store.record_outcome(outcome(ref(str(number)), "failed"))
+    held = await store.statistics()
+    assert (held.ready, held.dead, held.lookups, held.pending, held.outcomes, held.conflicts) == (80, 40, 2, 82, 40, 40)
+    monkeypatch.setattr("webhooks.store.postgres_upkeep._COUNT_UP_TO", 4)
+    plan: list[str] = []
+
+    async def fetchrow(query: str) -> Any:
+        plan.extend(row[0] for row in await time.connection.fetch(f"EXPLAIN {query}"))
+        return await time.connection.fetchrow(query)
+
+    async with time.connection.transaction():
+        await time.connection.execute("SET LOCAL enable_seqscan = off")
+        capped = await postgres_upkeep.statistics(cast("Connection", SimpleNamespace(fetchrow=fetchrow)))
+        read = await time.connection.fetch(
+            "SELECT relname, idx_tup_fetch + seq_tup_read FROM pg_stat_xact_user_tables "
+            "WHERE schemaname = current_schema() AND idx_tup_fetch + seq_tup_read > 30"
+        )
+    assert read == []
+    assert any(re.search(r"Index Cond: \(\(scope = scopes\w*.scope\) AND \(priority = 0\)\)", line) for line in plan)
+    assert (capped.ready, capped.dead, capped.lookups) == (4, 4, 2)
 
 
 async def test_what_is_watched_is_watched_again_after_an_older_copy_of_the_tables_was_restored(time: DatabaseTime) -> None:

@@ -36,6 +36,13 @@ _CLOCK = (
     "WITH seen AS MATERIALIZED (SELECT at FROM moment WHERE name = 'clock' FOR UPDATE) "
     "UPDATE moment SET at = now_s() FROM seen WHERE name = 'clock' RETURNING seen.at, moment.at"
 )
+SCOPES = """
+scopes AS (
+  SELECT min(scope) AS scope FROM pending
+  UNION ALL SELECT (SELECT min(scope) FROM pending WHERE pending.scope > scopes.scope) FROM scopes WHERE scope IS NOT NULL
+)
+"""
+"""The scopes with pending operations, each found by one step in an index, and a last NULL; of a `WITH RECURSIVE`."""
 HANDLERS = """
 handlers AS (
   SELECT min(handler) AS handler FROM job WHERE state = 1
@@ -43,7 +50,7 @@ handlers AS (
   WHERE handler IS NOT NULL
 )
 """
-"""The handlers with ready jobs, each found by one step in an index, and a last NULL; of a `WITH RECURSIVE`."""
+"""The handlers with ready jobs, found in the same way."""
 _DELETE_INTEREST = (
     "WITH given AS MATERIALIZED (SELECT DISTINCT scope, kind, uid FROM interest WHERE process = $1 ORDER BY 1, 2, 3 LIMIT $2), "
     f"locked AS MATERIALIZED ({LOCKED.format(given='given')}), "
@@ -52,10 +59,7 @@ _DELETE_INTEREST = (
     "SELECT count(*) FROM given"
 )
 _DUE = f"""
-WITH RECURSIVE scopes AS (
-  SELECT min(scope) AS scope FROM pending
-  UNION ALL SELECT (SELECT min(scope) FROM pending WHERE pending.scope > scopes.scope) FROM scopes WHERE scope IS NOT NULL
-), {HANDLERS}
+WITH RECURSIVE {SCOPES}, {HANDLERS}
 SELECT EXISTS (
   SELECT FROM scopes, unnest(ARRAY{[one.value for one in Priority]}) AS rank
   WHERE (SELECT min(due_at) FROM pending WHERE pending.scope = scopes.scope AND priority = rank) <= $1
