@@ -225,7 +225,10 @@ def as_store_error(problem: BaseException, where: object) -> StoreError:
             "Check the server, its standby and the network."
         )
     if isinstance(problem, asyncpg.TargetServerAttributeNotMatched | asyncpg.ReadOnlySQLTransactionError):
-        return StoreError(f"{where} is a read-only standby, so nothing was written. Connect to the primary, or promote it.")
+        return StoreError(
+            f"{where} is read-only, so nothing was written. Connect to the primary or promote this standby; if it is the "
+            "primary, see its default_transaction_read_only."
+        )
     if isinstance(problem, asyncpg.exceptions.DataError):  # found before it was sent
         return StatementRefused(f"A value cannot be stored in {where}: {one_line(str(problem))}. Nothing was changed.")
     if isinstance(problem, asyncpg.PostgresError):

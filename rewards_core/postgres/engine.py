@@ -32,7 +32,7 @@ from rewards_core.postgres.connection import (
     quoted,
     tell_answered,
 )
-from rewards_core.postgres.migrations import Schema, migrate
+from rewards_core.postgres.migrations import Schema, layout_of, migrate
 
 T = TypeVar("T")
 
@@ -257,7 +257,9 @@ class Engine:
                 raise StoreError(f"{self.address} cannot hold every text. Create a database with the encoding UTF8.")
             if not self._pooled:
                 await connection.execute(_KEEP_SYNCHRONOUS.format(local="false"))
-            if not self._migrated:
+            if self._migrated:
+                await layout_of(connection, self._namespace, self._schema)  # a newer version may have migrated it meanwhile
+            else:
                 async with connection.transaction():  # behind a pooler, the next statement may have another session
                     await migrate(connection, self._namespace, self._schema)
                 self._migrated = True

@@ -44,7 +44,7 @@ async def migrate(connection: Connection, name: str, schema: Schema) -> None:
     Raises:
         StoreError: a newer version has migrated it, or it holds tables of another program; nothing was changed.
     """
-    if await _layout_of(connection, name, schema) == schema.layout:
+    if await layout_of(connection, name, schema) == schema.layout:
         return
     await connection.execute(
         f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL search_path = {quoted(name)}"
@@ -52,7 +52,7 @@ async def migrate(connection: Connection, name: str, schema: Schema) -> None:
     await connection.execute(
         "SELECT pg_advisory_xact_lock($1, $2)", _LOCK_CLASS, zlib.crc32(name.encode()) >> 1, timeout=_MIGRATION_TIMEOUT
     )
-    layout = await _layout_of(connection, name, schema)
+    layout = await layout_of(connection, name, schema)
     if layout is None:
         if not await connection.fetchval("SELECT count(*) FROM pg_catalog.pg_namespace WHERE nspname = $1", name):
             await connection.execute(f"CREATE SCHEMA {quoted(name)}")
@@ -62,8 +62,12 @@ async def migrate(connection: Connection, name: str, schema: Schema) -> None:
     await connection.execute("UPDATE layout SET version = $1", schema.layout)
 
 
-async def _layout_of(connection: Connection, name: str, schema: Schema) -> int | None:
-    """Return the layout of a schema, None if it has no tables yet."""
+async def layout_of(connection: Connection, name: str, schema: Schema) -> int | None:
+    """Return the layout of a schema, None if it has no tables yet.
+
+    Raises:
+        StoreError: a newer version has migrated it, or it holds tables of another program.
+    """
     table = f"{quoted(name)}.layout"
     tables = await connection.fetchval("SELECT count(*) FROM pg_catalog.pg_tables WHERE schemaname = $1", name)
     if not tables:

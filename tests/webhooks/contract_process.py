@@ -12,6 +12,7 @@ import inspect
 import itertools
 import logging
 import logging.handlers
+import mmap
 import os
 import pickle
 import subprocess
@@ -24,10 +25,33 @@ from pathlib import Path
 from typing import Any
 
 from rewards_core.operations import OperationRef
+from tests.webhooks.store_contract import EPOCH
 from webhooks.store.base import Store, Subscriber
 from webhooks.store.records import Outcome
 
 ROOT = Path(__file__).parents[2]
+
+
+class SharedTime:
+    """The host's uptime and its wall clock, in a file that several processes have open; they move only when one moves them."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("a+b") as file:
+            is_new = file.tell() == 0
+            file.truncate(16)
+            self._both = memoryview(mmap.mmap(file.fileno(), 16)).cast("d")
+        if is_new:
+            self._both[0], self._both[1] = EPOCH, 1_000.0
+
+    def clock(self) -> float:
+        return self._both[0]
+
+    def uptime(self) -> float:
+        return self._both[1]
+
+    def move(self, *, wall: float, passed: float) -> None:
+        self._both[0] += wall
+        self._both[1] += passed
 
 
 async def receive(reader: asyncio.StreamReader) -> Any:

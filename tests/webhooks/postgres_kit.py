@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -13,9 +15,10 @@ import pytest
 
 from rewards_core.postgres.migrations import migrate
 from tests.postgres_server import Server
+from tests.webhooks.contract_process import SharedTime
 from tests.webhooks.store_contract import EPOCH
 from tests.webhooks.store_contract.handlers import HOUR
-from webhooks.store import postgres_life
+from webhooks.store import postgres_life, postgres_upkeep
 from webhooks.store.base import Store
 from webhooks.store.postgres import PostgresStore
 from webhooks.store.postgres_schema import SCHEMA
@@ -24,7 +27,7 @@ OFTEN = 0.05
 _numbers = itertools.count(1)
 _TABLES = (
     *("identity", "event", "also", "job", "outcome", "conflict", "pending", "process", "interest", "subscription", "served"),
-    *("budget", "rate"),
+    *("budget", "rate", "meta"),
 )
 _EMPTY = "; ".join(
     [
@@ -36,9 +39,10 @@ _EMPTY = "; ".join(
 )
 
 
-def store_in(url: str, schema: str) -> PostgresStore:
-    """Return a store object in a schema; it looks often for what it was not notified of."""
+def store_in(url: str, schema: str, passed: Path) -> PostgresStore:
+    """Return a store object in a schema, on a host whose uptime a file holds; it looks often for what it was not notified of."""
     postgres_life.RENEW_EVERY = OFTEN  # type: ignore[attr-defined]
+    postgres_upkeep.uptime = SharedTime(passed).uptime  # type: ignore[attr-defined]
     return PostgresStore(url, schema=schema)
 
 
@@ -46,7 +50,8 @@ def store_with_its_clock_off(url: str, schema: str, seconds: float) -> PostgresS
     """Return a store object of a process whose wall clock is wrong."""
     real = time.time
     time.time = lambda: real() + seconds
-    return store_in(url, schema)
+    postgres_life.RENEW_EVERY = OFTEN  # type: ignore[attr-defined]
+    return PostgresStore(url, schema=schema)
 
 
 async def renew(store: Any) -> None:
@@ -55,16 +60,19 @@ async def renew(store: Any) -> None:
 
 
 class DatabaseTime:
-    """The clock of a database, which a test moves, and that of this process, which it sets.
+    """The clock of a database, which a test moves and sets, that of this process, which it sets, and the uptime of its host.
 
     Attributes:
         schema: The schema whose clock it is.
+        passed: The file that holds the uptime.
         stores: The stores in it.
     """
 
-    def __init__(self, url: str, schema: str, connection: Any) -> None:
+    def __init__(self, url: str, schema: str, passed: Path, connection: Any) -> None:
         self.url = url
         self.schema = schema
+        self.passed = passed
+        self._host = SharedTime(passed)
         self.connection = connection
         self.wall = EPOCH
         self.stores: list[Store] = []
@@ -74,11 +82,17 @@ class DatabaseTime:
         """Return this process's own time."""
         return float(real()) + self._set_ahead
 
+    def uptime(self) -> float:
+        return self._host.uptime()
+
     async def advance(self, seconds: float) -> None:
+        stores = self.stores if seconds >= HOUR else []
+        for store in stores:  # so that they know the time from which it advances
+            await renew(store)
+        self._host.move(wall=0.0, passed=seconds)
         await self.set(self.wall + seconds)
-        if seconds >= HOUR:
-            for store in self.stores:
-                await renew(store)
+        for store in stores:
+            await renew(store)
 
     async def jump(self, seconds: float) -> None:
         self._set_ahead += seconds
@@ -102,9 +116,11 @@ async def schema_of_its_own(server: Server, monkeypatch: pytest.MonkeyPatch) -> 
     try:
         schema = server.spare_schemas.pop() if server.spare_schemas else await _make_schema(connection)
         await connection.execute(f"SET search_path = {schema}")
-        moved = DatabaseTime(server.url, schema, connection)
-        monkeypatch.setattr("time.time", moved.clock)
-        yield moved
+        with tempfile.TemporaryDirectory() as folder:
+            moved = DatabaseTime(server.url, schema, Path(folder) / "passed", connection)
+            monkeypatch.setattr("time.time", moved.clock)
+            monkeypatch.setattr("webhooks.store.postgres_upkeep.uptime", moved.uptime)
+            yield moved
         await connection.execute(_EMPTY)
         server.spare_schemas.append(schema)
     finally:

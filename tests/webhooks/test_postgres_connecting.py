@@ -6,6 +6,7 @@ import asyncio
 import os
 import traceback
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 import asyncpg
 import pytest
@@ -254,3 +255,31 @@ async def test_two_processes_that_start_at_one_time_migrate_once_and_a_newer_lay
         await store.aclose()
     await connection.execute("SET client_min_messages = warning; DROP SCHEMA fresh, foreign_one CASCADE")
     await connection.close()
+
+
+async def test_a_process_that_connects_again_refuses_a_layout_that_is_newer_by_now(server: Server) -> None:
+    store = PostgresStore(server.tcp_url, schema="migrated", connections=1)
+    await store.accept(event("1"))
+    connection = await asyncpg.connect(server.url)
+    await connection.execute("UPDATE migrated.layout SET version = 99")
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'rewards-async' AND datname = 'postgres'"
+    )
+    with suppress(StoreError):
+        await store.list_events()  # its connection has ended
+    with pytest.raises(StoreError, match="layout 99 of a newer version of rewards-async"):
+        await store.accept(event("2"))
+    await connection.execute("UPDATE migrated.layout SET version = 1")
+    assert await store.accept(event("2")) is Acceptance.NEW
+    await store.aclose()
+    await connection.execute("SET client_min_messages = warning; DROP SCHEMA migrated CASCADE")
+    await connection.close()
+
+
+async def test_a_store_is_not_closed_from_another_loop_than_its_own(server: Server) -> None:
+    store = PostgresStore(server.url, schema="loops")
+    await store.ping()
+    with pytest.raises(StoreError, match="another event loop"):
+        await asyncio.to_thread(asyncio.run, store.aclose())
+    await store.ping()
+    await store.aclose()

@@ -66,7 +66,7 @@ def process() -> Iterator[OtherProcess]:
 @pytest_asyncio.fixture
 async def make_elsewhere(time: DatabaseTime, process: OtherProcess) -> AsyncIterator[Callable[[], Any]]:
     async def make_elsewhere() -> Store:
-        store = cast("Store", await process.open(partial(store_in, time.url, time.schema)))
+        store = cast("Store", await process.open(partial(store_in, time.url, time.schema, time.passed)))
         time.stores.append(store)
         return store
 

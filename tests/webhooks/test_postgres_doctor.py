@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+from rewards_core.errors import StoreError
 from tests.postgres_server import Server, postgres_server, programs
 from tests.texts import said
 from tests.webhooks.command_kit import records, run
@@ -35,6 +36,7 @@ HEALTHY = Facts(
     denied=(),
     fsync=True,
     full_page_writes=True,
+    synchronous_commit="on",
     synchronous=False,
     standbys=(),
     sees_standbys=True,
@@ -85,6 +87,7 @@ def test_each_fact_of_a_server_has_a_finding() -> None:
     }
     assert not any(one.ok for one in some.values())
     soon = {
+        "others lose commits": postgres_checks.check_durability(evolve(HEALTHY, synchronous_commit="off")),
         "asynchronous": postgres_checks.check_standbys(evolve(HEALTHY, standbys=(("a", "async"), ("b", "async")))),
         "hidden": postgres_checks.check_standbys(evolve(HEALTHY, sees_standbys=False, standbys=(("", ""),))),
         "hidden, synchronous": postgres_checks.check_standbys(evolve(HEALTHY, sees_standbys=False, synchronous=True)),
@@ -140,6 +143,18 @@ def test_dead_letters_and_handlers_that_differ_are_told(url: str) -> None:
     assert (dead.ok, dead.advice) == (False, "Run webhook-listener dead-letters list")
 
 
+def _grant(server: Server, rights: str) -> None:
+    run_sql(server, "GRANT USAGE ON SCHEMA rewards_webhooks TO guest", f"GRANT {rights} IN SCHEMA rewards_webhooks TO guest")
+
+
+async def _ping(url: str) -> None:
+    store = open_store(url)
+    try:
+        await store.ping()
+    finally:
+        await store.aclose()
+
+
 def test_a_user_without_rights_and_a_store_of_another_layout(durable: Server, url: str) -> None:
     run_sql(durable, "DROP ROLE IF EXISTS guest", "CREATE ROLE guest LOGIN")
     as_guest = url.replace("postgres:", "guest:", 1).replace("postgresql://postgres", "postgresql://guest")
@@ -149,6 +164,20 @@ def test_a_user_without_rights_and_a_store_of_another_layout(durable: Server, ur
     assert "event" in found["rights"].found
     assert "store" not in found
     assert "not visible to this user" in found["standbys"].found
+    assert not found["durability"].advice
+    run_sql(durable, "ALTER ROLE guest SET synchronous_commit = off")
+    told = findings(as_guest)["durability"]
+    assert (told.ok, "synchronous_commit is off" in told.found) == (True, True)
+    _grant(durable, "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES")
+    assert findings(as_guest)["rights"].found == "this user may not read and write event_id, outcome_seq"
+    with pytest.raises(StoreError, match="the sequence event_id"):
+        asyncio.run(_ping(as_guest))
+    _grant(durable, "USAGE ON ALL SEQUENCES")
+    assert findings(as_guest)["rights"].ok
+    asyncio.run(_ping(as_guest))
+    run_sql(durable, "REVOKE INSERT ON rewards_webhooks.identity FROM guest")
+    with pytest.raises(StoreError, match="table identity"):
+        asyncio.run(_ping(as_guest))
     run_sql(durable, "UPDATE rewards_webhooks.layout SET version = 0")
     older = findings(url)["store"]
     assert older.ok

@@ -370,3 +370,14 @@ async def test_an_outcome_whose_transaction_ends_last_is_heard_though_it_began_f
     await renew(store)
     await ear.until(lambda ear: len(ear.settlements) > 1)
     assert [one.ref.uid for one in ear.settlements] == ["quick", "slow"]
+
+
+async def test_a_primary_that_is_set_read_only_is_told_and_used_again_once_it_is_not(database: Database) -> None:
+    store = database.open()
+    await database.connection.execute("ALTER DATABASE postgres SET default_transaction_read_only = on")
+    try:
+        with pytest.raises(StoreError, match="see its default_transaction_read_only"):
+            await store.ping()
+    finally:
+        await database.connection.execute("ALTER DATABASE postgres RESET default_transaction_read_only")
+    await store.ping()

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
 
+from rewards_core.clock import UNKNOWN_BOOT
 from rewards_core.errors import StoreError
+from rewards_core.postgres.connection import Connection
 from tests.postgres_server import Server, postgres_server
 from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_of_its_own
-from tests.webhooks.store_contract import EPOCH, Ear, claim, event, outcome, ref, wants
+from tests.webhooks.store_contract import A_DAY, EPOCH, Ear, claim, event, outcome, ref, resource, wants
+from webhooks.store import postgres_upkeep
+from webhooks.store.base import Store
+from webhooks.store.members import RENEW_EVERY
+from webhooks.store.postgres import PostgresStore
+from webhooks.store.records import EventState, PollResult, Priority
 
 RATE = 5.0
 SLOW_UPDATES = """
@@ -159,3 +169,140 @@ async def test_large_tables_are_counted_as_the_server_last_counted_them(
     assert (await store.statistics()).pending == 5
     await store.add_pending([ref(str(number)) for number in range(5, 9)], poll_in=30)
     assert (await store.statistics()).pending == 5
+
+
+async def test_counting_what_a_store_holds_walks_through_no_large_table(
+    time: DatabaseTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = time.open()
+    await store.register_handlers([wants()])
+    for scope in ("app1", "app2"):
+        await store.add_pending([ref(str(number), scope=scope) for number in range(40)], poll_in=30)
+        await store.hurry_polls([ref("asked", scope=scope)], Priority.LOOKUP)
+    for number in range(40):
+        await store.accept(event(str(number)))
+        await store.accept(event(f"dead {number}", problem="unreadable"))
+        await store.record_outcome(outcome(ref(str(number))))
+        await store.record_outcome(outcome(ref(str(number)), "failed"))
+    held = await store.statistics()
+    assert (held.ready, held.dead, held.lookups, held.pending, held.outcomes, held.conflicts) == (80, 40, 2, 82, 40, 40)
+    monkeypatch.setattr("webhooks.store.postgres_upkeep._COUNT_UP_TO", 4)
+    plan: list[str] = []
+
+    async def fetchrow(query: str) -> Any:
+        plan.extend(row[0] for row in await time.connection.fetch(f"EXPLAIN {query}"))
+        return await time.connection.fetchrow(query)
+
+    async with time.connection.transaction():
+        await time.connection.execute("SET LOCAL enable_seqscan = off")
+        capped = await postgres_upkeep.statistics(cast("Connection", SimpleNamespace(fetchrow=fetchrow)))
+        read = await time.connection.fetch(
+            "SELECT relname, idx_tup_fetch + seq_tup_read FROM pg_stat_xact_user_tables "
+            "WHERE schemaname = current_schema() AND idx_tup_fetch + seq_tup_read > 30"
+        )
+    assert read == []
+    assert any(re.search(r"Index Cond: \(\(scope = scopes\w*.scope\) AND \(priority = 0\)\)", line) for line in plan)
+    assert (capped.ready, capped.dead, capped.lookups) == (4, 4, 2)
+
+
+async def test_what_is_watched_is_watched_again_after_an_older_copy_of_the_tables_was_restored(time: DatabaseTime) -> None:
+    store, ear = time.open(), Ear(ref())
+    await store.subscribe(ear)
+    await time.connection.execute("CREATE TEMPORARY TABLE older AS TABLE process")
+    await time.advance(10)
+    await renew(store)
+    await store.watch([ref()], poll_in=60)
+    await time.connection.execute("DELETE FROM process; DELETE FROM pending; INSERT INTO process TABLE older; DROP TABLE older")
+    await time.advance(10)
+    await renew(store)
+    async with asyncio.timeout(60):
+        await ear.until(lambda ear: ear.misses)
+
+
+def on_host(boot: str, time: DatabaseTime) -> PostgresStore:
+    """Return a store object of a process on a host."""
+    store = time.open()
+    store._member.boot = boot
+    return store
+
+
+async def purge_all(store: Store) -> int:
+    """Remove what is older than 30 days, whatever it is; return how much it was."""
+    old = 30 * A_DAY
+    counts = [await store.purge(old), await store.purge(old, state=EventState.DEAD), await store.purge_outcomes(old)]
+    return sum(counts) + await store.erase_bodies(old) + await store.purge_identities()
+
+
+@pytest.mark.parametrize("noted", [True, False], ids=["noted before", "never noted before"])
+async def test_a_clock_of_the_database_that_is_set_forward_purges_nothing_until_a_day_has_passed(
+    time: DatabaseTime, noted: bool
+) -> None:
+    first, second, later = (on_host(name, time) for name in ("first", "second", "later"))
+    if noted:
+        assert await purge_all(first) == 0
+    await first.accept(event("done", of=ref(), complete=resource()))
+    await first.accept(event("dead", problem="unreadable"))
+    await time.set(EPOCH + 450 * A_DAY)
+    assert await first.upkeep(keep=30 * A_DAY, keep_bodies=A_DAY)
+    assert await purge_all(first) == await purge_all(second) == 0
+    await time.advance(A_DAY / 2)
+    assert await purge_all(later) == 0
+    await time.advance(A_DAY / 2 - 10)
+    assert [await purge_all(store) for store in (first, second, later)] == [0, 0, 0]
+    await time.advance(20)
+    assert await purge_all(later) == 0
+    assert await purge_all(second) == 5
+
+
+async def test_a_clock_of_the_database_that_was_wrong_for_an_hour_purges_nothing_afterwards(time: DatabaseTime) -> None:
+    store = time.open()
+    assert await purge_all(store) == 0
+    await store.accept(event("done", of=ref(), complete=resource()))
+    for wall in (EPOCH + 450 * A_DAY, EPOCH - 450 * A_DAY, EPOCH):
+        await time.set(wall)
+        await renew(store)
+        assert await purge_all(store) == 0
+    await time.advance(31 * A_DAY)
+    assert await purge_all(store) == 2
+
+
+async def test_hosts_whose_boots_cannot_be_told_apart_do_not_take_the_uptime_of_another_for_a_jump(
+    time: DatabaseTime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, young = (on_host(UNKNOWN_BOOT, time) for _ in range(2))
+    await old.accept(event("done"))
+    for store, uptime in ((old, 10.0 * A_DAY), (young, 5.0), (old, 10.0 * A_DAY)):
+        monkeypatch.setattr("webhooks.store.postgres_upkeep.uptime", lambda uptime=uptime: uptime)
+        assert await purge_all(store) == 0
+    assert "jumped" not in caplog.text
+
+
+async def test_a_clock_of_the_database_that_is_set_back_shortens_no_time_for_which_an_operation_was_missing(
+    time: DatabaseTime,
+) -> None:
+    store = time.open()
+    await store.add_pending([ref()], poll_in=0)
+    (first,) = (await store.claim_polls("default", limit=1, lease=60, max_per_second=RATE)).claims
+    await store.settle_polls([PollResult(claim=first, retry_in=10, known=False)])
+    await renew(store)
+    await time.set(EPOCH - 3_600)
+    await renew(store)
+    await time.advance(90)
+    (second,) = (await store.claim_polls("default", limit=1, lease=60, max_per_second=RATE)).claims
+    assert second.missing_for == pytest.approx(90, abs=1)
+
+
+async def test_a_process_that_polls_no_more_limits_nobody_after_the_clock_of_the_database_is_set_back(time: DatabaseTime) -> None:
+    slow, fast = time.open(), time.open()
+    for store, rate in ((fast, RATE), (slow, 1.0)):
+        await store.claim_polls("default", limit=1, lease=60, max_per_second=rate)
+        await renew(store)
+    await time.set(EPOCH - 3_600)
+    for _ in range(10):
+        for store in (slow, fast):
+            await renew(store)
+        await time.advance(RENEW_EVERY)
+    await fast.watch([ref(str(number)) for number in range(3)], poll_in=0)
+    for _ in range(3):
+        assert len((await fast.claim_polls("default", limit=1, lease=60, max_per_second=RATE)).claims) == 1
+        await time.advance(1 / RATE)

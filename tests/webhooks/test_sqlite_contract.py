@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,35 +10,13 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 
-from tests.webhooks.contract_process import OtherProcess, other_process
-from tests.webhooks.store_contract import EPOCH, DurableStoreContract, Reopen
+from tests.webhooks.contract_process import OtherProcess, SharedTime, other_process
+from tests.webhooks.store_contract import DurableStoreContract, Reopen
 from tests.webhooks.store_contract.handlers import HOUR
 from webhooks.store.base import Store
 from webhooks.store.sqlite import SQLiteStore
 
 Make = Callable[[], SQLiteStore]
-
-
-class SharedTime:
-    """The host's uptime and its wall clock, in a file that several processes have open; they move only when one moves them."""
-
-    def __init__(self, path: Path) -> None:
-        with path.open("a+b") as file:
-            is_new = file.tell() == 0
-            file.truncate(16)
-            self._both = memoryview(mmap.mmap(file.fileno(), 16)).cast("d")
-        if is_new:
-            self._both[0], self._both[1] = EPOCH, 1_000.0
-
-    def clock(self) -> float:
-        return self._both[0]
-
-    def uptime(self) -> float:
-        return self._both[1]
-
-    def move(self, *, wall: float, passed: float) -> None:
-        self._both[0] += wall
-        self._both[1] += passed
 
 
 def store_at(path: Path, time: Path) -> SQLiteStore:

@@ -338,3 +338,18 @@ async def test_a_move_that_lost_rows_does_not_end(urls: tuple[StoreUrl, StoreUrl
     async with opened(urls[1]) as store:
         with pytest.raises(StoreError, match="is being moved here"):
             await store.accept(event("too early"))
+
+
+async def test_a_move_that_was_undone_before_its_end_does_not_close_the_source(urls: tuple[StoreUrl, StoreUrl]) -> None:
+    async with opened(urls[0]) as store:
+        await store.accept(event("1"))
+
+    class Undone(Between):
+        async def set_numbers(self, *args: Any) -> None:
+            await self.mover.set_numbers(*args)
+            assert await _undo(urls[0]) is not None
+
+    with pytest.raises(StoreError, match="another move"):
+        await move(urls, lambda mover, number: Undone(mover) if number else mover)
+    async with opened(urls[0]) as store:
+        assert await store.accept(event("2")) is Acceptance.NEW

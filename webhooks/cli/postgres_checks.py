@@ -65,12 +65,16 @@ def check_rights(server: Server) -> Finding:
 
 
 def check_durability(server: Server) -> Finding:
-    """Check that the server waits for its disk; that its commits wait for it is set by each of our connections."""
+    """Check that the server waits for its disk; that commits wait for it is set by each of our connections."""
     off = [name for name, on in (("fsync", server.fsync), ("full_page_writes", server.full_page_writes)) if not on]
     if off:
         found = f"{' and '.join(off)} {'is' if len(off) == 1 else 'are'} off: a crash of the server's machine loses events"
         return failed("durability", found, f"Set {' and '.join(f'{name} = on' for name in off)}, and restart the server.")
-    return passed("durability", "fsync and full_page_writes are on; commits of the store wait for the disk")
+    found = "fsync and full_page_writes are on; commits of the store wait for the disk"
+    if server.synchronous_commit not in ("on", "remote_apply"):
+        found += f", though synchronous_commit is {server.synchronous_commit} for this user"
+        return passed("durability", found, "Set it to on, unless other programs of this user may lose what they have committed.")
+    return passed("durability", found)
 
 
 def check_standbys(server: Server) -> Finding:

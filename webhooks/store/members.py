@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,9 @@ class Member:
 
     Attributes:
         id: Its name in the store, made when the store is first opened, as forked children must not share one.
+        boot: The boot of its host, empty until it is known.
         registered: Whether it has a record in the store.
+        renewed_at: The store's time at which it last wrote its record, if the store may be replaced beneath it.
         serves: The subscriptions it serves, each as often as it was registered.
         rates: Scope and polls per second that it allows, to the store's time at which it last wrote them.
         agreed: Scope to the polls per second that all processes allow, as last logged.
@@ -35,7 +38,9 @@ class Member:
     """
 
     id: str = ""
+    boot: str = ""
     registered: bool = False
+    renewed_at: float = -math.inf
     serves: list[Subscription] = field(factory=list)
     rates: dict[tuple[str, float], float] = field(factory=dict)
     agreed: dict[str, float] = field(factory=dict)

@@ -158,12 +158,12 @@ class PostgresStore(StoreLife, StoreQueries):
     ) -> Sequence[Outcome]:
         self._check_open()
         call = postgres_polls.Watch(refs=list(map(clean_ref, refs)), poll_in=poll_in, confirmed=confirmed, waiter=waiter)
-        return await self._watching.add(call)  # type: ignore[no-any-return]
+        return await self._watching.add(call, call.size)  # type: ignore[no-any-return]
 
     async def add_pending(self, refs: Sequence[OperationRef], *, poll_in: float) -> None:
         self._check_open()
         await self._unwatched()
-        await self._adding.add((list(refs), poll_in))
+        await self._adding.add((list(refs), poll_in), len(refs) * postgres_polls.BYTES_OF_A_REF)
 
     async def remove_pending(self, refs: Sequence[OperationRef]) -> int:
         return await self._change(lambda change: postgres_polls.remove(change, refs))
@@ -222,18 +222,22 @@ class PostgresStore(StoreLife, StoreQueries):
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
         check_purge(older_than, limit, state)
-        return await self._in_slices(lambda change, most: postgres_upkeep.purge(change, state, older_than, most), limit)
+        before = await self._change(postgres_upkeep.today) - older_than
+        return await self._in_slices(lambda change, most: postgres_upkeep.purge(change, state, before, most), limit)
 
     async def purge_outcomes(self, older_than: float, *, limit: int | None = None) -> int:
         check_purge(older_than, limit)
-        return await self._in_slices(lambda change, most: postgres_upkeep.purge_outcomes(change, older_than, most), limit)
+        before = await self._change(postgres_upkeep.today) - older_than
+        return await self._in_slices(lambda change, most: postgres_upkeep.purge_outcomes(change, before, most), limit)
 
     async def purge_identities(self, *, limit: int | None = None) -> int:
         check_limit(limit)
-        return await self._in_slices(postgres_upkeep.purge_identities, limit)
+        now = await self._change(postgres_upkeep.today)
+        return await self._in_slices(lambda change, most: postgres_upkeep.purge_identities(change, now, most), limit)
 
     async def erase_bodies(self, older_than: float, *, limit: int | None = None) -> int:
         check_purge(older_than, limit)
+        before = await self._change(postgres_upkeep.today) - older_than
         place = (-math.inf, 0)  # those before it are erased; scanning them each time would take long
 
         def advance(reached: tuple[float, int]) -> None:
@@ -241,7 +245,7 @@ class PostgresStore(StoreLife, StoreQueries):
             place = reached
 
         async def erase(change: Change, most: int) -> int:
-            count, reached = await postgres_upkeep.erase_bodies(change, older_than, most, place)
+            count, reached = await postgres_upkeep.erase_bodies(change, before, most, place)
             change.after.append(partial(advance, reached))
             return count
 

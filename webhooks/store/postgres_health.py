@@ -25,6 +25,7 @@ _FACTS = """
 SELECT current_setting('server_version') AS version, current_setting('server_encoding') AS encoding,
   current_setting('server_version_num')::int / 10000 AS major,
   current_setting('fsync') = 'on' AS fsync, current_setting('full_page_writes') = 'on' AS full_page_writes,
+  current_setting('synchronous_commit') AS synchronous_commit,
   current_setting('synchronous_standby_names') <> '' AS synchronous,
   pg_has_role('pg_read_all_stats', 'usage') AS sees_standbys,
   extract(epoch FROM clock_timestamp())::double precision AS clock,
@@ -34,10 +35,13 @@ SELECT current_setting('server_version') AS version, current_setting('server_enc
 """
 _STANDBYS = "SELECT application_name, sync_state FROM pg_stat_replication WHERE state = 'streaming' ORDER BY application_name"
 _DENIED = """
-SELECT relname FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND relkind = 'r'
-AND NOT (has_schema_privilege(relnamespace, 'USAGE') AND has_table_privilege(oid, 'SELECT')
-  AND (relname = 'layout' OR (has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'UPDATE')
-    AND has_table_privilege(oid, 'DELETE'))))
+SELECT relname FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND NOT CASE relkind
+  WHEN 'r' THEN has_schema_privilege(relnamespace, 'USAGE') AND has_table_privilege(oid, 'SELECT')
+    AND (relname = 'layout' OR (has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'UPDATE')
+      AND has_table_privilege(oid, 'DELETE')))
+  WHEN 'S' THEN has_sequence_privilege(oid, 'USAGE')
+    OR EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'i')
+  ELSE true END
 ORDER BY relname
 """
 
@@ -53,9 +57,10 @@ class Server:
         layout: The layout of the store's schema, None if there is none yet.
         newest: The layout that this version of rewards-async uses.
         may_create: Whether this user may create the schema.
-        denied: Tables of the schema that this user may not read and write.
+        denied: Tables and sequences of the schema that this user may not read and write.
         fsync: Whether it waits for its disk.
         full_page_writes: Whether a crash leaves no torn pages.
+        synchronous_commit: What a commit of this user waits for, unless it asks for more, as the store does.
         synchronous: Whether commits wait for a standby.
         standbys: The connected standbys, each with its state (`sync`, `quorum`, `potential` or `async`), empty if not visible.
         sees_standbys: Whether this user may see those states.
@@ -76,6 +81,7 @@ class Server:
     denied: Sequence[str]
     fsync: bool
     full_page_writes: bool
+    synchronous_commit: str
     synchronous: bool
     standbys: Sequence[tuple[str, str]]
     sees_standbys: bool

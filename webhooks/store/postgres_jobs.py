@@ -110,9 +110,7 @@ async def retire(change: Change, service: str, handler: str, event_ids: Sequence
 
 
 async def count_unserved(change: Change) -> None:
-    """Once an hour, count an hour for each handler that no process serves; after 14 days its jobs become dead letters."""
-    if not await change.claim_moment("hour"):
-        return
+    """Count an hour for each handler that no process serves; after 14 days its jobs become dead letters."""
     await change.forget_dead()
     db = change.db
     orphans = await db.fetch(_ORPHANS)

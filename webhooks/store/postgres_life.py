@@ -7,14 +7,15 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rewards_core.errors import StoreClosed, StoreError
 from rewards_core.postgres.groups import Groups, Work
 from rewards_core.postgres.listen import Listener
-from webhooks.store import postgres_jobs, postgres_polls
+from webhooks.store import postgres_polls, postgres_upkeep
 from webhooks.store.hints import EVERYTHING, Hints, Notification
-from webhooks.store.members import RENEW_EVERY, Member
+from webhooks.store.members import MAX_RELEASED, RENEW_EVERY, Member
 from webhooks.store.postgres_outcomes import outcomes
 from webhooks.store.postgres_polls import Watch
 from webhooks.store.postgres_rows import clean_ref
@@ -79,6 +80,8 @@ class StoreLife:
     async def aclose(self) -> None:
         if self._closing is None:
             self._check_open()  # what an earlier loop left has ended with it
+            if self._home is not asyncio.get_running_loop() and not self._engine.forked:
+                raise StoreError(f"{self._engine.address} is in use by another event loop. Close it there.")
             self._closing = asyncio.create_task(self._close(), name="close the store")
         await asyncio.shield(self._closing)
 
@@ -129,15 +132,18 @@ class StoreLife:
     async def _renew(self) -> None:
         """Renew the record of this process if it has one, look for what was missed, and do what is done once an hour."""
 
-        async def renew(change: Change) -> bool:
+        async def renew(change: Change) -> bool | None:
             await change.check_clock()
             if self._member.registered:
-                await change.renew(self._late)
+                if not await change.renew(self._late):
+                    return None
                 change.notifications.append(Notification(look=await change.what_is_due()))
             return await change.is_due("hour")
 
-        if await self._change(renew):
-            await self._change(postgres_jobs.count_unserved)  # others do not wait for it, as they do for the clock's record
+        while (is_due := await self._change(renew)) is None:
+            pass
+        if is_due:
+            await self._change(postgres_upkeep.every_hour)  # others do not wait for it, as they do for the clock's record
 
     def _leave(self, left: set[tuple[OperationRef, str]]) -> None:
         self._leaving = self._watching.add(left, limited=False)
@@ -167,15 +173,14 @@ class StoreLife:
         ], []
 
     async def _unwatch(self) -> None:
-        left = self._left
-        if not left:
-            return
-        try:
-            _, change = await self._transact(lambda change: postgres_polls.unwatch(change, left))
-        except StoreError as problem:
-            logger.debug("could not stop watching operations; this is repeated at the next renewal: %s", problem)
-        else:
-            self._left = set()
+        while self._left:
+            some = set(islice(self._left, MAX_RELEASED))
+            try:
+                _, change = await self._transact(partial(postgres_polls.unwatch, left=some))
+            except StoreError as problem:
+                logger.debug("could not stop watching operations; this is repeated at the next renewal: %s", problem)
+                return
+            self._left -= some
             self._committed(change)
 
     async def _unwatched(self) -> None:

@@ -51,6 +51,9 @@ _DUE = (
     "ORDER BY priority, due_at"
 )
 
+BYTES_OF_A_REF = 400
+"""About what an operation weighs in a batch, whose rows and indexes must be written within the time of one statement."""
+
 
 @frozen(kw_only=True)
 class Watch:
@@ -60,6 +63,11 @@ class Watch:
     poll_in: float
     confirmed: bool
     waiter: str
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it has."""
+        return len(self.refs) * BYTES_OF_A_REF
 
     def settled_by(self, known: Mapping[OperationRef, Outcome]) -> set[OperationRef]:
         return {ref for ref in self.refs if ref in known and (known[ref].confirmed or not self.confirmed)}

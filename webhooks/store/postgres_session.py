@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _TOLERANCE = 1.0
 """Seconds by which a database's clock may go back without being taken for set."""
 _SHIFTED = {
-    "pending": ("due_at",),
+    "pending": ("due_at", "missing_at"),
     "job": ("due_at", "began_at"),
     "budget": ("next_at", "abandoned_at", "further_at", "paused_until"),
     "rate": ("seen_at",),
@@ -36,6 +36,13 @@ _CLOCK = (
     "WITH seen AS MATERIALIZED (SELECT at FROM moment WHERE name = 'clock' FOR UPDATE) "
     "UPDATE moment SET at = now_s() FROM seen WHERE name = 'clock' RETURNING seen.at, moment.at"
 )
+SCOPES = """
+scopes AS (
+  SELECT min(scope) AS scope FROM pending
+  UNION ALL SELECT (SELECT min(scope) FROM pending WHERE pending.scope > scopes.scope) FROM scopes WHERE scope IS NOT NULL
+)
+"""
+"""The scopes with pending operations, each found by one step in an index, and a last NULL; of a `WITH RECURSIVE`."""
 HANDLERS = """
 handlers AS (
   SELECT min(handler) AS handler FROM job WHERE state = 1
@@ -43,17 +50,16 @@ handlers AS (
   WHERE handler IS NOT NULL
 )
 """
-"""The handlers with ready jobs, each found by one step in an index, and a last NULL; of a `WITH RECURSIVE`."""
+"""The handlers with ready jobs, found in the same way."""
 _DELETE_INTEREST = (
-    "WITH given AS MATERIALIZED (SELECT DISTINCT scope, kind, uid FROM interest WHERE process = $1), "
-    f"locked AS MATERIALIZED ({LOCKED.format(given='given')}) "
-    f"DELETE FROM interest WHERE process = $1 AND {ONCE.format('locked')}"
+    "WITH given AS MATERIALIZED (SELECT DISTINCT scope, kind, uid FROM interest WHERE process = $1 ORDER BY 1, 2, 3 LIMIT $2), "
+    f"locked AS MATERIALIZED ({LOCKED.format(given='given')}), "
+    f"gone AS (DELETE FROM interest USING given WHERE {IS_GIVEN.format('interest')} AND process = $1 "
+    f"AND {ONCE.format('locked')}) "
+    "SELECT count(*) FROM given"
 )
 _DUE = f"""
-WITH RECURSIVE scopes AS (
-  SELECT min(scope) AS scope FROM pending
-  UNION ALL SELECT (SELECT min(scope) FROM pending WHERE pending.scope > scopes.scope) FROM scopes WHERE scope IS NOT NULL
-), {HANDLERS}
+WITH RECURSIVE {SCOPES}, {HANDLERS}
 SELECT EXISTS (
   SELECT FROM scopes, unnest(ARRAY{[one.value for one in Priority]}) AS rank
   WHERE (SELECT min(due_at) FROM pending WHERE pending.scope = scopes.scope AND priority = rank) <= $1
@@ -130,10 +136,11 @@ class Change:
         """Write a record of this process, unless there is one."""
         if not self.member.registered:
             await self._write_record()
-            self.after.append(self._registered)
+            now = await self.now()
+            self.after.append(lambda: self._renewed(now))
 
-    def _registered(self) -> None:
-        self.member.registered = True
+    def _renewed(self, at: float) -> None:
+        self.member.registered, self.member.renewed_at = True, at
 
     async def resign(self) -> None:
         """Remove this process's record and what only it watched."""
@@ -192,21 +199,26 @@ class Change:
                 await self.db.execute(f"UPDATE {table} SET {shifted}", back, timeout=_SHIFT_WITHIN)
             await self.db.execute("UPDATE moment SET at = $1 WHERE name = 'clock'", self._now)
 
-    async def renew(self, late: dict[str, tuple[float, float]]) -> None:
-        """Renew this process's record, and release what dead processes watched.
+    async def renew(self, late: dict[str, tuple[float, float]]) -> bool:
+        """Renew this process's record, and release what dead processes watched; False if this takes further transactions.
 
         Args:
             late: The processes that were late at earlier renewals: when they last renewed, and when that was noticed.
         """
         now = await self.now()
-        renewed = "UPDATE process SET renewed_at = $2 WHERE id = $1 AND alive RETURNING 1"
-        if not await self.db.fetchval(renewed, self.member.id, now):
+        self.after.append(lambda: self._renewed(now))
+        # a record older than this process knows is from an older copy of the database, or its clock was set back
+        renewed = "UPDATE process SET renewed_at = $2 WHERE id = $1 AND alive AND renewed_at >= $3 RETURNING 1"
+        if not await self.db.fetchval(renewed, self.member.id, now, self.member.renewed_at):
+            if await self.db.fetchval(_DELETE_INTEREST, self.member.id, MAX_RELEASED) == MAX_RELEASED:
+                return False
             await self._rejoin()
         for (scope, per_second), polled_at in list(self.member.polled_at.items()):
-            if now - polled_at < 2 * RENEW_EVERY:
+            if abs(now - polled_at) < 2 * RENEW_EVERY:
                 await self.write_rate(scope, per_second)
         await self._mark_late_dead(late)
         await self.release_interest()
+        return True
 
     async def what_is_due(self) -> bytes:
         """Return the hints of a process that may have missed some: outcomes, and what is due to be done."""
@@ -231,9 +243,11 @@ class Change:
         )
 
     async def _rejoin(self) -> None:
-        """Write the record again if other processes marked this process as dead, or the database was replaced."""
+        """Write the record again if other processes marked this process as dead, or the database was replaced.
+
+        What it watched was released before; its store object watches again.
+        """
         await self._write_record()
-        await self.db.execute(_DELETE_INTEREST, self.member.id)  # its store object watches again
         await self.write_subscriptions(self.member.serves, then="NOTHING")  # an older copy of the database lacks them
         await self.write_served(self.member.serves)
         self.after.append(self.member.rates.clear)

@@ -62,10 +62,7 @@ class DatabaseMover:
 
     async def freeze(self, mark: Mark, before: Mark | None, *, empty: bool) -> None:
         async def work(db: Connection) -> None:
-            await db.execute(_MOVING)
-            await db.execute("LOCK TABLE meta")
-            if await _mark(db) != before:
-                raise StoreError(OTHER_MOVE.format(self._name))
+            await self._lock_mark(db, before)
             await self._check_unused(db)  # before locks that would hold it up
             await _set_mark(db, mark)  # which waits for the changes that are under way
             await self._check_unused(db)
@@ -79,9 +76,15 @@ class DatabaseMover:
         if used is not None and used < ALIVE_FOR:
             raise StoreError(IN_USE.format(self._name, used))
 
-    async def release(self, mark: Mark | None) -> None:
+    async def _lock_mark(self, db: Connection, mark: Mark | None) -> None:
+        await db.execute(_MOVING)
+        await db.execute("LOCK TABLE meta")
+        if await _mark(db) != mark:
+            raise StoreError(OTHER_MOVE.format(self._name))
+
+    async def release(self, mark: Mark | None, before: Mark | None) -> None:
         async def work(db: Connection) -> None:
-            await db.execute(_MOVING)
+            await self._lock_mark(db, before)
             await _set_mark(db, mark)
 
         await self._engine.transact(work)
@@ -111,8 +114,9 @@ class DatabaseMover:
 
         return await self._engine.run(look)
 
-    async def set_numbers(self, numbers: Mapping[str, int]) -> None:
+    async def set_numbers(self, numbers: Mapping[str, int], mark: Mark) -> None:
         async def work(db: Connection) -> None:
+            await self._lock_mark(db, mark)
             for name, sequence in _SEQUENCES.items():
                 if numbers[name]:
                     await db.execute(f"SELECT setval('{sequence}', $1)", numbers[name])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rewards_core.clock import DAY
+from rewards_core.clock import DAY, HOUR, UNKNOWN_BOOT, TrustedTime, boot_id, uptime
+from rewards_core.errors import StoreError
 from webhooks.store.outcomes import mentions, pack
 from webhooks.store.postgres_events import lock, update_states
+from webhooks.store.postgres_jobs import count_unserved
+from webhooks.store.postgres_session import SCOPES
 from webhooks.store.records import FORGOTTEN, IDENTITY_DAYS, EventState, Priority, StoreStatistics
 from webhooks.store.rows import STATES
 
@@ -18,25 +22,70 @@ if TYPE_CHECKING:
 
 _STORE_AND_UNDO = """
 SAVEPOINT probe;
+INSERT INTO identity (identity, day) VALUES ('', 0);
 INSERT INTO event (id, scope, name, identity, state, received_at, body) VALUES (0, '', '', '', 0, 0, '');
 ROLLBACK TO probe
 """
 _COUNT_UP_TO = 100_000
-"""Rows of a table that are counted exactly."""
+"""Rows that are counted one by one."""
+_LOOKUPS = f"""
+scopes, LATERAL (SELECT FROM pending WHERE pending.scope = scopes.scope AND priority = {Priority.LOOKUP.value} OFFSET 0) AS lookup
+"""
+"""The lookups, found scope by scope in an index; `OFFSET 0` keeps the planner from a join that walks through all of it."""
+_CALENDARS = (
+    "INSERT INTO meta (name, value) VALUES ('calendars', '') ON CONFLICT (name) DO UPDATE SET value = meta.value RETURNING value"
+)
+_NEWEST = "SELECT greatest((SELECT max(received_at) FROM event), (SELECT max(recorded_at) FROM outcome))"
+_MAX_HOSTS = 100
+_UNNOTED = 2 * HOUR
+"""Seconds within which some host notes the time while any of them uses the store."""
 
 
 def _counted(table: str) -> str:
+    """Count a table; a large one as the server's own upkeep last counted it."""
     return (
         f"(SELECT CASE WHEN n > {_COUNT_UP_TO} THEN greatest(n, reltuples::bigint) ELSE n END FROM pg_class, "
-        f"(SELECT count(*) AS n FROM (SELECT FROM {table} LIMIT {_COUNT_UP_TO} + 1) AS found) AS counted "
-        f"WHERE oid = '{table}'::regclass)"
+        f"(SELECT {_counted_rows(table, _COUNT_UP_TO + 1)} AS n) AS counted WHERE oid = '{table}'::regclass)"
     )
+
+
+def _counted_rows(rows: str, up_to: int) -> str:
+    return f"(SELECT count(*) FROM (SELECT FROM {rows} LIMIT {up_to}) AS found)"
 
 
 async def probe(db: Connection) -> None:
     """Prove that an event can be stored, without a row that other processes wait for."""
     await db.execute(_STORE_AND_UNDO)
+    if not await db.fetchval("SELECT has_sequence_privilege('event_id', 'USAGE')"):  # using it would leave gaps between ids
+        raise StoreError("This user may not use the sequence event_id, so no event can be stored. Grant it the rights.")
     await db.fetchval("SELECT count(*) FROM (SELECT FROM event ORDER BY id DESC LIMIT 10) AS newest")
+
+
+async def every_hour(change: Change) -> None:
+    if await change.claim_moment("hour"):
+        await count_unserved(change)
+        await today(change)
+
+
+async def today(change: Change) -> float:
+    """Return the Unix time that decides what is old. Setting the database's clock forward does not make records older.
+
+    A database has no uptime, so each host judges by its own; a new host begins with the time that the others trust.
+    """
+    now, member = await change.now(), change.member
+    member.boot = member.boot or await asyncio.to_thread(boot_id)
+    boot = member.id if member.boot == UNKNOWN_BOOT else member.boot
+    kept = await change.db.fetchval(_CALENDARS)
+    hosts = {one.boot: one for one in map(TrustedTime.load, kept.encode().splitlines())}
+    mine = hosts.pop(boot, None)
+    if mine is None:
+        trusted = max((one.wall for one in hosts.values()), default=None) or await change.db.fetchval(_NEWEST)
+        is_near = trusted is None or now - trusted <= _UNNOTED
+        mine = TrustedTime(wall=now if is_near else trusted, uptime=uptime(), boot=boot)
+    mine = mine.update(now, uptime(), boot)
+    noted = [one.dump().decode() for one in (*hosts.values(), mine)]
+    await change.db.execute("UPDATE meta SET value = $1 WHERE name = 'calendars'", "\n".join(noted[-_MAX_HOSTS:]))
+    return min(now, mine.wall)
 
 
 async def count_identities(db: Connection) -> int:
@@ -46,14 +95,15 @@ async def count_identities(db: Connection) -> int:
 
 
 async def statistics(db: Connection) -> StoreStatistics:
-    """Count what is kept; of large tables, return about how many rows there are, as last counted by the server's own upkeep."""
+    """Count what is kept, in a time that does not grow with it."""
+    ready, dead, lookups = (
+        _counted_rows(rows, _COUNT_UP_TO)
+        for rows in ("event WHERE state > 0 AND state = 1", "event WHERE state > 0 AND state = 2", _LOOKUPS)
+    )
     row = await db.fetchrow(
-        f"SELECT {_counted('event')} AS events, (SELECT count(*) FROM event WHERE state > 0 AND state = 1) AS ready, "
-        "(SELECT count(*) FROM event WHERE state > 0 AND state = 2) AS dead, "
-        f"(SELECT count(*) FROM pending WHERE priority = $1) AS lookups, {_counted('pending')} AS pending, "
-        f"{_counted('outcome')} AS outcomes, (SELECT count(*) FROM conflict) AS conflicts, "
-        "(SELECT received_at FROM event WHERE state > 0 AND state = 1 ORDER BY id LIMIT 1) AS oldest_ready_at",
-        Priority.LOOKUP.value,
+        f"WITH RECURSIVE {SCOPES} SELECT {_counted('event')} AS events, {ready} AS ready, {dead} AS dead, {lookups} AS lookups, "
+        f"{_counted('pending')} AS pending, {_counted('outcome')} AS outcomes, {_counted('conflict')} AS conflicts, "
+        "(SELECT received_at FROM event WHERE state > 0 AND state = 1 ORDER BY id LIMIT 1) AS oldest_ready_at"
     )
     return StoreStatistics(**dict(row))
 
@@ -61,12 +111,12 @@ async def statistics(db: Connection) -> StoreStatistics:
 # removing, a slice in each call; what another transaction has locked waits for the next call
 
 
-async def purge(change: Change, state: EventState, older_than: float, limit: int) -> int:
+async def purge(change: Change, state: EventState, before: float, limit: int) -> int:
     partial = "" if state is EventState.DONE else "state > 0 AND "
     found = await change.db.fetch(
         f"SELECT id FROM event WHERE {partial}state = $1 AND received_at < $2 ORDER BY received_at, id LIMIT $3 "
         "FOR UPDATE SKIP LOCKED",
-        *(STATES.index(state), await change.now() - older_than, limit),
+        *(STATES.index(state), before, limit),
     )
     ids = [row[0] for row in found]
     for table in ("job", "also"):
@@ -75,33 +125,33 @@ async def purge(change: Change, state: EventState, older_than: float, limit: int
     return len(ids)
 
 
-async def purge_identities(change: Change, limit: int) -> int:
+async def purge_identities(change: Change, now: float, limit: int) -> int:
     rows = await change.db.fetch(
         "DELETE FROM identity WHERE identity IN (SELECT identity FROM identity WHERE day < $1 LIMIT $2 FOR UPDATE SKIP LOCKED) "
         "RETURNING 1",
-        *(int(await change.now()) // DAY - IDENTITY_DAYS, limit),
+        *(int(now) // DAY - IDENTITY_DAYS, limit),
     )
     return len(rows)
 
 
-async def purge_outcomes(change: Change, older_than: float, limit: int) -> int:
+async def purge_outcomes(change: Change, before: float, limit: int) -> int:
     rows = await change.db.fetch(
         "WITH old AS (SELECT scope, kind, uid FROM outcome WHERE recorded_at < $1 ORDER BY recorded_at LIMIT $2 "
         "FOR UPDATE SKIP LOCKED), gone AS (DELETE FROM conflict USING old WHERE conflict.scope = old.scope "
         "AND conflict.kind = old.kind AND conflict.uid = old.uid) "
         "DELETE FROM outcome USING old WHERE outcome.scope = old.scope AND outcome.kind = old.kind AND outcome.uid = old.uid "
         "RETURNING 1",
-        *(await change.now() - older_than, limit),
+        *(before, limit),
     )
     return len(rows)
 
 
-async def erase_bodies(change: Change, older_than: float, limit: int, after: tuple[float, int]) -> tuple[int, tuple[float, int]]:
+async def erase_bodies(change: Change, before: float, limit: int, after: tuple[float, int]) -> tuple[int, tuple[float, int]]:
     """Erase bodies of done events after a place in the order of their arrival; return how many, and the place."""
     rows = await change.db.fetch(
         "SELECT received_at, id FROM event WHERE received_at < $1 AND (received_at, id) > ($3, $4) AND state = 0 "
         "AND length(body) > 0 ORDER BY received_at, id LIMIT $2 FOR UPDATE SKIP LOCKED",
-        *(await change.now() - older_than, limit, *after),
+        *(before, limit, *after),
     )
     await _erase(change, [row[1] for row in rows])
     return len(rows), (rows[-1][0], rows[-1][1]) if rows else after

@@ -305,7 +305,10 @@ class PollResult:
 
 @frozen(kw_only=True)
 class StoreStatistics:
-    """What a store holds. In PostgreSQL, events, pending operations and outcomes beyond 100,000 are counted roughly.
+    """What a store holds.
+
+    PostgreSQL counts events, pending operations, outcomes and conflicts beyond 100,000 roughly, and counts no more than 100,000
+    ready events, dead letters or lookups.
 
     Attributes:
         events: Events.

@@ -61,8 +61,7 @@ class FileMover:
     async def freeze(self, mark: Mark, before: Mark | None, *, empty: bool) -> None:
         def work(session: Session) -> None:
             db = session.db
-            if _mark(db) != before:
-                raise StoreError(OTHER_MOVE.format(self._path))
+            self._check_mark(db, before)
             last = fetch(db, "SELECT max(renewed_at) FROM process WHERE alive = 1")[0][0]
             if last is not None and session.now - last < ALIVE_FOR:
                 raise StoreError(IN_USE.format(self._path, session.now - last))
@@ -72,8 +71,16 @@ class FileMover:
 
         await self._engine.write(work)
 
-    async def release(self, mark: Mark | None) -> None:
-        await self._engine.write(lambda session: _set_mark(session, mark))
+    def _check_mark(self, db: Connection, mark: Mark | None) -> None:
+        if _mark(db) != mark:
+            raise StoreError(OTHER_MOVE.format(self._path))
+
+    async def release(self, mark: Mark | None, before: Mark | None) -> None:
+        def work(session: Session) -> None:
+            self._check_mark(session.db, before)
+            _set_mark(session, mark)
+
+        await self._engine.write(work)
 
     async def count(self) -> Mapping[str, int]:
         return await self._engine.read(_count)
@@ -83,8 +90,7 @@ class FileMover:
 
     async def write(self, part: Slice, before: Mark, mark: Mark) -> None:
         def work(session: Session) -> None:
-            if _mark(session.db) != before:
-                raise StoreError(OTHER_MOVE.format(self._path))
+            self._check_mark(session.db, before)
             for table in ALL_TABLES:
                 _insert(session, table, part.rows.get(table.name, ()))
             _set_mark(session, mark)
@@ -99,8 +105,9 @@ class FileMover:
 
         return await self._engine.read(look)
 
-    async def set_numbers(self, numbers: Mapping[str, int]) -> None:
+    async def set_numbers(self, numbers: Mapping[str, int], mark: Mark) -> None:
         def work(session: Session) -> None:
+            self._check_mark(session.db, mark)
             for name in _SEQUENCES:
                 session.db.execute("DELETE FROM sqlite_sequence WHERE name = ?", (name,))
                 session.db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (name, numbers[name]))

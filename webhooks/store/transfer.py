@@ -149,8 +149,12 @@ class Mover(Protocol):
         """
         ...
 
-    async def release(self, mark: Mark | None) -> None:
-        """Note the end of a move, or that there is none; other processes are refused only if the mark says so."""
+    async def release(self, mark: Mark | None, before: Mark | None) -> None:
+        """Replace the mark `before` by the end of a move, or by none; other processes are refused only if the mark says so.
+
+        Raises:
+            StoreError: the store has another mark, as another process ended or undid the move; nothing was changed.
+        """
         ...
 
     async def count(self) -> Mapping[str, int]:
@@ -173,8 +177,12 @@ class Mover(Protocol):
         """Return the last number of each sequence that was ever used."""
         ...
 
-    async def set_numbers(self, numbers: Mapping[str, int]) -> None:
-        """Make the sequences go on after these numbers."""
+    async def set_numbers(self, numbers: Mapping[str, int], mark: Mark) -> None:
+        """Make the sequences go on after these numbers.
+
+        Raises:
+            StoreError: the store has another mark; nothing was changed.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -226,13 +234,13 @@ class Move:
             )
         if not into.done:
             await self._freeze(mark, here, into, there)
-            await self._copy(into, progress)
+            into = await self._copy(into, progress)
         counts = await self.source.count()
         if not into.done:
             await self._check(counts)
-            await self.target.set_numbers(await self.source.numbers())
-            await self.target.release(evolve(into, done=True, table=len(TABLES), after=()))
-        await self.source.release(evolve(mark, done=True))
+            await self.target.set_numbers(await self.source.numbers(), into)
+            await self.target.release(evolve(into, done=True), into)
+        await self.source.release(evolve(mark, done=True), mark)
         return counts
 
     async def _freeze(self, mark: Mark, here: Mark | None, into: Mark, there: Mark | None) -> None:
@@ -241,10 +249,10 @@ class Move:
             await self.target.freeze(into, there, empty=into is not there)
         except StoreError:
             if mark is not here:
-                await self.source.release(here)
+                await self.source.release(here, mark)
             raise
 
-    async def _copy(self, mark: Mark, progress: Callable[[str, int, int], None]) -> None:
+    async def _copy(self, mark: Mark, progress: Callable[[str, int, int], None]) -> Mark:
         total, arrived = await self.source.count(), await self.target.count()
         for number, table in enumerate(TABLES[mark.table :], mark.table):
             moved = arrived[table.name]
@@ -257,6 +265,7 @@ class Move:
                 moved += len(part.rows[table.name])
                 if not ends or not moved:
                     progress(table.name, moved, total[table.name])
+        return mark
 
     async def _check(self, counts: Mapping[str, int]) -> None:
         arrived = await self.target.count()
@@ -273,7 +282,7 @@ async def undo(source: Mover) -> Mark | None:
     mark = await source.mark()
     if mark is None or mark.role != "source":
         return None
-    await source.release(None)
+    await source.release(None, mark)
     return mark
 
 
