@@ -291,6 +291,17 @@ async def test_a_queue_that_fails_is_asked_again_with_growing_pauses() -> None:
 
 
 @virtual_time
+async def test_an_empty_queue_that_failed_once_is_soon_known_to_be_readable() -> None:
+    async with running() as scene:
+        await scene.pass_by(1)
+        scene.queue.faults["receive"] = [no_answer()]
+        await scene.until(lambda: scene.ingress.trouble)
+        failed_at = now()
+        await scene.until(lambda: scene.ingress.trouble is None)
+        assert now() - failed_at <= 2
+
+
+@virtual_time
 async def test_an_unforeseen_error_of_the_queue_is_trouble_until_it_is_read_again() -> None:
     async with running(concurrency=1) as scene:
         scene.queue.faults["receive"] = [ConfigurationError("There are no AWS credentials.") for _ in range(5)]

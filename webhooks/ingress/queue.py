@@ -53,6 +53,8 @@ _MAX_ALONE = 5
 """Attempts of a message that fail although the store keeps others in between: then the message is at fault, not the store."""
 _MAX_HOLD = HOUR
 """How long a message is held while the store keeps nothing; without a limit, messages at fault could take all places."""
+_RECOVERY_WAIT = 1
+"""Seconds that a request waits for a message after one that failed, so that an empty queue soon counts as readable again."""
 _DELETE_ATTEMPTS = 3
 _RELEASE_SECONDS = 5.0
 
@@ -209,7 +211,7 @@ class QueueIngress:
         failures = 0
         while not self._stopping.is_set():
             try:
-                messages = await self._receive()
+                messages = await self._receive(_RECOVERY_WAIT if self._trouble else self._wait)
             except QueueError as problem:
                 self._trouble = str(problem)
                 self._note_failure("receive", "could not be read, and is tried again", problem)
@@ -225,9 +227,9 @@ class QueueIngress:
             if messages:
                 await self._process(messages)
 
-    async def _receive(self) -> Sequence[QueuedMessage]:
+    async def _receive(self, wait: int) -> Sequence[QueuedMessage]:
         """Return the next messages; none if the ingress is stopped meanwhile."""
-        receiving = asyncio.ensure_future(self._queue.receive(wait=self._wait, visibility=self._visibility))
+        receiving = asyncio.ensure_future(self._queue.receive(wait=wait, visibility=self._visibility))
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait((receiving, stopping), return_when=asyncio.FIRST_COMPLETED)
