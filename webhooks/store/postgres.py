@@ -112,7 +112,15 @@ class PostgresStore(StoreLife, StoreQueries):
     async def claim_jobs(self, handler: str, *, scopes: Collection[str], limit: int, lease: float) -> Sequence[ClaimedJob]:
         self._check_open()
         fence = self._member.new_fence()
-        return await self._read(lambda db: postgres_jobs.claim(db, fence, handler, scopes, limit, lease))
+
+        async def claim(change: Change) -> Sequence[ClaimedJob] | None:
+            return await postgres_jobs.claim(change, fence, handler, scopes, limit, lease)
+
+        claimed: Sequence[ClaimedJob] | None = None
+        while claimed is None:
+            claimed, change = await self._in_one_statement(claim)
+            self._committed(change)
+        return claimed
 
     async def finish_job(self, job: Job) -> bool:
         self._check_open()

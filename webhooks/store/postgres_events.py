@@ -15,6 +15,7 @@ from webhooks.store.outcomes import outcome_of
 from webhooks.store.postgres_outcomes import outcomes, record
 from webhooks.store.postgres_polls import HURRIED, hurry
 from webhooks.store.postgres_rows import EVENT_FIELDS, LOCKED, ONCE, clean_event, packed, text
+from webhooks.store.postgres_session import ONE_POLLER, ONE_SERVER
 from webhooks.store.records import Acceptance, EventState, Priority
 from webhooks.store.rows import JOB_COLUMNS, STATES, Arrival, changed_row, job_of, stored_event_of
 
@@ -56,6 +57,7 @@ arrived AS MATERIALIZED (
   ) AS jobs
   FROM given JOIN fresh USING (identity) ORDER BY n
 ),
+work AS (SELECT DISTINCT scope, unnest(jobs) AS job FROM arrived),
 kept AS (
   INSERT INTO event (id, scope, name, identity, kind, uid, state, received_at, occurred_at, correlation_id, attempt, problem,
     signature, body)
@@ -100,9 +102,9 @@ waiting AS (
 )
 SELECT now, ARRAY(SELECT n FROM arrived) AS arrived, EXISTS (SELECT FROM settled_before) AS settled_before,
   ARRAY(SELECT DISTINCT ARRAY[process, scope, kind, uid] FROM waiting) AS waiting,
-  EXISTS (SELECT FROM arrived WHERE cardinality(jobs) > 0) AS has_jobs, EXISTS (SELECT FROM asked) AS has_lookups,
-  ARRAY(SELECT DISTINCT ARRAY[job, process] FROM served WHERE job IN (SELECT unnest(jobs) FROM arrived)) AS servers,
-  ARRAY(SELECT DISTINCT ARRAY[scope, process] FROM rate WHERE scope IN (SELECT scope FROM asked)) AS pollers,
+  EXISTS (SELECT FROM work) AS has_jobs, EXISTS (SELECT FROM asked) AS has_lookups,
+  {ONE_SERVER.format(me="$23")} AS servers,
+  {ONE_POLLER.format(scopes="ARRAY(SELECT DISTINCT scope FROM asked)", me="$23", now="now")} AS pollers,
   (SELECT pg_current_xact_id()::text::bigint WHERE EXISTS (SELECT FROM settled)) AS transaction,
   CASE WHEN NOT EXISTS (SELECT FROM fresh) AND NOT EXISTS (SELECT FROM settled_before)
     THEN pg_logical_emit_message(true, 'rewards', '')::text END
@@ -175,7 +177,7 @@ async def accept_plain(change: Change, batch: Batch) -> list[Arrival] | None:
     change.settle([outcome.ref for outcome in settled], found["waiting"])
     change.transaction = found["transaction"]
     if found["has_lookups"]:
-        change.add_polls(map(tuple, found["pollers"]))
+        change.add_polls(found["pollers"])
     return fresh
 
 
@@ -286,9 +288,9 @@ def event_conditions(query: EventQuery) -> tuple[str, list[Any]]:
 
 
 async def _keep(change: Change, batch: Batch, *, settle: bool) -> tuple[Any, list[Arrival]]:
-    found = await change.db.fetchrow(_KEEP, *batch.columns, settle)
+    found = await change.db.fetchrow(_KEEP, *batch.columns, settle, change.member.id)
     if found["has_jobs"]:
-        change.add_jobs(map(tuple, found["servers"]))
+        change.add_jobs(found["servers"])
     return found, [batch.arrivals[number] for number in found["arrived"]]
 
 
