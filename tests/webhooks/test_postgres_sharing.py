@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.postgres_server import Server
-from tests.webhooks.postgres_kit import DatabaseTime, schema_of_its_own
+from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_of_its_own
 from tests.webhooks.store_contract import COUNT, PAY, Ear, claim, event, ref, wants
 from webhooks.store.postgres import PostgresStore
 
@@ -126,15 +126,13 @@ async def test_a_job_that_comes_while_a_busy_process_finds_nothing_is_claimed(ti
 
 
 async def test_jobs_that_are_queued_again_wake_one_process_for_each_handler(time: DatabaseTime) -> None:
-    servers = await serving(time, 3)
-    counting = await serving(time, 3, handler=COUNT)
+    paying, counting = await serving(time, 3), await serving(time, 3, handler=COUNT)
     operator = time.open()
     await operator.accept(event())
-    await who_heard(time, [*servers, *counting])
+    await who_heard(time, [*paying, *counting])
     await operator.requeue([1], every_handler=True)
-    assert len(await who_heard(time, servers)) == 1
-    await operator.requeue([1], every_handler=True)
-    assert len(await who_heard(time, counting)) == 1
+    heard = await who_heard(time, [*paying, *counting])
+    assert sorted(store in [one for one, _ in paying] for store in heard) == [False, True]
 
 
 async def test_an_operation_to_poll_wakes_one_of_the_processes_that_still_poll_its_scope(time: DatabaseTime) -> None:
@@ -158,3 +156,21 @@ async def test_an_operation_to_poll_wakes_one_of_the_processes_that_still_poll_i
             ear.jobs = 0
         assert [ear.polls for _, ear in pollers[3:]] == [0]
         assert sum(ear.polls for _, ear in pollers) == 1
+
+
+@pytest.mark.parametrize("other", [PAY, COUNT])
+async def test_a_handler_that_is_registered_while_another_one_is_released_stays_served(time: DatabaseTime, other: str) -> None:
+    store = time.open()
+    await store.register_handlers([wants(PAY)])
+    async with time.connection.transaction():
+        await time.connection.execute("SELECT FROM served FOR UPDATE")
+        releasing = asyncio.ensure_future(store.release_handlers([wants(PAY)]))
+        while not await time.connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            pass
+        registering = asyncio.ensure_future(store.register_handlers([wants(other)]))
+        for _ in range(20):  # it waits for the release; if it did not, it would end now
+            await store.list_handlers()
+    await asyncio.gather(releasing, registering)
+    await time.connection.execute("DELETE FROM process; DELETE FROM subscription")  # as an older copy may lack them
+    await renew(store)
+    assert [one.subscription for one in await store.list_handlers() if one.served] == [wants(other)]

@@ -96,10 +96,12 @@ class PostgresStore(StoreLife, StoreQueries):
     # handlers
 
     async def register_handlers(self, subscriptions: Sequence[Subscription]) -> None:
-        await self._change(lambda change: postgres_jobs.register(change, subscriptions))
+        async with self._serving:
+            await self._change(lambda change: postgres_jobs.register(change, subscriptions))
 
     async def release_handlers(self, subscriptions: Sequence[Subscription]) -> None:
-        await self._change(lambda change: postgres_jobs.release(change, subscriptions))
+        async with self._serving:
+            await self._change(lambda change: postgres_jobs.release(change, subscriptions))
 
     async def list_handlers(self) -> Sequence[HandlerStatus]:
         return await self._read(postgres_jobs.statuses)
