@@ -56,7 +56,7 @@ class PostgresStore(StoreLife, StoreQueries):
 
     Args:
         dsn: `"postgresql://user@host/database"`, with several hosts and options as in libpq. Its password appears in no log.
-        schema: The name of the schema in that database, created if missing. No command and no URL reaches another than the default.
+        schema: The name of the schema in that database, created if missing. No command or URL reaches another than the default.
         connections: Maximum number of connections, 1 or more; listening for notifications takes another one.
         command_timeout: Seconds that a statement may take before a call raises `StoreError`, above 0, up to a day.
 
