@@ -458,6 +458,19 @@ async def test_the_age_of_the_oldest_message_is_known() -> None:
         await scene.until(lambda: scene.counted.oldest_age == 0)
 
 
+@virtual_time
+async def test_a_consumer_that_finds_the_queue_empty_does_not_hide_the_age_of_what_another_holds() -> None:
+    async with running(wait=1) as scene:
+        scene.store.down = True
+        old = scene.queue.send(body("1"))
+        scene.queue.messages[old].sent_at -= 90
+        await scene.until(lambda: scene.counted.retried)
+        await scene.pass_by(5)
+        assert scene.counted.oldest_age >= 90
+        scene.store.down = False
+        await scene.until(lambda: scene.counted.oldest_age == 0)
+
+
 def test_a_flood_of_unsigned_messages_makes_few_log_lines(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
 

@@ -23,6 +23,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from attrs import fields, frozen
@@ -74,7 +75,8 @@ class QueueStatistics:
         released: Messages made visible to others at a stop.
         failures: Calls to the queue that failed.
         held: Messages in progress.
-        oldest_age: Seconds since the oldest message received last was sent; 0 if the queue was empty or does not say.
+        oldest_age: The age of the oldest message that any consumer received last, in seconds; 0 if all found the queue empty, or
+            it does not say.
     """
 
     received: int
@@ -132,7 +134,7 @@ class QueueIngress:
         self._clock = check_callable(clock, "clock")
         self._random = check_callable(random, "random")
         self._counts = dict.fromkeys(_COUNTERS, 0)
-        self._oldest_age = 0.0
+        self._oldest_ages = [0.0] * concurrency
         self._trouble: str | None = None
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -141,7 +143,7 @@ class QueueIngress:
     @property
     def statistics(self) -> QueueStatistics:
         """Counters of the messages."""
-        return QueueStatistics(**self._counts, oldest_age=self._oldest_age)
+        return QueueStatistics(**self._counts, oldest_age=max(self._oldest_ages))
 
     @property
     def trouble(self) -> str | None:
@@ -161,7 +163,7 @@ class QueueIngress:
         self._tasks = [
             asyncio.create_task(
                 keep_running(
-                    self._consume,
+                    partial(self._consume, number),
                     name=f"the consumer {number} of queue {self._queue.name}",
                     policy=RestartPolicy(deaths=None),
                     died=lambda _: None,
@@ -207,7 +209,7 @@ class QueueIngress:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.aclose()
 
-    async def _consume(self) -> None:
+    async def _consume(self, number: int) -> None:
         failures = 0
         while not self._stopping.is_set():
             try:
@@ -223,7 +225,7 @@ class QueueIngress:
                 raise
             failures, self._trouble = 0, None
             sent = [message.sent_at for message in messages if message.sent_at is not None]
-            self._oldest_age = max(0.0, self._clock() - min(sent)) if sent else 0.0
+            self._oldest_ages[number] = max(0.0, self._clock() - min(sent)) if sent else 0.0
             if messages:
                 await self._process(messages)
 
