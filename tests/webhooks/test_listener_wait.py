@@ -144,6 +144,24 @@ async def test_what_was_missed_is_looked_up() -> None:
     assert (await waiting).ref == ref("1")
 
 
+async def test_an_operation_that_the_store_released_meanwhile_is_watched_again() -> None:
+    store = Deaf()
+    waiting = asyncio.create_task(wait_for_outcome(store, ref("1"), 3_600))
+    while not await store.list_pending():
+        await asyncio.sleep(0)
+    store.unwatch([ref("1")])  # as other processes do after a long suspend of this one
+    (one,) = await store.list_pending()
+    assert one.priority is Priority.ABANDONED
+    store.ears[0].missed()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    (one,) = await store.list_pending()
+    assert one.priority is Priority.ROUTINE
+    await store.record_outcome(outcome(ref("1")))
+    store.ears[0].settled(outcome(ref("1")))
+    assert (await waiting).ref == ref("1")
+
+
 async def test_an_outcome_at_the_very_end_is_not_missed() -> None:
     class Late(Deaf):
         async def outcome(self, ref: OperationRef) -> Outcome | None:

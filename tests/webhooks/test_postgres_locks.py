@@ -134,6 +134,22 @@ async def test_an_event_about_what_settled_before_takes_one_transaction(time: Da
     assert await time.connection.fetchval(begun) == before + 1
 
 
+async def test_an_event_about_what_settled_before_takes_no_other_of_its_batch_the_slow_way(
+    time: DatabaseTime,
+) -> None:
+    store = time.open()
+    await store.record_outcome(outcome(ref("0")))
+    events = [event(str(number), of=ref(str(number)), complete=resource(str(number))) for number in range(5)]
+    sent = [events[0], *events]
+    async with time.connection.transaction():  # the outcome that settled before is held; the others wait for nobody
+        await time.connection.execute("SELECT FROM outcome FOR UPDATE")
+        accepting = [asyncio.ensure_future(store.accept(one)) for one in sent]
+        assert await asyncio.gather(*accepting[2:]) == [Acceptance.NEW] * 4
+        assert not any(one.done() for one in accepting[:2])
+    assert sorted(await asyncio.gather(*accepting[:2])) == [Acceptance.DUPLICATE, Acceptance.NEW]
+    assert [len(kept.jobs) for kept in await store.list_events()] == [0] * 5
+
+
 async def test_a_claim_of_jobs_reads_none_that_is_due_later(server: Server, time: DatabaseTime) -> None:
     await time.connection.execute(
         "ALTER DATABASE postgres SET session_preload_libraries = 'auto_explain'; "

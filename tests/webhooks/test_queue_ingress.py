@@ -291,6 +291,17 @@ async def test_a_queue_that_fails_is_asked_again_with_growing_pauses() -> None:
 
 
 @virtual_time
+async def test_an_empty_queue_that_failed_once_is_soon_known_to_be_readable() -> None:
+    async with running() as scene:
+        await scene.pass_by(1)
+        scene.queue.faults["receive"] = [no_answer()]
+        await scene.until(lambda: scene.ingress.trouble)
+        failed_at = now()
+        await scene.until(lambda: scene.ingress.trouble is None)
+        assert now() - failed_at <= 2
+
+
+@virtual_time
 async def test_an_unforeseen_error_of_the_queue_is_trouble_until_it_is_read_again() -> None:
     async with running(concurrency=1) as scene:
         scene.queue.faults["receive"] = [ConfigurationError("There are no AWS credentials.") for _ in range(5)]
@@ -444,6 +455,19 @@ async def test_the_age_of_the_oldest_message_is_known() -> None:
         scene.queue.messages[old].sent_at -= 90
         await scene.until(lambda: scene.counted.deleted)
         assert scene.counted.oldest_age >= 90
+        await scene.until(lambda: scene.counted.oldest_age == 0)
+
+
+@virtual_time
+async def test_a_consumer_that_finds_the_queue_empty_does_not_hide_the_age_of_what_another_holds() -> None:
+    async with running(wait=1) as scene:
+        scene.store.down = True
+        old = scene.queue.send(body("1"))
+        scene.queue.messages[old].sent_at -= 90
+        await scene.until(lambda: scene.counted.retried)
+        await scene.pass_by(5)
+        assert scene.counted.oldest_age >= 90
+        scene.store.down = False
         await scene.until(lambda: scene.counted.oldest_age == 0)
 
 

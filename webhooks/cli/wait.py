@@ -124,8 +124,8 @@ async def wait_for_outcome(store: Store, ref: OperationRef, timeout: float) -> O
             while True:
                 await waiter.woken.wait()
                 waiter.woken.clear()
-                if (outcome := await store.outcome(ref)) is not None:
-                    return outcome
+                if known := await store.watch([ref], poll_in=0.0):  # the store may have released it meanwhile
+                    return known[0]
     except TimeoutError:
         late = await store.outcome(ref)
         if late is not None:

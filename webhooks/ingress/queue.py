@@ -23,6 +23,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from attrs import fields, frozen
@@ -53,6 +54,8 @@ _MAX_ALONE = 5
 """Attempts of a message that fail although the store keeps others in between: then the message is at fault, not the store."""
 _MAX_HOLD = HOUR
 """How long a message is held while the store keeps nothing; without a limit, messages at fault could take all places."""
+_RECOVERY_WAIT = 1
+"""Seconds that a request waits for a message after one that failed, so that an empty queue soon counts as readable again."""
 _DELETE_ATTEMPTS = 3
 _RELEASE_SECONDS = 5.0
 
@@ -72,7 +75,8 @@ class QueueStatistics:
         released: Messages made visible to others at a stop.
         failures: Calls to the queue that failed.
         held: Messages in progress.
-        oldest_age: Seconds since the oldest message received last was sent; 0 if the queue was empty or does not say.
+        oldest_age: The age of the oldest message that any consumer received last, in seconds; 0 if all found the queue empty, or
+            it does not say.
     """
 
     received: int
@@ -130,7 +134,7 @@ class QueueIngress:
         self._clock = check_callable(clock, "clock")
         self._random = check_callable(random, "random")
         self._counts = dict.fromkeys(_COUNTERS, 0)
-        self._oldest_age = 0.0
+        self._oldest_ages = [0.0] * concurrency
         self._trouble: str | None = None
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -139,7 +143,7 @@ class QueueIngress:
     @property
     def statistics(self) -> QueueStatistics:
         """Counters of the messages."""
-        return QueueStatistics(**self._counts, oldest_age=self._oldest_age)
+        return QueueStatistics(**self._counts, oldest_age=max(self._oldest_ages))
 
     @property
     def trouble(self) -> str | None:
@@ -159,7 +163,7 @@ class QueueIngress:
         self._tasks = [
             asyncio.create_task(
                 keep_running(
-                    self._consume,
+                    partial(self._consume, number),
                     name=f"the consumer {number} of queue {self._queue.name}",
                     policy=RestartPolicy(deaths=None),
                     died=lambda _: None,
@@ -205,11 +209,11 @@ class QueueIngress:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.aclose()
 
-    async def _consume(self) -> None:
+    async def _consume(self, number: int) -> None:
         failures = 0
         while not self._stopping.is_set():
             try:
-                messages = await self._receive()
+                messages = await self._receive(_RECOVERY_WAIT if self._trouble else self._wait)
             except QueueError as problem:
                 self._trouble = str(problem)
                 self._note_failure("receive", "could not be read, and is tried again", problem)
@@ -221,13 +225,13 @@ class QueueIngress:
                 raise
             failures, self._trouble = 0, None
             sent = [message.sent_at for message in messages if message.sent_at is not None]
-            self._oldest_age = max(0.0, self._clock() - min(sent)) if sent else 0.0
+            self._oldest_ages[number] = max(0.0, self._clock() - min(sent)) if sent else 0.0
             if messages:
                 await self._process(messages)
 
-    async def _receive(self) -> Sequence[QueuedMessage]:
+    async def _receive(self, wait: int) -> Sequence[QueuedMessage]:
         """Return the next messages; none if the ingress is stopped meanwhile."""
-        receiving = asyncio.ensure_future(self._queue.receive(wait=self._wait, visibility=self._visibility))
+        receiving = asyncio.ensure_future(self._queue.receive(wait=wait, visibility=self._visibility))
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait((receiving, stopping), return_when=asyncio.FIRST_COMPLETED)

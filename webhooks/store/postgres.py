@@ -56,7 +56,7 @@ class PostgresStore(StoreLife, StoreQueries):
 
     Args:
         dsn: `"postgresql://user@host/database"`, with several hosts and options as in libpq. Its password appears in no log.
-        schema: The name of the schema in that database, created if missing.
+        schema: The name of the schema in that database, created if missing. No command or URL reaches another than the default.
         connections: Maximum number of connections, 1 or more; listening for notifications takes another one.
         command_timeout: Seconds that a statement may take before a call raises `StoreError`, above 0, up to a day.
 
@@ -74,6 +74,7 @@ class PostgresStore(StoreLife, StoreQueries):
         engine = Engine(address, SCHEMA, namespace=schema, connections=connections, command_timeout=float(command_timeout))
         super().__init__(engine)
         self._accepting = self._group("accept events", self._accept, at_once=KEPT)
+        self._comparing = self._group("accept events that settle what may have settled", self._compare, at_once=KEPT)
         self._recording = self._group("record outcomes", self._record)
         self._finishing = self._group("finish jobs", self._finish)
         self._adding = self._group("add pending operations", self._add)
@@ -85,7 +86,10 @@ class PostgresStore(StoreLife, StoreQueries):
         self._check_open()
         self._engine.check_answering()
         arrival = postgres_events.arrival_of(event)
-        return await self._accepting.add(arrival, arrival.size)  # type: ignore[no-any-return]
+        accepted = await self._accepting.add(arrival, arrival.size)
+        if accepted is None:
+            accepted = await self._comparing.add(arrival, arrival.size)
+        return accepted  # type: ignore[no-any-return]
 
     async def amend(self, event_id: int, event: Event) -> None:
         await self._change(lambda change: postgres_events.amend(change, event_id, event))
@@ -96,10 +100,12 @@ class PostgresStore(StoreLife, StoreQueries):
     # handlers
 
     async def register_handlers(self, subscriptions: Sequence[Subscription]) -> None:
-        await self._change(lambda change: postgres_jobs.register(change, subscriptions))
+        async with self._serving:
+            await self._change(lambda change: postgres_jobs.register(change, subscriptions))
 
     async def release_handlers(self, subscriptions: Sequence[Subscription]) -> None:
-        await self._change(lambda change: postgres_jobs.release(change, subscriptions))
+        async with self._serving:
+            await self._change(lambda change: postgres_jobs.release(change, subscriptions))
 
     async def list_handlers(self) -> Sequence[HandlerStatus]:
         return await self._read(postgres_jobs.statuses)
@@ -112,7 +118,15 @@ class PostgresStore(StoreLife, StoreQueries):
     async def claim_jobs(self, handler: str, *, scopes: Collection[str], limit: int, lease: float) -> Sequence[ClaimedJob]:
         self._check_open()
         fence = self._member.new_fence()
-        return await self._read(lambda db: postgres_jobs.claim(db, fence, handler, scopes, limit, lease))
+
+        async def claim(change: Change) -> Sequence[ClaimedJob] | None:
+            return await postgres_jobs.claim(change, fence, handler, scopes, limit, lease)
+
+        claimed: Sequence[ClaimedJob] | None = None
+        while claimed is None:
+            claimed, change = await self._in_one_statement(claim)
+            self._committed(change)
+        return claimed
 
     async def finish_job(self, job: Job) -> bool:
         self._check_open()
@@ -269,21 +283,27 @@ class PostgresStore(StoreLife, StoreQueries):
 
     # the work of batches
 
-    async def _accept(self, arrivals: Sequence[Arrival]) -> tuple[Sequence[Acceptance], list[Notification]]:
+    async def _accept(self, arrivals: Sequence[Arrival]) -> tuple[Sequence[Acceptance | None], list[Notification]]:
+        """Accept a batch in one statement; None for each event that must be compared with an outcome first."""
+        batch, none = postgres_events.Batch.of(arrivals), [None] * len(arrivals)
+        if not batch.is_plain:
+            return none, []
+        try:
+            accepted, change = await self._in_one_statement(partial(postgres_events.accept_plain, batch=batch), first=True)
+        except StatementRefused:  # one of the operations has settled meanwhile
+            return none, []
+        self._committed(change)
+        fresh, left = accepted
+        verdicts = postgres_events.verdicts_on(arrivals, fresh)
+        return [
+            None if one.event.identity in left else verdict for one, verdict in zip(arrivals, verdicts, strict=True)
+        ], change.notifications
+
+    async def _compare(self, arrivals: Sequence[Arrival]) -> tuple[Sequence[Acceptance], list[Notification]]:
         batch = postgres_events.Batch.of(arrivals)
-        accepted = await self._accept_plain(batch) if batch.is_plain else None
-        accepted = accepted or await self._transact(partial(postgres_events.accept_and_compare, batch=batch), first=True)
-        fresh, change = accepted
+        fresh, change = await self._transact(partial(postgres_events.accept_and_compare, batch=batch), first=True)
         self._committed(change)
         return postgres_events.verdicts_on(arrivals, fresh), change.notifications
-
-    async def _accept_plain(self, batch: postgres_events.Batch) -> tuple[list[Arrival], Change] | None:
-        """Accept a batch in one statement; None if an operation in it has settled before."""
-        try:
-            fresh, change = await self._in_one_statement(partial(postgres_events.accept_plain, batch=batch), first=True)
-        except StatementRefused:  # it has settled meanwhile
-            return None
-        return None if fresh is None else (fresh, change)
 
     async def _record(self, some: Sequence[PackedOutcome]) -> tuple[Sequence[Recorded], list[Notification]]:
         recorded, change = await self._transact(lambda change: postgres_events.record_outcomes(change, some))

@@ -15,6 +15,7 @@ from webhooks.store.outcomes import outcome_of
 from webhooks.store.postgres_outcomes import outcomes, record
 from webhooks.store.postgres_polls import HURRIED, hurry
 from webhooks.store.postgres_rows import EVENT_FIELDS, LOCKED, ONCE, clean_event, packed, text
+from webhooks.store.postgres_session import ONE_POLLER, ONE_SERVER
 from webhooks.store.records import Acceptance, EventState, Priority
 from webhooks.store.rows import JOB_COLUMNS, STATES, Arrival, changed_row, job_of, stored_event_of
 
@@ -42,12 +43,12 @@ mention AS MATERIALIZED (
   SELECT * FROM unnest($16::int[], $17::int[], $18::text[], $19::text[], $20::text[], $21::bool[]) AS mention ({_MENTIONS})
 ),
 settled_before AS MATERIALIZED (
-  SELECT FROM given JOIN outcome USING (scope, kind, uid)
-  WHERE $22 AND given.status IS NOT NULL AND NOT EXISTS (SELECT FROM identity WHERE identity.identity = given.identity) LIMIT 1
+  SELECT n FROM given JOIN outcome USING (scope, kind, uid)
+  WHERE $22 AND given.status IS NOT NULL AND NOT EXISTS (SELECT FROM identity WHERE identity.identity = given.identity)
 ),
 fresh AS (
   INSERT INTO identity (identity, day) SELECT identity, floor(now / {DAY}) FROM given, clock
-  WHERE NOT EXISTS (SELECT FROM settled_before) ON CONFLICT DO NOTHING RETURNING identity
+  WHERE n NOT IN (SELECT n FROM settled_before) ON CONFLICT DO NOTHING RETURNING identity
 ),
 arrived AS MATERIALIZED (
   SELECT given.*, nextval('event_id') AS id, ARRAY(
@@ -56,6 +57,7 @@ arrived AS MATERIALIZED (
   ) AS jobs
   FROM given JOIN fresh USING (identity) ORDER BY n
 ),
+work AS (SELECT DISTINCT scope, unnest(jobs) AS job FROM arrived),
 kept AS (
   INSERT INTO event (id, scope, name, identity, kind, uid, state, received_at, occurred_at, correlation_id, attempt, problem,
     signature, body)
@@ -98,19 +100,19 @@ waiting AS (
   WHERE interest.scope = settled.scope AND interest.kind = settled.kind AND interest.uid = settled.uid
   AND {ONCE.format("kept_outcomes")} RETURNING process, interest.scope, interest.kind, interest.uid
 )
-SELECT now, ARRAY(SELECT n FROM arrived) AS arrived, EXISTS (SELECT FROM settled_before) AS settled_before,
+SELECT now, ARRAY(SELECT n FROM arrived) AS arrived, ARRAY(SELECT n FROM settled_before) AS settled_before,
   ARRAY(SELECT DISTINCT ARRAY[process, scope, kind, uid] FROM waiting) AS waiting,
-  EXISTS (SELECT FROM arrived WHERE cardinality(jobs) > 0) AS has_jobs, EXISTS (SELECT FROM asked) AS has_lookups,
-  ARRAY(SELECT DISTINCT ARRAY[job, process] FROM served WHERE job IN (SELECT unnest(jobs) FROM arrived)) AS servers,
-  ARRAY(SELECT DISTINCT ARRAY[scope, process] FROM rate WHERE scope IN (SELECT scope FROM asked)) AS pollers,
+  EXISTS (SELECT FROM work) AS has_jobs, EXISTS (SELECT FROM asked) AS has_lookups,
+  {ONE_SERVER.format(me="$23")} AS servers,
+  {ONE_POLLER.format(scopes="ARRAY(SELECT DISTINCT scope FROM asked)", me="$23", now="now")} AS pollers,
   (SELECT pg_current_xact_id()::text::bigint WHERE EXISTS (SELECT FROM settled)) AS transaction,
-  CASE WHEN NOT EXISTS (SELECT FROM fresh) AND NOT EXISTS (SELECT FROM settled_before)
+  CASE WHEN NOT EXISTS (SELECT FROM fresh) AND (SELECT count(*) FROM settled_before) < (SELECT count(*) FROM given)
     THEN pg_logical_emit_message(true, 'rewards', '')::text END
 FROM clock
 """
-"""Keep the events whose identities are new, with their jobs. With $22 also the outcomes and lookups, unless a new event settles
-what has settled before: then it changes nothing, as Python compares the two. A batch of duplicates writes to the log, so that its
-acknowledgement too waits for the standby. Parts that nothing reads run last, in no documented order, so each waits for the one
+"""Keep the events whose identities are new, with their jobs. With $22 also the outcomes and lookups, but no new event that
+settles what has settled before, as Python compares the two. A batch of duplicates writes to the log, so that its acknowledgement
+too waits for the standby. Parts that nothing reads run last, in no documented order, so each waits for the one
 whose locks come before its own."""
 
 
@@ -161,22 +163,23 @@ def arrival_of(event: Event) -> Arrival:
     return arrival
 
 
-async def accept_plain(change: Change, batch: Batch) -> list[Arrival] | None:
-    """Keep new events with all that follows, in one statement; None if the outcomes that it must compare changed nothing.
+async def accept_plain(change: Change, batch: Batch) -> tuple[list[Arrival], set[bytes]]:
+    """Keep new events with all that follows, in one statement, but none whose operation settled before.
+
+    Returns:
+        Those that were kept, and the identities of those that must be compared with an outcome.
 
     Raises:
         asyncpg.UniqueViolationError: another process settled an operation meanwhile; nothing was changed.
     """
     found, fresh = await _keep(change, batch, settle=True)
-    if found["settled_before"]:
-        return None
     settled = [arrival.outcome.outcome for arrival in fresh if arrival.outcome is not None]
     change.notifications += [Notification(settled=evolve(outcome, settled_at=found["now"])) for outcome in settled]
     change.settle([outcome.ref for outcome in settled], found["waiting"])
     change.transaction = found["transaction"]
     if found["has_lookups"]:
-        change.add_polls(map(tuple, found["pollers"]))
-    return fresh
+        change.add_polls(found["pollers"])
+    return fresh, {batch.arrivals[number].event.identity for number in found["settled_before"]}
 
 
 async def accept_and_compare(change: Change, batch: Batch) -> list[Arrival]:
@@ -286,9 +289,9 @@ def event_conditions(query: EventQuery) -> tuple[str, list[Any]]:
 
 
 async def _keep(change: Change, batch: Batch, *, settle: bool) -> tuple[Any, list[Arrival]]:
-    found = await change.db.fetchrow(_KEEP, *batch.columns, settle)
+    found = await change.db.fetchrow(_KEEP, *batch.columns, settle, change.member.id)
     if found["has_jobs"]:
-        change.add_jobs(map(tuple, found["servers"]))
+        change.add_jobs(found["servers"])
     return found, [batch.arrivals[number] for number in found["arrived"]]
 
 

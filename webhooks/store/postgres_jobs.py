@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from webhooks.store.hints import JOBS
 from webhooks.store.postgres_events import lock, update_states
 from webhooks.store.postgres_rows import EVENT_FIELDS, row_of_subscription, subscription_of, text
 from webhooks.store.postgres_session import HANDLERS
@@ -53,10 +54,19 @@ claimed AS (
   UPDATE job SET due_at = now + $4, attempts = attempts + 1, fence = $5 || '.' || job.event_id, held = true,
     began_at = coalesce(began_at, now)
   FROM due, clock WHERE job.event_id = due.event_id AND job.handler = due.handler RETURNING {_JOB}, due.due_at AS was_due_at
-)
-SELECT now, {", ".join(f"claimed.{column}" for column in JOB_COLUMNS.split(", "))}, {EVENT_FIELDS}
-FROM claimed JOIN event ON event.id = event_id, clock ORDER BY was_due_at, event_id
+),
+marked AS (
+  UPDATE served SET busy = is_full FROM (SELECT count(*) >= $3 AS is_full FROM due) AS found
+  WHERE process = $6 AND job = $1 AND scope = ANY($2::text[]) AND busy <> is_full RETURNING is_full
+),
+turned AS (SELECT bool_or(is_full) AS to_busy FROM marked)
+SELECT to_busy, (
+  SELECT process FROM served WHERE to_busy AND job = $1 AND scope = ANY($2::text[]) AND process <> $6 AND NOT busy
+  ORDER BY random() LIMIT 1
+), now, {", ".join(f"claimed.{column}" for column in JOB_COLUMNS.split(", "))}, {EVENT_FIELDS}
+FROM clock, turned LEFT JOIN (claimed JOIN event ON event.id = event_id) ON true ORDER BY was_due_at, event_id
 """
+"""Claim jobs. A process that gets as many as it asked for is busy: it leaves the others, and those to come, to one with room."""
 
 
 async def register(change: Change, subscriptions: Sequence[Subscription]) -> None:
@@ -128,10 +138,17 @@ async def count_unserved(change: Change) -> None:
         logger.warning("%d jobs of %s became dead letters, as no process serves the handler", buried, name)
 
 
-async def claim(db: Connection, fence: str, handler: str, scopes: Collection[str], limit: int, lease: float) -> list[ClaimedJob]:
-    rows = await db.fetch(_CLAIM, text(handler), list(scopes), limit, lease, fence)
-    width = 1 + len(JOB_COLUMNS.split(", "))
-    return [ClaimedJob(job=job_of(row[1:width], row[0]), event=event_of(row[width:])) for row in map(tuple, rows)]
+async def claim(
+    change: Change, fence: str, handler: str, scopes: Collection[str], limit: int, lease: float
+) -> list[ClaimedJob] | None:
+    """Claim due jobs; None if there was none, but one that came meanwhile was left to others, as this process was busy before."""
+    rows = await change.db.fetch(_CLAIM, text(handler), list(scopes), limit, lease, fence, change.member.id)
+    (is_busy, chosen, _, event_id, *_), width = rows[0], 1 + len(JOB_COLUMNS.split(", "))
+    if chosen is not None:
+        change.hint(JOBS, [chosen])
+    if event_id is None:
+        return None if is_busy is False else []
+    return [ClaimedJob(job=job_of(row[1:width], row[0]), event=event_of(row[width:])) for _, _, *row in map(tuple, rows)]
 
 
 async def finish(change: Change, jobs: Sequence[Job]) -> list[bool]:
@@ -191,7 +208,7 @@ async def requeue(change: Change, event_ids: Sequence[int], *, every_handler: bo
         )
     await update_states(db, ids)
     if rows:
-        await change.hint_jobs({row[1] for row in rows})
+        await change.hint_jobs({row[0] for row in rows})
     return len({row[0] for row in rows})
 
 

@@ -52,6 +52,7 @@ class StoreLife:
         self._listener: Listener | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._late: dict[str, tuple[float, float]] = {}
+        self._serving = asyncio.Lock()  # what this process serves changes in the order of the transactions
         self._watching = self._group("watch operations", self._watch)
         self._left: set[tuple[OperationRef, str]] = set()
         self._leaving: asyncio.Future[object] | None = None
@@ -196,6 +197,7 @@ class StoreLife:
             self._home = loop
             self._listener = self._renewing = self._leaving = None
             self._waker = Waker(self._engine, self._member)
+            self._serving = asyncio.Lock()
 
     async def _read(self, look: Callable[[Connection], Awaitable[T]]) -> T:
         self._check_open()

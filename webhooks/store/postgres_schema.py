@@ -140,6 +140,7 @@ _MIGRATIONS = (
       scope text COLLATE "C" NOT NULL,
       job text COLLATE "C" NOT NULL,
       patterns text[] COLLATE "C" NOT NULL,
+      busy boolean NOT NULL DEFAULT false,
       PRIMARY KEY (process, service, handler, scope, patterns)
     );
     CREATE INDEX served_job ON served (job);

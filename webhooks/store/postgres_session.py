@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rewards_core.clock import HOUR
 from rewards_core.operations import OperationRef
+from webhooks.store.budget import RATE_HOLDS
 from webhooks.store.hints import JOBS, OUTCOMES, POLLS, Notification
 from webhooks.store.members import ALIVE_FOR, GONE_AFTER, MAX_RELEASED, RENEW_EVERY, Member
 from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, LOCKED, ONCE, refs_of, row_of_subscription
@@ -51,6 +52,14 @@ handlers AS (
 )
 """
 """The handlers with ready jobs, found in the same way."""
+ONE_SERVER = """ARRAY(SELECT DISTINCT process FROM work, LATERAL (
+  SELECT process FROM served WHERE served.job = work.job AND served.scope = work.scope AND NOT busy
+  ORDER BY process <> {me}, random() LIMIT 1) AS chosen)"""
+"""For each handler and scope in `work`, a process with room for its jobs: `me` if that has."""
+ONE_POLLER = f"""ARRAY(SELECT DISTINCT process FROM unnest({{scopes}}) AS asked_scope, LATERAL (
+  SELECT process FROM rate WHERE rate.scope = asked_scope AND seen_at > {{now}} - {RATE_HOLDS}
+  ORDER BY process <> {{me}}, random() LIMIT 1) AS chosen)"""
+"""For each of some scopes, a process that polls it: `me` if that does."""
 _DELETE_INTEREST = (
     "WITH given AS MATERIALIZED (SELECT DISTINCT scope, kind, uid FROM interest WHERE process = $1 ORDER BY 1, 2, 3 LIMIT $2), "
     f"locked AS MATERIALIZED ({LOCKED.format(given='given')}), "
@@ -58,6 +67,11 @@ _DELETE_INTEREST = (
     f"AND {ONCE.format('locked')}) "
     "SELECT count(*) FROM given"
 )
+_SERVERS = (
+    "WITH work AS (SELECT DISTINCT event.scope, job.handler AS job FROM job JOIN event ON event.id = event_id "
+    f"WHERE event_id = ANY($1::bigint[]) AND job.state = 1) SELECT {ONE_SERVER.format(me='$2')}"
+)
+_POLLERS = "SELECT " + ONE_POLLER.format(scopes="$1::text[]", me="$2", now="$3::float8")
 _DUE = f"""
 WITH RECURSIVE {SCOPES}, {HANDLERS}
 SELECT EXISTS (
@@ -98,37 +112,27 @@ class Change:
         self.settled += refs
         self.waiting += [(process, OperationRef(*ref)) for process, *ref in waiting if process != self.member.id]
 
-    async def hint_jobs(self, job_names: Iterable[str]) -> None:
-        """Wake the processes that serve handlers with new jobs."""
-        rows = await self.db.fetch("SELECT job, process FROM served WHERE job = ANY($1::text[])", list(job_names))
-        self.add_jobs((row[0], row[1]) for row in rows)
+    async def hint_jobs(self, event_ids: Iterable[int]) -> None:
+        """Wake a process for each handler with new jobs of these events, unless this one has room for them."""
+        self.add_jobs(await self.db.fetchval(_SERVERS, list(event_ids), self.member.id))
 
-    def add_jobs(self, servers: Iterable[tuple[str, str]]) -> None:
+    def add_jobs(self, servers: Iterable[str]) -> None:
         self.notifications.append(Notification(look=JOBS))
-        self._hint_unless_mine(JOBS, servers)
+        self.hint(JOBS, servers)
 
     async def hint_polls(self, scopes: Iterable[str]) -> None:
-        """Wake the processes that poll some scopes."""
-        rows = await self.db.fetch("SELECT scope, process FROM rate WHERE scope = ANY($1::text[])", sorted(set(scopes)))
-        self.add_polls((row[0], row[1]) for row in rows)
+        """Wake a process that polls for each of some scopes, unless this one does."""
+        self.add_polls(await self.db.fetchval(_POLLERS, sorted(set(scopes)), self.member.id, await self.now()))
 
-    def add_polls(self, pollers: Iterable[tuple[str, str]]) -> None:
+    def add_polls(self, pollers: Iterable[str]) -> None:
         self.notifications.append(Notification(look=POLLS))
-        self._hint_unless_mine(POLLS, pollers)
+        self.hint(POLLS, pollers)
 
     def hint(self, hint: bytes, processes: Iterable[str]) -> None:
         """Wake other processes after the commit."""
         for process in processes:
             if process != self.member.id and hint not in self.hints.get(process, b""):
                 self.hints[process] = self.hints.get(process, b"") + hint
-
-    def _hint_unless_mine(self, hint: bytes, pairs: Iterable[tuple[str, str]]) -> None:
-        groups: dict[str, set[str]] = {}
-        for name, process in pairs:
-            groups.setdefault(name, set()).add(process)
-        for processes in groups.values():
-            if self.member.id not in processes:
-                self.hint(hint, processes)
 
     # processes
 
