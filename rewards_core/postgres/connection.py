@@ -29,7 +29,8 @@ DATABASE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Intern
 """Errors of the database and the network; `TimeoutError` is an `OSError`."""
 REPEATABLE_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 """Errors after which the same transaction may succeed."""
-READ_ONLY_ERRORS = (asyncpg.ReadOnlySQLTransactionError,)
+STALE_ERRORS = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.ReadOnlySQLTransactionError)
+"""Errors after which other connections may be of no use either: their server is frozen, cut off, gone or a standby now."""
 POOLER_ERRORS = (
     asyncpg.InvalidSQLStatementNameError,
     asyncpg.DuplicatePreparedStatementError,
@@ -59,13 +60,14 @@ class StatementRefused(StoreError):
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """A connection that remembers a warning about its last commit."""
+    """A connection that remembers a warning about its last commit, and since when it has been idle."""
 
-    __slots__ = ("warning",)
+    __slots__ = ("idle_since", "warning")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.warning: str | None = None
+        self.idle_since = 0.0
         self.add_log_listener(_note_warning)
 
 
@@ -280,7 +282,7 @@ def is_usable(connection: Connection, problem: BaseException | None) -> bool:
     if problem is None:
         return True
     if isinstance(problem, asyncpg.PostgresError):
-        return problem.severity_en not in {"FATAL", "PANIC"} and not isinstance(problem, READ_ONLY_ERRORS + POOLER_ERRORS)
+        return problem.severity_en not in {"FATAL", "PANIC"} and not isinstance(problem, STALE_ERRORS + POOLER_ERRORS)
     return isinstance(problem, Exception) and not isinstance(problem, DATABASE_ERRORS)
 
 

@@ -13,14 +13,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
+from rewards_core.clock import loop_time
 from rewards_core.errors import StoreError
 from rewards_core.log_limit import LogLimit
 from rewards_core.postgres.connection import (
     DATABASE_ERRORS,
     OLDEST,
     POOLER_ERRORS,
-    READ_ONLY_ERRORS,
     REPEATABLE_ERRORS,
+    STALE_ERRORS,
     Address,
     Connection,
     StatementRefused,
@@ -42,6 +43,8 @@ KEPT = 2
 """Connections that are kept for calls with `first`, of more than these."""
 MAX_WAITING = 1_000
 """Calls that wait for a connection; further ones fail at once."""
+MAX_IDLE = 60.0
+"""Seconds after which an idle connection is replaced: firewalls and load balancers forget it without a word."""
 
 _ATTEMPTS = 5
 _CLOSE_WITHIN = 2.0
@@ -154,8 +157,7 @@ class Engine:
                 for slots, count in ((self._first_slots, self._kept), (self._slots, self._connections - self._kept)):
                     for _ in range(count):
                         await slots.acquire()
-        while self._idle:
-            self.close(self._idle.pop())
+        self._close_idle()
         while self._closing:
             await asyncio.wait(self._closing)
 
@@ -228,18 +230,25 @@ class Engine:
     def _next_idle(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if not connection.is_closed():
+            if connection.is_closed():
+                continue
+            if loop_time() - connection.idle_since <= MAX_IDLE:
                 return connection
+            self.close(connection)
         return None
 
     def _give_back(self, connection: Connection, problem: BaseException | None) -> None:
         if is_usable(connection, problem):
+            connection.idle_since = loop_time()
             self._idle.append(connection)
             return
         self.close(connection)
-        if isinstance(problem, READ_ONLY_ERRORS):  # a failover: the others lead to the same standby
-            while self._idle:
-                self.close(self._idle.pop())
+        if isinstance(problem, STALE_ERRORS):
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            self.close(self._idle.pop())
 
     async def _connect(self) -> Connection:
         try:
@@ -280,8 +289,7 @@ class Engine:
     def _use_pooler(self) -> None:
         """From now on, run everything in transactions that bring their settings along."""
         self._pooled = True
-        while self._idle:
-            self.close(self._idle.pop())
+        self._close_idle()
 
     async def _transact_on(self, connection: Connection, work: Callable[[Connection], Awaitable[T]]) -> T:
         connection.warning = None

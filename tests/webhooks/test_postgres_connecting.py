@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 
 import asyncpg
@@ -14,7 +14,7 @@ import pytest_asyncio
 from attrs import evolve
 
 from rewards_core.errors import StoreError
-from rewards_core.postgres.connection import address_of
+from rewards_core.postgres.connection import Connection, address_of
 from rewards_core.postgres.engine import Engine
 from rewards_core.postgres.listen import Listener
 from rewards_core.postgres.migrations import Schema
@@ -152,6 +152,45 @@ async def test_a_slow_statement_of_a_healthy_server_refuses_no_other_call(engine
     engine.check_answering()
     slow.cancel()
     await asyncio.wait([slow])
+
+
+async def sessions(engine: Engine) -> set[int]:
+    """Run two calls side by side, and return the server processes of their connections."""
+    both = asyncio.Barrier(2)
+
+    async def ask(db: Connection) -> int:
+        await both.wait()
+        return int(await db.fetchval("SELECT pg_backend_pid()"))
+
+    return set(await asyncio.gather(engine.run(ask, first=True), engine.run(ask, first=True)))
+
+
+async def unanswered(db: Connection) -> None:
+    async with asyncio.timeout(0):
+        await db.execute("SELECT pg_sleep(600)")
+
+
+async def broken_off(db: Connection) -> None:
+    db.terminate()
+    raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+
+
+@pytest.mark.parametrize("failing", [unanswered, broken_off])
+async def test_when_a_server_does_not_answer_no_other_connection_to_it_is_tried(
+    engine: Engine, failing: Callable[[Connection], Awaitable[None]]
+) -> None:
+    before = await sessions(engine)
+    assert await sessions(engine) == before
+    with pytest.raises(StoreError):
+        await engine.run(failing, first=True)
+    await engine.run(lambda db: db.execute("SELECT 1"))  # alone, until the server has answered
+    assert not before & await sessions(engine)
+
+
+async def test_a_connection_that_was_idle_for_long_is_not_used_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = await sessions(engine)
+    monkeypatch.setattr("rewards_core.postgres.engine.MAX_IDLE", -1.0)
+    assert not before & await sessions(engine)
 
 
 async def test_a_flood_of_large_events_is_cut_into_batches_that_the_server_takes_in_time(server: Server) -> None:
