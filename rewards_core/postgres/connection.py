@@ -31,12 +31,8 @@ REPEATABLE_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 """Errors after which the same transaction may succeed."""
 STALE_ERRORS = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.ReadOnlySQLTransactionError)
 """Errors after which other connections may be of no use either: their server is frozen, cut off, gone or a standby now."""
-POOLER_ERRORS = (
-    asyncpg.InvalidSQLStatementNameError,
-    asyncpg.DuplicatePreparedStatementError,
-    asyncpg.ProtocolViolationError,
-)
-"""What a pooler in transaction mode answers to prepared statements and to settings at the start."""
+POOLER_ERRORS = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+"""What a pooler in transaction mode answers to prepared statements."""
 
 _CALL_ERRORS = (
     asyncpg.DataError,
@@ -284,6 +280,11 @@ def is_usable(connection: Connection, problem: BaseException | None) -> bool:
     if isinstance(problem, asyncpg.PostgresError):
         return problem.severity_en not in {"FATAL", "PANIC"} and not isinstance(problem, STALE_ERRORS + POOLER_ERRORS)
     return isinstance(problem, Exception) and not isinstance(problem, DATABASE_ERRORS)
+
+
+def refuses_settings(problem: BaseException) -> bool:
+    """Return whether a connection failed because a pooler passes no settings on; it refuses much else with the same code."""
+    return isinstance(problem, asyncpg.ProtocolViolationError) and "startup parameter" in str(problem)
 
 
 def tell_answered(problem: BaseException | None) -> bool:

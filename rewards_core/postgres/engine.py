@@ -31,6 +31,7 @@ from rewards_core.postgres.connection import (
     is_usable,
     literal,
     quoted,
+    refuses_settings,
     tell_answered,
 )
 from rewards_core.postgres.migrations import Schema, layout_of, migrate
@@ -253,8 +254,8 @@ class Engine:
     async def _connect(self) -> Connection:
         try:
             connection = await self._open()
-        except POOLER_ERRORS:
-            if self._pooled:
+        except DATABASE_ERRORS as problem:
+            if self._pooled or not (isinstance(problem, POOLER_ERRORS) or refuses_settings(problem)):
                 raise
             self._use_pooler()
             connection = await self._open()
@@ -288,6 +289,12 @@ class Engine:
 
     def _use_pooler(self) -> None:
         """From now on, run everything in transactions that bring their settings along."""
+        if not self._pooled:
+            logger.info(
+                "%s is behind a pooler in transaction mode, so every call is a transaction of its own and no statement stays "
+                "prepared, which is slower. Connect to PostgreSQL directly, or to a session pool that passes settings on.",
+                self.address,
+            )
         self._pooled = True
         self._close_idle()
 

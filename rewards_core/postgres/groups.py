@@ -76,7 +76,8 @@ class Groups(Batches):
             results, notifications = await self._work([call.item for call in calls])
         except StatementRefused as problem:  # one call may have failed the others
             if len(calls) > 1:
-                return [piece for call in calls for piece in await self._try([call])]
+                half = len(calls) // 2
+                return [*await self._try(calls[:half]), *await self._try(calls[half:])]
             calls[0].error = problem
         except Exception as problem:  # noqa: BLE001 - each caller of the batch gets it
             for call in calls:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -28,6 +29,10 @@ from webhooks.store.records import Acceptance
 
 PASSWORD = "pa55-canary"
 NAME = "it's \\ {odd}"
+SETTINGS = (
+    *("search_path", "application_name", "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"),
+    *("plan_cache_mode", "enable_seqscan", "jit"),
+)
 EMPTY = Schema(kind="test", migrations=())
 
 
@@ -218,6 +223,40 @@ async def test_a_schema_may_have_any_name(server: Server, *, pooled: bool) -> No
     connection = await asyncpg.connect(server.url)
     await connection.execute(f'SET client_min_messages = warning; DROP SCHEMA "{NAME}" CASCADE')
     await connection.close()
+
+
+async def is_prepared(engine: Engine) -> bool:
+    """Return whether a statement stays prepared in its session, which no pooler in transaction mode allows."""
+    return await engine.run(lambda db: db.fetchval("SELECT count(*) > 0 FROM pg_prepared_statements"))
+
+
+async def test_a_session_pool_that_refused_a_connection_is_still_one(server: Server) -> None:
+    passed = {"pool_mode": "session", "ignore_startup_parameters": ",".join(SETTINGS), "max_client_conn": "1"}
+    with pooler_before(server, **passed) as port:
+        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        engine = Engine(address_of(url, "url"), EMPTY, namespace="public", connections=1, command_timeout=20.0)
+        stranger = await asyncpg.connect(url)
+        with pytest.raises(StoreError, match="no more connections allowed"):
+            await is_prepared(engine)
+        await stranger.close()
+        while True:
+            with suppress(StoreError):
+                assert await is_prepared(engine)
+                break
+        await engine.aclose()
+
+
+async def test_a_transaction_pool_is_told_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with pooler_before(server) as port:
+        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        engine = Engine(address_of(url, "url"), EMPTY, namespace="public", connections=3, command_timeout=20.0)
+        assert not await is_prepared(engine)
+        await sessions(engine)
+        await engine.aclose()
+    told = [one.getMessage() for one in caplog.records if "pooler in transaction mode" in one.getMessage()]
+    assert len(told) == 1
+    assert f"127.0.0.1:{port}" in told[0]
 
 
 async def test_a_listener_whose_user_raises_is_logged_and_listens_again(

@@ -136,6 +136,8 @@ class QueueIngress:
         self._counts = dict.fromkeys(_COUNTERS, 0)
         self._oldest_ages = [0.0] * concurrency
         self._trouble: str | None = None
+        self._undeletable: str | None = None
+        self._starting = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._log_limit = LogLimit(clock=loop_time)
@@ -147,8 +149,8 @@ class QueueIngress:
 
     @property
     def trouble(self) -> str | None:
-        """Why the queue could not be read last time; None if it could."""
-        return self._trouble
+        """Why the queue could not be read last time, or nothing could be deleted from it; None if it could."""
+        return self._trouble or self._undeletable
 
     async def start(self) -> None:
         """Start the receiver, and begin to take messages; idempotent.
@@ -156,22 +158,23 @@ class QueueIngress:
         Raises:
             StoreError: the receiver's handlers could not be registered; nothing was received.
         """
-        if self._tasks:
-            return
-        await self._receiver.start()
-        self._stopping.clear()
-        self._tasks = [
-            asyncio.create_task(
-                keep_running(
-                    partial(self._consume, number),
-                    name=f"the consumer {number} of queue {self._queue.name}",
-                    policy=RestartPolicy(deaths=None),
-                    died=lambda _: None,
-                ),
-                name=f"queue {self._queue.name}, consumer {number}",
-            )
-            for number in range(self._concurrency)
-        ]
+        async with self._starting:
+            if self._tasks:
+                return
+            await self._receiver.start()
+            self._stopping.clear()
+            self._tasks = [
+                asyncio.create_task(
+                    keep_running(
+                        partial(self._consume, number),
+                        name=f"the consumer {number} of queue {self._queue.name}",
+                        policy=RestartPolicy(deaths=None),
+                        died=lambda _: None,
+                    ),
+                    name=f"queue {self._queue.name}, consumer {number}",
+                )
+                for number in range(self._concurrency)
+            ]
 
     async def drain(self, seconds: float) -> bool:
         """Receive nothing more, and finish what was received; idempotent.
@@ -185,7 +188,7 @@ class QueueIngress:
         check_number(seconds, "seconds", at_least=0, unit="seconds")
         self._stopping.set()
         before = self._counts["released"]
-        tasks, self._tasks = self._tasks, []
+        tasks = self._tasks
         try:
             if tasks:
                 await asyncio.wait(tasks, timeout=seconds)
@@ -193,6 +196,7 @@ class QueueIngress:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._tasks = []
         return self._counts["released"] == before
 
     async def aclose(self, drain: float = 10.0) -> None:
@@ -311,6 +315,7 @@ class QueueIngress:
 
     async def _delete(self, stored: Sequence[QueuedMessage]) -> None:
         gone = 0
+        refusal: QueueError | None = None
         for attempt in range(_DELETE_ATTEMPTS):
             if attempt:
                 await wait_at_most(self._stopping, self._pause(attempt - 1))
@@ -318,12 +323,15 @@ class QueueIngress:
                 failures = await self._queue.delete(stored)
             except QueueError as problem:
                 self._note_failure("delete", "deletes nothing", problem)
+                refusal = problem
                 continue
+            refusal = None
             self._counts["deleted"] += len(stored) - len(failures)
             gone += sum(not failure.retryable for failure in failures)
             stored = [failure.message for failure in failures if failure.retryable]
             if not stored:
                 break
+        self._undeletable = None if refusal is None else f"What was stored cannot be deleted, and returns. {refusal}"
         undeleted = gone + len(stored)
         self._counts["undeleted"] += undeleted
         if undeleted and self._log_limit.allows("undeleted"):
