@@ -31,8 +31,7 @@ REPEATABLE_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 """Errors after which the same transaction may succeed."""
 STALE_ERRORS = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.ReadOnlySQLTransactionError)
 """Errors after which other connections may be of no use either: their server is frozen, cut off, gone or a standby now."""
-POOLER_ERRORS = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-"""What a pooler in transaction mode answers to prepared statements."""
+_POOLER_ERRORS = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 
 _CALL_ERRORS = (
     asyncpg.DataError,
@@ -278,13 +277,20 @@ def is_usable(connection: Connection, problem: BaseException | None) -> bool:
     if problem is None:
         return True
     if isinstance(problem, asyncpg.PostgresError):
-        return problem.severity_en not in {"FATAL", "PANIC"} and not isinstance(problem, STALE_ERRORS + POOLER_ERRORS)
+        return problem.severity_en not in {"FATAL", "PANIC"} and not (
+            isinstance(problem, STALE_ERRORS) or is_of_transaction_pool(problem)
+        )
     return isinstance(problem, Exception) and not isinstance(problem, DATABASE_ERRORS)
 
 
-def refuses_settings(problem: BaseException) -> bool:
-    """Return whether a connection failed because a pooler passes no settings on; it refuses much else with the same code."""
-    return isinstance(problem, asyncpg.ProtocolViolationError) and "startup parameter" in str(problem)
+def is_of_transaction_pool(problem: BaseException) -> bool:
+    """Return whether an error is the answer of a pooler in transaction mode to settings at the start or prepared statements.
+
+    A pooler refuses much else with the same code, also in session mode.
+    """
+    if isinstance(problem, asyncpg.ProtocolViolationError):
+        return any(what in str(problem) for what in ("startup parameter", "prepared statement"))
+    return isinstance(problem, _POOLER_ERRORS)
 
 
 def tell_answered(problem: BaseException | None) -> bool:

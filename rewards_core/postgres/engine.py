@@ -19,7 +19,6 @@ from rewards_core.log_limit import LogLimit
 from rewards_core.postgres.connection import (
     DATABASE_ERRORS,
     OLDEST,
-    POOLER_ERRORS,
     REPEATABLE_ERRORS,
     STALE_ERRORS,
     Address,
@@ -27,11 +26,11 @@ from rewards_core.postgres.connection import (
     StatementRefused,
     as_store_error,
     connect,
+    is_of_transaction_pool,
     is_unicode,
     is_usable,
     literal,
     quoted,
-    refuses_settings,
     tell_answered,
 )
 from rewards_core.postgres.migrations import Schema, layout_of, migrate
@@ -176,14 +175,11 @@ class Engine:
                 return await self._lend(work, self._first_slots if first else self._slots)
             except REPEATABLE_ERRORS as error:
                 problem = error
-            except POOLER_ERRORS as error:
-                problem = error
-                if self._pooled:
-                    break
-                self._use_pooler()
             except (*DATABASE_ERRORS, StoreError) as error:
                 problem = error
-                break
+                if self._pooled or not is_of_transaction_pool(error):
+                    break
+                self._use_pooler()
         failure = as_store_error(problem, self.address)
         if not isinstance(failure, StatementRefused) and self._log_limit.allows(str(failure)):
             logger.error("a call of the store failed: %s", failure)
@@ -255,7 +251,7 @@ class Engine:
         try:
             connection = await self._open()
         except DATABASE_ERRORS as problem:
-            if self._pooled or not (isinstance(problem, POOLER_ERRORS) or refuses_settings(problem)):
+            if self._pooled or not is_of_transaction_pool(problem):
                 raise
             self._use_pooler()
             connection = await self._open()

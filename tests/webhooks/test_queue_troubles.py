@@ -60,3 +60,15 @@ async def test_closing_while_it_drains_waits_for_the_messages_in_progress() -> N
         assert not closing.done()
         go_on.set()
     assert scene.counted.deleted == 1
+
+
+@virtual_time
+async def test_a_start_during_a_drain_begins_again_after_it() -> None:
+    scene = Scene(concurrency=1)
+    await scene.ingress.start()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(scene.ingress.drain(60.0))
+        tasks.create_task(scene.ingress.start())
+    scene.queue.send(body("1"))
+    await scene.until(lambda: scene.counted.deleted)
+    await scene.ingress.aclose()

@@ -159,8 +159,10 @@ class QueueIngress:
             StoreError: the receiver's handlers could not be registered; nothing was received.
         """
         async with self._starting:
-            if self._tasks:
+            if self._tasks and not self._stopping.is_set():
                 return
+            if self._tasks:
+                await asyncio.wait(self._tasks)
             await self._receiver.start()
             self._stopping.clear()
             self._tasks = [
@@ -196,7 +198,8 @@ class QueueIngress:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._tasks = []
+            if self._tasks is tasks:
+                self._tasks = []
         return self._counts["released"] == before
 
     async def aclose(self, drain: float = 10.0) -> None:
