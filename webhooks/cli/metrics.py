@@ -137,7 +137,7 @@ def store_families(store: StoreStatistics | None, now: float) -> Families:
 def queue_families(queue: QueueStatistics, *, readable: bool) -> Families:
     """Return what a consumer counts of its queue."""
     return [
-        _gauge("webhooks_queue_readable", "Whether the queue could be read last time.", readable),
+        _gauge("webhooks_queue_readable", "Whether the queue could be read last time, and what is stored be deleted.", readable),
         _gauge("webhooks_queue_held", "Messages in progress.", queue.held),
         _gauge("webhooks_queue_oldest_seconds", "Age of the oldest message received last.", queue.oldest_age),
         _counter("webhooks_queue_received", "Messages received, again included.", [({}, queue.received)]),
