@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.virtual_time import virtual_time
 from tests.webhooks.queue_kit import body
 from tests.webhooks.test_queue_ingress import Scene, no_answer, running
@@ -32,8 +34,15 @@ async def test_one_failed_deletion_is_no_trouble() -> None:
 
 
 @virtual_time
-async def test_two_starts_at_a_time_start_each_consumer_once() -> None:
+async def test_two_starts_at_a_time_start_each_consumer_once(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(concurrency=2)
+    start = scene.receiver.start
+
+    async def start_slowly() -> None:
+        await scene.pass_by(1.0)
+        await start()
+
+    monkeypatch.setattr(scene.receiver, "start", start_slowly)
     await asyncio.gather(scene.ingress.start(), scene.ingress.start())
     await scene.until(lambda: scene.queue.receiving)
     assert sum("consumer" in task.get_name() for task in asyncio.all_tasks()) == 2
