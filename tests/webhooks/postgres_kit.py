@@ -127,6 +127,16 @@ async def schema_of_its_own(server: Server, monkeypatch: pytest.MonkeyPatch) -> 
         await connection.close()
 
 
+@asynccontextmanager
+async def schema_at_rest(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DatabaseTime]:
+    """Lend such a schema, whose stores renew nothing by themselves and are closed at the end."""
+    monkeypatch.setattr("webhooks.store.postgres_life.RENEW_EVERY", 3_600.0)
+    async with schema_of_its_own(server, monkeypatch) as moved:
+        yield moved
+        for store in moved.stores:
+            await store.aclose()
+
+
 async def _make_schema(connection: Any) -> str:
     schema = f"test_{next(_numbers)}"
     async with connection.transaction():

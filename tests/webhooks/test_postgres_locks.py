@@ -14,7 +14,7 @@ import pytest_asyncio
 from rewards_core.postgres import engine as postgres_engine
 from rewards_core.postgres.connection import Connection
 from tests.postgres_server import Server, postgres_server
-from tests.webhooks.postgres_kit import DatabaseTime, schema_of_its_own
+from tests.webhooks.postgres_kit import DatabaseTime, schema_at_rest
 from tests.webhooks.store_contract import PAY, claim, event, outcome, ref, resource, wants
 from webhooks.store.records import Acceptance, PollResult, Priority, Verdict
 
@@ -27,11 +27,8 @@ def server() -> Iterator[Server]:
 
 @pytest_asyncio.fixture
 async def time(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DatabaseTime]:
-    monkeypatch.setattr("webhooks.store.postgres_life.RENEW_EVERY", 3_600.0)
-    async with schema_of_its_own(server, monkeypatch) as moved:
+    async with schema_at_rest(server, monkeypatch) as moved:
         yield moved
-        for store in moved.stores:
-            await store.aclose()
 
 
 @pytest.fixture

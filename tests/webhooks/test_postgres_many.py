@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.postgres_server import Server, postgres_server
-from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_of_its_own
+from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_at_rest
 from tests.webhooks.store_contract import Ear, ref
 
 MANY = 12_000
@@ -33,17 +33,10 @@ def server() -> Iterator[Server]:
 
 @pytest_asyncio.fixture
 async def time(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DatabaseTime]:
-    async with schema_of_its_own(server, monkeypatch) as moved:
+    async with schema_at_rest(server, monkeypatch) as moved:
         await moved.connection.execute(NOT_TOO_MANY)
         yield moved
-        for store in moved.stores:
-            await store.aclose()
         await moved.connection.execute("DROP FUNCTION not_too_many() CASCADE")
-
-
-@pytest.fixture(autouse=True)
-def _never_renewed_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhooks.store.postgres_life.RENEW_EVERY", 3_600.0)
 
 
 SLICES = [[ref(f"{start + number}") for number in range(SLICE)] for start in range(0, MANY, SLICE)]

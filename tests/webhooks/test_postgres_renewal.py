@@ -16,7 +16,7 @@ from rewards_core.clock import UNKNOWN_BOOT
 from rewards_core.errors import StoreError
 from rewards_core.postgres.connection import Connection
 from tests.postgres_server import Server, postgres_server
-from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_of_its_own
+from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_at_rest
 from tests.webhooks.store_contract import A_DAY, EPOCH, Ear, claim, event, outcome, ref, resource, wants
 from webhooks.store import postgres_upkeep
 from webhooks.store.base import Store
@@ -39,10 +39,8 @@ def server() -> Iterator[Server]:
 
 @pytest_asyncio.fixture
 async def time(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DatabaseTime]:
-    async with schema_of_its_own(server, monkeypatch) as moved:
+    async with schema_at_rest(server, monkeypatch) as moved:
         yield moved
-        for store in moved.stores:
-            await store.aclose()
 
 
 @pytest.fixture(autouse=True)

@@ -10,18 +10,15 @@ import pytest
 import pytest_asyncio
 
 from tests.postgres_server import Server
-from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_of_its_own
+from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_at_rest
 from tests.webhooks.store_contract import COUNT, PAY, Ear, claim, event, ref, wants
 from webhooks.store.postgres import PostgresStore
 
 
 @pytest_asyncio.fixture
 async def time(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DatabaseTime]:
-    monkeypatch.setattr("webhooks.store.postgres_life.RENEW_EVERY", 3_600.0)
-    async with schema_of_its_own(postgres, monkeypatch) as moved:
+    async with schema_at_rest(postgres, monkeypatch) as moved:
         yield moved
-        for store in moved.stores:
-            await store.aclose()
 
 
 async def serving(

@@ -19,7 +19,7 @@ from rewards_core.errors import StoreError
 from rewards_core.postgres import engine as postgres_engine
 from tests.postgres_server import Server, postgres_server
 from tests.webhooks.pooler_kit import pooler_before
-from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_of_its_own
+from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_at_rest
 from tests.webhooks.store_contract import Ear, claim, event, outcome, ref, wants
 from tests.webhooks.tcp_proxy import tcp_proxy
 from webhooks.store.postgres import PostgresStore
@@ -46,10 +46,8 @@ def server() -> Iterator[Server]:
 
 @pytest_asyncio.fixture
 async def time(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DatabaseTime]:
-    async with schema_of_its_own(server, monkeypatch) as moved:
+    async with schema_at_rest(server, monkeypatch) as moved:
         yield moved
-        for store in moved.stores:
-            await store.aclose()
 
 
 @pytest.fixture(autouse=True)

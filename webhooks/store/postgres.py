@@ -236,12 +236,12 @@ class PostgresStore(StoreLife, StoreQueries):
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
         check_purge(older_than, limit, state)
-        before = await self._change(postgres_upkeep.today) - older_than
+        before = await self._before(older_than)
         return await self._in_slices(lambda change, most: postgres_upkeep.purge(change, state, before, most), limit)
 
     async def purge_outcomes(self, older_than: float, *, limit: int | None = None) -> int:
         check_purge(older_than, limit)
-        before = await self._change(postgres_upkeep.today) - older_than
+        before = await self._before(older_than)
         return await self._in_slices(lambda change, most: postgres_upkeep.purge_outcomes(change, before, most), limit)
 
     async def purge_identities(self, *, limit: int | None = None) -> int:
@@ -251,7 +251,7 @@ class PostgresStore(StoreLife, StoreQueries):
 
     async def erase_bodies(self, older_than: float, *, limit: int | None = None) -> int:
         check_purge(older_than, limit)
-        before = await self._change(postgres_upkeep.today) - older_than
+        before = await self._before(older_than)
         place = (-math.inf, 0)  # those before it are erased; scanning them each time would take long
 
         def advance(reached: tuple[float, int]) -> None:
@@ -280,6 +280,9 @@ class PostgresStore(StoreLife, StoreQueries):
     async def ping(self) -> None:
         self._check_open()
         await self._engine.transact(postgres_upkeep.probe, first=True)
+
+    async def _before(self, older_than: float) -> float:
+        return await self._change(postgres_upkeep.today) - older_than
 
     # the work of batches
 
