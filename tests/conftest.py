@@ -23,6 +23,7 @@ from blockbuster import BlockBuster
 from coverage import Coverage
 from hypothesis import HealthCheck, settings
 
+from tests.postgres_server import Server, postgres_server
 from tests.stepped_time import SteppedTime
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -186,3 +187,10 @@ def _async_hygiene(request: pytest.FixtureRequest) -> None:
     if inspect.iscoroutinefunction(getattr(request, "function", None)):
         request.getfixturevalue("blocking_calls_fail")
         request.getfixturevalue("no_task_left")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A server that all tests of this process share, each in a schema of its own. It loses everything in a power cut."""
+    with postgres_server() as server:
+        yield server

@@ -94,7 +94,8 @@ def option_specs(command: Any) -> dict[str, OptionSpec]:
     members = getattr(command, "commands", None)
     if members is not None:
         return {name: spec for member in members.values() for name, spec in option_specs(member).items()}
-    hints = get_type_hints(unwrap(command.callback), include_extras=True)
+    function = unwrap(command.callback, stop=lambda each: hasattr(each, "__signature__"))  # where groups of options were spread
+    hints = get_type_hints(function, include_extras=True)
     found = [_spec(param, hints[param.name]) for param in command.params if param.param_type_name == "option"]
     return {spec.name: spec for spec in found if spec.name not in _NOT_CONFIGURABLE}
 

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from attrs import field, frozen
 
@@ -21,6 +21,7 @@ except ImportError:
     raise ImportError("PostgreSQL needs the package asyncpg. Run pip install 'rewards-async[postgres]'.") from None
 
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_SHOWN_OPTIONS = frozenset({"host", "port", "dbname", "database", "user", "sslmode"})
 SCHEMES = ("postgresql", "postgres")
 OLDEST = 14
 """The oldest major version of PostgreSQL that works."""
@@ -31,6 +32,8 @@ REPEATABLE_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 """Errors after which the same transaction may succeed."""
 STALE_ERRORS = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.ReadOnlySQLTransactionError)
 """Errors after which other connections may be of no use either: their server is frozen, cut off, gone or a standby now."""
+UniqueViolation = asyncpg.UniqueViolationError
+"""The error of a row that is there already."""
 _POOLER_ERRORS = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 
 _CALL_ERRORS = (
@@ -74,13 +77,15 @@ def _note_warning(connection: Connection, message: Any) -> None:
 
 @frozen
 class Address:
-    """The URL of a database, whose password appears in no repr, log or traceback, and its part that may be shown.
+    """The URL of a database, whose password appears in no repr, log or traceback, and its parts that may be shown.
 
-    `hosts` are those it names, each with its port ("" for the usual one); the last that could be used comes first.
+    `shown` names it in messages, `typed` is the URL without the password. `hosts` are those it names, each with its port ("" for
+    the usual one); the last that could be used comes first.
     """
 
     url: Secret
     shown: str
+    typed: str
     hosts: list[tuple[str, str]] = field(eq=False)
 
     def __str__(self) -> str:
@@ -114,7 +119,16 @@ def address_of(url: str, name: str) -> Address:
     ports = [port for option, given in options if option == "port" for port in given.split(",")]
     if not all(map(_may_exist, [host for host, _ in hosts])) or not all(map(_is_port, [*ports, *(port for _, port in hosts)])):
         raise ValueError(f"{name}: it has a host name that cannot exist, or a port that is not 1 to {_MAX_PORT}.")
-    return Address(secret, f"PostgreSQL at {listed or 'the local host'}{parts.path if parts.path != '/' else ''}", hosts)
+    shown = f"PostgreSQL at {listed or 'the local host'}{parts.path if parts.path != '/' else ''}"
+    return Address(secret, shown, _without_password(parts), hosts)
+
+
+def _without_password(parts: SplitResult) -> str:
+    """Return a URL without its password, and without options that may hold one."""
+    user, at, hosts = parts.netloc.rpartition("@")
+    options = [(name, value) for name, value in parse_qsl(parts.query) if name in _SHOWN_OPTIONS]
+    query = "?" + urlencode(options, safe="/", quote_via=quote) if options else ""
+    return f"postgresql://{user.partition(':')[0]}{at}{hosts}{parts.path}{query}"
 
 
 def _hosts_of(listed: str, options: Mapping[str, str]) -> list[tuple[str, str]]:

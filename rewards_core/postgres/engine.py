@@ -66,12 +66,23 @@ class Engine:
         namespace: The name of the schema.
         connections: Maximum number of connections at a time; some are kept for calls with `first`.
         command_timeout: Seconds that a statement, or a wait for a connection, may take.
+        read_only: Whether no call may change anything; then the schema must exist.
     """
 
-    def __init__(self, address: Address, schema: Schema, *, namespace: str, connections: int, command_timeout: float) -> None:
+    def __init__(
+        self,
+        address: Address,
+        schema: Schema,
+        *,
+        namespace: str,
+        connections: int,
+        command_timeout: float,
+        read_only: bool = False,
+    ) -> None:
         self.address = address
         self.command_timeout = command_timeout
         self._schema = schema
+        self._read_only = read_only
         self._namespace = namespace
         self._connections = connections
         self._kept = min(KEPT, connections - 1)
@@ -95,6 +106,11 @@ class Engine:
         self._waiting = self._active = 0
         self._silent = False
         self._log_limit = LogLimit()
+
+    @property
+    def pooled(self) -> bool:
+        """Whether a pooler may give each transaction another session."""
+        return self._pooled
 
     @property
     def forked(self) -> bool:
@@ -267,8 +283,10 @@ class Engine:
                 await layout_of(connection, self._namespace, self._schema)  # a newer version may have migrated it meanwhile
             else:
                 async with connection.transaction():  # behind a pooler, the next statement may have another session
-                    await migrate(connection, self._namespace, self._schema)
+                    await migrate(connection, self._namespace, self._schema, create=not self._read_only)
                 self._migrated = True
+            if self._read_only:  # only now: servers that are read-only from the start are taken for standbys
+                await connection.execute("SET default_transaction_read_only = on")
         except BaseException:
             self.close(connection)
             raise

@@ -18,6 +18,10 @@ _MIGRATION_TIMEOUT = 600.0
 _LOCK_CLASS = 0x72776462
 
 
+class SchemaMissing(StoreError):
+    """A schema that is not to be created does not exist, or has no tables yet."""
+
+
 @frozen(kw_only=True)
 class Schema:
     """The content of one kind of schema.
@@ -36,16 +40,26 @@ class Schema:
         return len(self.migrations)
 
 
-async def migrate(connection: Connection, name: str, schema: Schema) -> None:
+async def migrate(connection: Connection, name: str, schema: Schema, *, create: bool = True) -> None:
     """Create the schema `name` or migrate it to the newest layout, in the open transaction.
 
     Processes that start together migrate once.
 
+    Args:
+        connection: In a transaction.
+        name: The name of the schema.
+        schema: Its content.
+        create: Whether it is created if it is missing.
+
     Raises:
+        SchemaMissing: it is missing and is not to be created.
         StoreError: a newer version has migrated it, or it holds tables of another program; nothing was changed.
     """
-    if await layout_of(connection, name, schema) == schema.layout:
+    layout = await layout_of(connection, name, schema)
+    if layout == schema.layout:
         return
+    if layout is None and not create:
+        raise SchemaMissing(f"The schema {name} of this database holds no {schema.kind} yet. Nothing was read or written.")
     await connection.execute(
         f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL search_path = {quoted(name)}"
     )

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 pytest.register_assert_rewrite("tests.webhooks.store_contract")
 
-from tests.postgres_server import Server, postgres_server  # noqa: E402
+from tests.postgres_server import Server  # noqa: E402
 from tests.webhooks.database_kit import run_sql, url_of  # noqa: E402
 from tests.webhooks.sqlite_store_kit import Host  # noqa: E402 - it imports what is rewritten
 from tests.webhooks.sqs_kit import AWS, moto  # noqa: E402
@@ -63,13 +63,6 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
     yield host
     for store in host.stores:
         await store.aclose()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Server]:
-    """A server that all tests of this process share, each in a schema of its own. It loses everything in a power cut."""
-    with postgres_server() as server:
-        yield server
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from rewards_core.secrets import SecretHolder, shielded
 from rewards_core.validation import check_str, shown
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 MEMORY = "memory:"
 _SQLITE = "sqlite:///"
 _DATABASES = ("postgresql:", "postgres:")
-_SHOWN_OPTIONS = frozenset({"host", "port", "dbname", "database", "user", "sslmode"})
 
 
 class StoreUrl(SecretHolder):
@@ -48,7 +46,8 @@ class StoreUrl(SecretHolder):
                 from rewards_core.postgres.connection import address_of  # noqa: PLC0415 - an extra
             except ImportError as missing:
                 raise ValueError(f"{name}: {missing}") from None
-            self.database, self._shown = address_of(url, name), _without_password(url)
+            self.database = address_of(url, name)
+            self._shown = self.database.typed
             return
         self._shown = url
         if url.startswith(_SQLITE) and len(url) > len(_SQLITE) and "\0" not in url:
@@ -103,12 +102,3 @@ class StoreUrl(SecretHolder):
 
     def __hash__(self) -> int:
         return hash(self._shown)
-
-
-def _without_password(url: str) -> str:
-    """Return the URL of a database without its password, and without options that may hold one."""
-    parts = urlsplit(url)
-    user, at, hosts = parts.netloc.rpartition("@")
-    options = [(name, value) for name, value in parse_qsl(parts.query) if name in _SHOWN_OPTIONS]
-    query = "?" + urlencode(options, safe="/", quote_via=quote) if options else ""
-    return f"postgresql://{user.partition(':')[0]}{at}{hosts}{parts.path}{query}"
