@@ -1,7 +1,8 @@
 """Pay a file of rewards: every row is settled exactly once, and a report says how.
 
 `read_rows` reads a file, `Ledger` keeps the state of every row on disk, and `run_payouts` pays the rows; after an interruption,
-run it again. `LedgerReader`, `write_report` and `write_results` show what became of the rows.
+run it again. With `PostgresLedger`, workers on any number of machines pay one campaign by `work_payouts`, and `pay_row` pays
+a single row. `LedgerReader`, `write_report` and `write_results` show what became of the rows.
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from rewards_core.lazy_imports import lazy_names
 if TYPE_CHECKING:
     from payouts.keys import derive_key
     from payouts.ledger.base import RunLedger
+    from payouts.ledger.postgres import PostgresLedger
     from payouts.ledger.reader import Campaign, LedgerReader
     from payouts.ledger.sqlite import Ledger
     from payouts.payer import Balances, Held, Lookups, Payer
@@ -18,16 +20,19 @@ if TYPE_CHECKING:
     from payouts.report.page import write_report
     from payouts.report.results import write_results
     from payouts.rows import InvalidRow, Row
-    from payouts.runner import PayoutRun, PayoutsStopped, RunOptions, run_payouts
+    from payouts.runner import PayoutRun, PayoutsStopped, RunOptions, pay_row, run_payouts, work_payouts
     from payouts.source.files import read_rows
     from payouts.source.lines import FileRefused, Layout, Mistake, Note
     from payouts.states import (
         AuditNeeded,
+        CampaignStopped,
         CampaignUnclear,
         Entry,
         KeyTaken,
+        LeaseLost,
         LedgerError,
         LedgerInUse,
+        LedgerUnavailable,
         RowChanged,
         State,
         WrongWay,
@@ -38,6 +43,7 @@ __all__ = [
     "AuditNeeded",
     "Balances",
     "Campaign",
+    "CampaignStopped",
     "CampaignUnclear",
     "EnkashRow",
     "Entry",
@@ -46,10 +52,12 @@ __all__ = [
     "InvalidRow",
     "KeyTaken",
     "Layout",
+    "LeaseLost",
     "Ledger",
     "LedgerError",
     "LedgerInUse",
     "LedgerReader",
+    "LedgerUnavailable",
     "Lookups",
     "Mistake",
     "Note",
@@ -57,6 +65,7 @@ __all__ = [
     "Payer",
     "PayoutRun",
     "PayoutsStopped",
+    "PostgresLedger",
     "Progress",
     "Row",
     "RowChanged",
@@ -65,8 +74,10 @@ __all__ = [
     "State",
     "WrongWay",
     "derive_key",
+    "pay_row",
     "read_rows",
     "run_payouts",
+    "work_payouts",
     "write_report",
     "write_results",
 ]
@@ -77,6 +88,6 @@ if not TYPE_CHECKING:  # else a type checker would believe in every name
         __all__,
         (
             *("states", "rows", "keys", "vendors", "payer", "source.lines", "ledger.base", "ledger.reader", "ledger.sqlite"),
-            *("source.files", "progress", "report.page", "report.results", "runner"),
+            *("source.files", "progress", "report.page", "report.results", "runner", "ledger.postgres"),
         ),
     )

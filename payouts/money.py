@@ -1,4 +1,4 @@
-"""Exact sums: nothing is rounded, converted to float or added up in SQL."""
+"""Exact sums: nothing is rounded or converted to float."""
 
 from __future__ import annotations
 
@@ -22,3 +22,19 @@ def text(amount: Decimal) -> str:
 def shown(amount: Decimal | str) -> str:
     """Return an amount for people, with thousands separators: `1,234,567.50`."""
     return format(Decimal(amount), ",f")
+
+
+class ExactSum:
+    """An aggregate function of SQLite, which has no exact sums of its own."""
+
+    def __init__(self) -> None:
+        self._total: Decimal | None = None
+
+    def step(self, amount: str | None) -> None:
+        """Add an amount."""
+        if amount is not None:
+            self._total = add(ZERO if self._total is None else self._total, amount)
+
+    def final(self) -> str | None:
+        """Return the sum."""
+        return None if self._total is None else text(self._total)

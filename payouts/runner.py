@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from payouts.ledger.base import RunLedger
 from payouts.pipeline.flow import PayoutsStopped, Pipeline
 from payouts.pipeline.options import RunOptions
+from payouts.pipeline.row import RowPipeline
+from payouts.pipeline.run import RunPipeline
+from payouts.pipeline.work import WorkPipeline
 from payouts.progress import Progress, Stop
+from payouts.states import Entry, LedgerError
 from payouts.vendors import ROW_TYPES
 from payouts.vendors.payers import payer_of
 from rewards_core.validation import check_flag, check_iterable, check_methods, setting
@@ -18,14 +23,15 @@ from rewards_core.validation import check_flag, check_iterable, check_methods, s
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from typing_extensions import TypeIs
+
+    from payouts.ledger.postgres import PostgresLedger
     from payouts.payer import Payer
     from payouts.rows import Row
-    from payouts.source.groups import Rows
-    from payouts.states import Entry
     from payouts.vendors.payers import Client
     from webhooks import Completions
 
-__all__ = ["PayoutRun", "PayoutsStopped", "RunOptions", "run_payouts"]
+__all__ = ["PayoutRun", "PayoutsStopped", "RunOptions", "pay_row", "run_payouts", "work_payouts"]
 
 _MAX_UNREAD = 1_000
 """Ended rows that the reader of a run has not taken yet; with more of them no further row is sent."""
@@ -36,7 +42,7 @@ def run_payouts(
     *,
     client: Client,
     completions: Completions | None = None,
-    ledger: RunLedger,
+    ledger: RunLedger | PostgresLedger,
     options: RunOptions | None = None,
     may_repeat: bool = False,
 ) -> PayoutRun:
@@ -71,8 +77,111 @@ def run_payouts(
     """
     if not isinstance(rows, AsyncIterable):
         check_iterable(rows, "rows", "an iterable of rows")
-    payer = payer_of(client, may_repeat=check_flag(may_repeat, "may_repeat"))
+    if is_shared(ledger):
+        return _run(partial(WorkPipeline, ledger, rows), client, completions, ledger, options, may_repeat)
     check_methods(ledger, "ledger", "Ledger(...)", RunLedger)
+    return _run(partial(RunPipeline, rows, ledger), client, completions, ledger, options, may_repeat)
+
+
+def work_payouts(
+    *,
+    client: Client,
+    completions: Completions | None = None,
+    ledger: PostgresLedger,
+    options: RunOptions | None = None,
+    may_repeat: bool = False,
+) -> PayoutRun:
+    """Pay rows that are planned in a shared ledger, beside other workers, and yield each that this worker is done with.
+
+    It ends when every row of the campaign is settled, or left unknown. What lost workers left is taken over: rows that may have
+    been sent are looked up, and repeated under the same key only where the vendor does not list them.
+
+    Args:
+        client: As for `run_payouts`.
+        completions: As for `run_payouts`.
+        ledger: The open ledger.
+        options: How to go about it; `rate` is that of all workers together.
+        may_repeat: As for `run_payouts`.
+
+    Raises:
+        Exception: as `run_payouts`.
+        LeaseLost: from the iteration: this worker was silent for too long, and others took its rows. Call this again.
+    """
+    _check_shared(ledger)
+    return _run(partial(WorkPipeline, ledger), client, completions, ledger, options, may_repeat)
+
+
+async def pay_row(
+    row: Row,
+    *,
+    client: Client,
+    completions: Completions | None = None,
+    ledger: PostgresLedger,
+    options: RunOptions | None = None,
+    may_repeat: bool = False,
+) -> Entry:
+    """Pay one row of a shared campaign, and return its entry when it is settled; for a workflow engine that drives rows itself.
+
+    It is idempotent: call it again, on any host and also while an earlier call still runs, until the row is settled. A new row is
+    planned, a settled one costs no request. While another call or a worker owns the row, its end is waited for. What a lost one
+    may have sent is looked up after its lease and the ledger's `grace`, and repeated under the same key only where the vendor
+    does not list it. While the campaign is paused, this waits. A call that is cancelled leaves the row for the next one. Any
+    number of calls, and of workers, share one ledger.
+
+    Args:
+        row: The row.
+        client: As for `run_payouts`.
+        completions: As for `run_payouts`.
+        ledger: The open ledger.
+        options: How to go about it; `rate` is that of all calls and workers together, and the lowest that one gives holds.
+        may_repeat: As for `run_payouts`.
+
+    Returns:
+        The row as the ledger holds it: settled; or `unknown`, if no trace of it was found within `lookup_timeout`, or `accepted`,
+        if its end did not come within `timeout` or is not waited for. Call this again for such a row; an unknown row of a vendor
+        without look-up is settled by hand.
+
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: as `run_payouts`.
+        RowChanged: the ledger holds the row with other content.
+        KeyTaken: the row brings the key of another.
+        CampaignStopped: somebody stopped the campaign; the row was not sent.
+        PayoutsStopped: credentials were refused, or the vendor could not be reached: no other row would fare better.
+        AuditNeeded: the database may have been restored from an older copy; nothing was sent.
+        LeaseLost: this process was silent for too long, so that others may look the row up. Call this again.
+        LedgerUnavailable: the database failed. Call this again.
+    """
+    _check_shared(ledger)
+    run = _run(partial(RowPipeline, ledger, row), client, completions, ledger, options, may_repeat)
+    async with run:
+        async for _ in run:
+            pass
+    entry = await ledger.find(row.id)
+    if entry is None:
+        raise LedgerError(f"Row {row.id} is no longer in the ledger; somebody removed it from the database.")
+    return entry
+
+
+def _check_shared(ledger: RunLedger | PostgresLedger) -> None:
+    if not is_shared(ledger):
+        raise TypeError("ledger: give PostgresLedger(...); one run at a time pays from another ledger, by run_payouts.")
+
+
+def is_shared(ledger: RunLedger | PostgresLedger) -> TypeIs[PostgresLedger]:
+    """Return whether several workers may pay from a ledger."""
+    return callable(getattr(ledger, "one_worker", None))
+
+
+def _run(
+    make_pipeline: Callable[..., Pipeline],
+    client: Client,
+    completions: Completions | None,
+    ledger: RunLedger | PostgresLedger,
+    options: RunOptions | None,
+    may_repeat: bool,
+) -> PayoutRun:
+    payer = payer_of(client, may_repeat=check_flag(may_repeat, "may_repeat"))
     if payer.name != ledger.vendor:
         raise ValueError(f"client: give a client of {ledger.vendor}, the ledger's vendor, not of {payer.name}.")
     known = ROW_TYPES.get(payer.name)
@@ -84,7 +193,7 @@ def run_payouts(
         check_methods(completions, "completions", "Completions(...)", ("as_completed",))
     elif payer.lookups is not None and options.wait:
         raise ValueError("completions: give Completions(...) to wait with, or RunOptions(wait=False).")
-    return PayoutRun(rows, payer, completions, ledger, options)
+    return PayoutRun(make_pipeline, payer, completions, options)
 
 
 class PayoutRun:
@@ -96,10 +205,9 @@ class PayoutRun:
 
     def __init__(
         self,
-        rows: Rows,
+        make_pipeline: Callable[..., Pipeline],
         payer: Payer,
         completions: Completions | None,
-        ledger: RunLedger,
         options: RunOptions,
     ) -> None:
         self.progress = Progress()
@@ -109,12 +217,10 @@ class PayoutRun:
         self._ended: deque[Entry] = deque()
         self._news, self._room = asyncio.Event(), asyncio.Event()
         self._room.set()
-        self._pipeline = Pipeline(
-            rows,
-            payer,
-            completions,
-            ledger,
-            options,
+        self._pipeline = make_pipeline(
+            payer=payer,
+            completions=completions,
+            options=options,
             progress=self.progress,
             stop=self._stop,
             room=self._room,

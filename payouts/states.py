@@ -209,6 +209,41 @@ class LedgerInUse(LedgerError):
         self.pid = pid
 
 
+class LedgerUnavailable(LedgerError):
+    """The database of the ledger failed or does not answer; the call changed the ledger, or not, and may be repeated."""
+
+
+class LeaseLost(LedgerError):
+    """Other workers have taken the rows of this one, which did not say in time that it lives; they look each of them up.
+
+    Attributes:
+        worker: The ledger's number of the worker.
+    """
+
+    def __init__(self, worker: int) -> None:
+        super().__init__(
+            f"Worker {worker} did not renew its lease in time, and other workers have taken its rows. They look up what became "
+            "of each row; nothing is lost. Start it again."
+        )
+        self.worker = worker
+
+
+class CampaignStopped(LedgerError):
+    """Somebody stopped the campaign: no row of it is sent until it is resumed.
+
+    Attributes:
+        campaign: The campaign's name.
+        row_id: The row that was to be paid; it is as it was before.
+    """
+
+    def __init__(self, campaign: str, row_id: str) -> None:
+        super().__init__(
+            f"Campaign {campaign} was stopped, so row {row_id} was not sent. Resume the campaign, then pay the row again."
+        )
+        self.campaign = campaign
+        self.row_id = row_id
+
+
 class WrongWay(LedgerError):
     """A row cannot go from its state to that one.
 

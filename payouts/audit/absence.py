@@ -16,11 +16,10 @@ from payouts.request_budget import FATAL
 from payouts.states import Entry, State
 from rewards_core.clock import TrustedTime, boot_id, uptime
 from rewards_core.errors import ConfigurationError, RewardsError, VendorError
-from rewards_core.sqlite.connection import fetch
 
 if TYPE_CHECKING:
+    from payouts.ledger.base import Database
     from payouts.request_budget import RequestBudget
-    from rewards_core.sqlite.connection import Connection
 
 APART = 24 * 3600.0
 """Seconds between the first and the last complete list that do not show a row, before the row may be settled."""
@@ -131,7 +130,7 @@ async def look_up(
     return result
 
 
-def record_absent(database: Connection, numbers: Iterable[int], at: float) -> None:
+def record_absent(database: Database, numbers: Iterable[int], at: float) -> None:
     """Record that a complete list did not show rows; only unknown rows without a uid are recorded.
 
     A run of the campaign resets the time of the first such list, as it may have sent the row again. A change of the system clock
@@ -146,17 +145,17 @@ def record_absent(database: Connection, numbers: Iterable[int], at: float) -> No
     )
 
 
-def _trusted_time(database: Connection, wall: float) -> float:
+def _trusted_time(database: Database, wall: float) -> float:
     """Return the time as far as it can be trusted, kept in a table that earlier versions ignore.
 
     Once a change of the clock is trusted, earlier evidence moves with it: the time between two lists is the time that passed.
     """
     database.execute("CREATE TABLE IF NOT EXISTS calendar (kept BLOB NOT NULL)")
-    kept, now, boot = fetch(database, "SELECT kept FROM calendar"), uptime(), boot_id()
+    kept, now, boot = database.execute("SELECT kept FROM calendar").fetchall(), uptime(), boot_id()
     if kept:
         calendar = TrustedTime.load(kept[0][0])
     else:
-        last = fetch(database, "SELECT max(absent_at) FROM rows")[0][0]
+        last = database.execute("SELECT max(absent_at) FROM rows").get
         calendar = TrustedTime(wall=wall if last is None else last, uptime=now, boot=boot)
     passed = calendar.expected(now, boot)
     calendar = calendar.update(wall, now, boot)
@@ -164,7 +163,7 @@ def _trusted_time(database: Connection, wall: float) -> float:
     database.execute("INSERT INTO calendar VALUES (?)", (calendar.dump(),))
     if abs(set_by := calendar.wall - passed) > _CLOCK_NOISE:
         database.execute(
-            "UPDATE rows SET absent_since = absent_since + ?1, absent_at = absent_at + ?1 WHERE absent_since IS NOT NULL AND "
+            "UPDATE rows SET absent_since = absent_since + ?1, absent_at = absent_at + ?1 WHERE absent_at IS NOT NULL AND "
             "absent_since > coalesce((SELECT run_at FROM campaigns WHERE campaigns.number = campaign), 0)",
             (set_by,),
         )

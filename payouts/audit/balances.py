@@ -16,9 +16,9 @@ from payouts.states import Entry, State
 from rewards_core.errors import VendorError
 
 if TYPE_CHECKING:
-    from payouts.ledger.sqlite import Ledger
+    from payouts.ledger.base import Database
+    from payouts.ledger.campaign import CampaignLedger
     from payouts.payer import Balances
-    from rewards_core.sqlite.connection import Connection
 
 _AT_ONCE = 10
 _NO_SNAPSHOT = "no balance of the user was stored by --snapshot"
@@ -30,7 +30,7 @@ _Balance = tuple[int, float]
 
 
 async def snapshot(
-    ledger: Ledger,
+    ledger: CampaignLedger,
     vendor: Balances,
     recipients: Iterable[str],
     *,
@@ -79,7 +79,12 @@ class BalanceBooks:
     """Compare changes of balances with what was paid since the snapshot; safe for many recipients at once."""
 
     def __init__(
-        self, balances: Balances, budget: RequestBudget, ledger: Ledger, coins: Mapping[str, int], clock: Callable[[], float]
+        self,
+        balances: Balances,
+        budget: RequestBudget,
+        ledger: CampaignLedger,
+        coins: Mapping[str, int],
+        clock: Callable[[], float],
     ) -> None:
         self._balances = balances
         self._budget = budget
@@ -146,13 +151,14 @@ def _unchecked(entry: Entry, at: float) -> str | None:
     return None if entry.state is State.PLANNED or _sent_after(entry, at) else _BEFORE
 
 
-def _stored(recipients: Iterable[str], database: Connection) -> dict[str, _Balance]:
+def _stored(recipients: Iterable[str], database: Database) -> dict[str, _Balance]:
     found = {each: database.execute("SELECT coins, at FROM balances WHERE recipient = ?", (each,)).get for each in recipients}
     return {recipient: (balance[0], balance[1]) for recipient, balance in found.items() if balance is not None}
 
 
-def _store(balances: Mapping[str, _Balance], database: Connection) -> None:
+def _store(balances: Mapping[str, _Balance], database: Database) -> None:
     database.executemany(
-        "INSERT OR REPLACE INTO balances (recipient, coins, at) VALUES (?, ?, ?)",
+        "INSERT INTO balances (recipient, coins, at) VALUES (?, ?, ?) "
+        "ON CONFLICT (recipient) DO UPDATE SET coins = excluded.coins, at = excluded.at",
         [(recipient, coins, at) for recipient, (coins, at) in balances.items()],
     )

@@ -12,16 +12,19 @@ from payouts.audit.absence import record_absent
 from payouts.audit.comparison import Checked, Finding, KnownRow
 from payouts.keys import later_keys
 from payouts.ledger import decisions, steps
+from payouts.ledger.entries import COLUMNS, entry_of, marks
 from payouts.ledger.fingerprints import recipient_bounds
-from payouts.ledger.schema import COLUMNS, entry_of
-from payouts.states import PROVEN, Entry, State, WrongWay
+from payouts.ledger.stretches import whole_ledger
+from payouts.states import PROVEN, State, WrongWay
 
 if TYPE_CHECKING:
-    from rewards_core.sqlite.connection import Connection
+    from payouts.ledger.base import Database
 
 _ROWS_AT_ONCE = 500
+_NAME = "(SELECT name FROM campaigns WHERE number = campaign)"
 _UNFINISHED = (
-    "SELECT number, begun_at, after, rows FROM audits WHERE vendor = ? AND target = ? AND campaign IS ? AND ended_at IS NULL"
+    "SELECT number, begun_at, after, rows FROM audits WHERE vendor = ? AND target = ? AND campaign IS NOT DISTINCT FROM ? "
+    "AND ended_at IS NULL"
 )
 
 
@@ -65,10 +68,9 @@ class Begun:
     rows: int = 0
 
 
-def begin(scope: Scope, at: float, not_before: float, database: Connection) -> Begun:
+def begin(scope: Scope, at: float, not_before: float, database: Database) -> Begun:
     """Continue the last audit of the same rows if it is unfinished, otherwise begin one."""
-    marks = ", ".join("?" * len(scope.campaigns))
-    rows = database.execute(f"SELECT count(*) FROM rows WHERE campaign IN ({marks})", tuple(scope.campaigns)).get  # noqa: S608
+    rows = _count(scope, database)
     aim = (scope.vendor, scope.target, scope.only)  # an audit of one campaign is not continued as one of all
     found = database.execute(f"{_UNFINISHED} ORDER BY number DESC LIMIT 1", aim).get
     if found is not None and found[1] >= not_before and _can_continue(scope, found[0], database):
@@ -79,17 +81,26 @@ def begin(scope: Scope, at: float, not_before: float, database: Connection) -> B
     return Begun(number=number, begun_at=at, rows=rows)
 
 
-def _can_continue(scope: Scope, number: int, database: Connection) -> bool:
+def _count(scope: Scope, database: Database) -> int:
+    rows = 0
+    for begin, end in whole_ledger(database):
+        found: list[Any] = database.execute(
+            "SELECT campaign, count(*) FROM rows WHERE number > ? AND number <= ? GROUP BY campaign", (begin, end)
+        ).fetchall()
+        rows += sum(count for campaign, count in found if campaign in scope.campaigns)
+    return rows
+
+
+def _can_continue(scope: Scope, number: int, database: Database) -> bool:
     """Return whether an earlier run left nothing that must be asked again: to apply it, or to list it one by one."""
     left = [*(["held", "behind"] if scope.apply else []), *([] if scope.allow_unknown else ["unknown_allowed"])]
-    marks = ", ".join("?" * len(left))
     return not database.execute(
-        f"SELECT 1 FROM differences WHERE audit = ? AND applied = 0 AND kind IN ({marks}) LIMIT 1",  # noqa: S608 - question marks
+        f"SELECT 1 FROM differences WHERE audit = ? AND applied = 0 AND kind IN ({marks(left)}) LIMIT 1",  # noqa: S608 - question marks
         (number, *left),
     ).get
 
 
-def page(scope: Scope, after: str, database: Connection) -> list[tuple[str, list[KnownRow]]]:
+def page(scope: Scope, after: str, database: Database) -> list[tuple[str, list[KnownRow]]]:
     """Return the next rows, grouped by recipient; with each group the fingerprint below which all rows are then finished."""
     last = database.execute(
         "SELECT recipient FROM rows WHERE vendor = ? AND likeness >= ? ORDER BY likeness LIMIT 1 OFFSET ?",
@@ -98,18 +109,19 @@ def page(scope: Scope, after: str, database: Connection) -> list[tuple[str, list
     until, bound = ("", ()) if last is None else (" AND likeness < ?", (recipient_bounds(last)[1],))
     groups: dict[str, list[KnownRow]] = {}
     rows: list[Any] = database.execute(
-        f"SELECT {COLUMNS}, campaign FROM rows WHERE vendor = ? AND likeness >= ?{until} ORDER BY likeness, number",  # noqa: S608
+        f"SELECT {COLUMNS}, campaign, {_NAME} FROM rows WHERE vendor = ? AND likeness >= ?{until} ORDER BY likeness, number",  # noqa: S608
         (scope.vendor, after, *bound),
     ).fetchall()
     for found in rows:
-        row = _known(entry_of(found[:-1]), found[-1], scope, database)
+        row = _known(found, scope, database)
         groups.setdefault(recipient_bounds(row.entry.recipient)[1], []).append(row)
     return list(groups.items())
 
 
-def _known(entry: Entry, campaign: int, scope: Scope, database: Connection) -> KnownRow:
+def _known(found: Sequence[Any], scope: Scope, database: Database) -> KnownRow:
+    *columns, campaign, name = found
+    entry = entry_of(columns)
     old: Sequence[Any] = ()
-    name = database.execute("SELECT name FROM campaigns WHERE number = ?", (campaign,)).get
     later = later_keys(scope.vendor, name, entry.id, entry.retries)
     if entry.retries:
         old = database.execute("SELECT key, uid FROM retired_keys WHERE row = ?", (entry.number,)).fetchall()
@@ -122,17 +134,17 @@ def _known(entry: Entry, campaign: int, scope: Scope, database: Connection) -> K
     )
 
 
-def owners(scope: Scope, keys: Collection[str], database: Connection) -> Mapping[str, KnownRow]:
+def owners(scope: Scope, keys: Collection[str], database: Database) -> Mapping[str, KnownRow]:
     """Return the rows that have keys or had them before a retry, by key."""
     found: dict[str, KnownRow] = {}
     for key in keys:
         row = database.execute(
-            f"SELECT {COLUMNS}, campaign FROM rows WHERE vendor = ?1 AND number IN (SELECT number FROM rows "  # noqa: S608
+            f"SELECT {COLUMNS}, campaign, {_NAME} FROM rows WHERE vendor = ?1 AND number IN (SELECT number FROM rows "  # noqa: S608
             "WHERE vendor = ?1 AND key = ?2 UNION ALL SELECT row FROM retired_keys WHERE vendor = ?1 AND key = ?2) LIMIT 1",
             (scope.vendor, key),
         ).get
         if row is not None:
-            found[key] = _known(entry_of(row[:-1]), row[-1], scope, database)
+            found[key] = _known(row, scope, database)
     return found
 
 
@@ -143,7 +155,7 @@ def record(
     requests: int,
     at: float,
     after: str | None,
-    database: Connection,
+    database: Database,
 ) -> None:
     """Record the results of some recipients, and move their rows if the scope says so; all of it, or nothing."""
     for checked in results:
@@ -166,7 +178,7 @@ def record(
     )
 
 
-def _insert(number: int, finding: Finding, database: Connection, *, applied: bool = False) -> None:
+def _insert(number: int, finding: Finding, database: Database, *, applied: bool = False) -> None:
     row = None if finding.row is None else finding.row.entry.number
     database.execute(
         "INSERT INTO differences (audit, number, kind, row, recipient, uid, ledger, vendor, applied) SELECT ?1, "
@@ -175,7 +187,7 @@ def _insert(number: int, finding: Finding, database: Connection, *, applied: boo
     )
 
 
-def _apply(finding: Finding, at: float, database: Connection) -> None:
+def _apply(finding: Finding, at: float, database: Database) -> None:
     """Change a row to the state that the vendor proves, and record the decision."""
     row, to = finding.row, finding.to
     if row is None or to is None:
@@ -199,12 +211,12 @@ def _apply(finding: Finding, at: float, database: Connection) -> None:
     steps.write([(was, now)], database)
 
 
-def end(number: int, at: float, database: Connection) -> None:
+def end(number: int, at: float, database: Database) -> None:
     """Record that an audit is complete."""
     database.execute("UPDATE audits SET ended_at = ? WHERE number = ?", (at, number))
 
 
-def is_conclusive(number: int, database: Connection) -> bool:
+def is_conclusive(number: int, database: Database) -> bool:
     """Return whether an audit could check every row and left no row unmoved that the vendor holds."""
     return not database.execute(
         "SELECT 1 FROM audits WHERE number = ?1 AND unchecked > 0 "
@@ -213,7 +225,7 @@ def is_conclusive(number: int, database: Connection) -> bool:
     ).get
 
 
-def audited_targets(vendor: str, since: float, database: Connection) -> set[str]:
+def audited_targets(vendor: str, since: float, database: Database) -> set[str]:
     """Return a vendor's base URLs whose campaigns were all audited, conclusively, by audits that began at a time or later."""
     found: list[Any] = database.execute(
         "SELECT number, target FROM audits WHERE vendor = ? AND campaign IS NULL AND ended_at IS NOT NULL AND begun_at >= ?",

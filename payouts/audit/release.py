@@ -9,57 +9,24 @@ from typing import TYPE_CHECKING
 
 from payouts.ledger import decisions
 from payouts.ledger.generation import GenerationNote, Noted, Standing, standing
-from payouts.ledger.reader import LedgerReader
-from payouts.states import AuditNeeded
+from payouts.ledger.sqlite import Ledger
+from payouts.ledger.stretches import whole_ledger
 from payouts.vendors import ROW_TYPES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from payouts.ledger.sqlite import Ledger
-    from rewards_core.sqlite.connection import Connection
+    from payouts.ledger.base import Database
+    from payouts.ledger.campaign import CampaignLedger
 
 _PROBLEM = "the ledger was restored from an older copy; this row may have been paid since that copy was made"
 
-
-def standing_of(path: Path, state: Path | None = None) -> Standing:
-    """Return what this machine's note says about a ledger.
-
-    Raises:
-        LedgerError: the ledger or the note cannot be read.
-    """
-    with LedgerReader(path) as reader:
-        identity, generation, branch = reader.generation()
-    return standing(generation, branch, GenerationNote(identity, state).read())
+_WRITTEN_AT_ONCE = 20_000
+"""Rows that one statement may change, within the database's limit."""
 
 
-def check_newest(path: Path) -> None:
-    """Refuse a ledger that is not known to be the newest copy.
-
-    Raises:
-        AuditNeeded: it may be an older copy.
-        LedgerError: the ledger or the note cannot be read.
-    """
-    found = standing_of(path)
-    if found is not Standing.NEWEST:
-        raise AuditNeeded(path, found.value, may_be_newest=found is Standing.UNKNOWN)
-
-
-def last_sent_elsewhere(path: Path) -> float:
-    """Return when rows were last sent from a newer copy of a ledger, in seconds since the epoch; 0 where no note says so.
-
-    Earlier findings of an audit say nothing about what was sent since.
-
-    Raises:
-        LedgerError: the ledger or the note cannot be read.
-    """
-    with LedgerReader(path) as reader:
-        identity, generation, branch = reader.generation()
-    noted = GenerationNote(identity).read()
-    return noted.at if noted is not None and standing(generation, branch, noted) is Standing.OLDER else 0.0
-
-
-async def release(ledger: Ledger, at: float, state: Path | None = None, *, newest: bool = False) -> int:
+async def release(ledger: CampaignLedger, at: float, state: Path | None = None, *, newest: bool = False) -> int:
     """Treat a ledger as the newest copy from now on.
 
     From then on, campaigns that were paid from the newer copy look up each row before it is sent. Rows of a vendor without a
@@ -72,6 +39,8 @@ async def release(ledger: Ledger, at: float, state: Path | None = None, *, newes
     Raises:
         LedgerError: the ledger or the note cannot be written, or a run pays from another copy.
     """
+    if not isinstance(ledger, Ledger):
+        return await _release_database(ledger, at, state, newest=newest)
     identity = await ledger.transact(lambda database: str(database.execute("SELECT identity FROM ledger").get))
     note = await asyncio.to_thread(GenerationNote, identity, state)
     await asyncio.to_thread(note.take)
@@ -81,36 +50,68 @@ async def release(ledger: Ledger, at: float, state: Path | None = None, *, newes
         if newest:
             generation, doubted = await ledger.transact(partial(_vouch, at, branch)), 0
         else:
-            generation, doubted = await ledger.transact(partial(_doubt, noted, at, branch))
+            generation, doubted = await ledger.transact(partial(_doubt_file, noted, at, branch))
         await asyncio.to_thread(note.write, generation, at, (branch, branch))
     finally:
         note.release()
     return doubted
 
 
-def _doubt(noted: Noted | None, at: float, branch: str, database: Connection) -> tuple[int, int]:
+async def _release_database(ledger: CampaignLedger, at: float, state: Path | None, *, newest: bool) -> int:
+    from payouts.ledger.fleet_note import fleet_notes  # noqa: PLC0415 - files do not need it
+    from payouts.ledger.postgres_standing import identity_in, renew_in, standing_by  # noqa: PLC0415
+
+    identity = await ledger.transact(identity_in)
+    notes = await asyncio.to_thread(lambda: list(fleet_notes(identity, state)))
+
+    def renew(database: Database) -> tuple[int, Callable[[], None]]:
+        doubted = 0
+        if newest:
+            _record_vouching(database, at)
+        elif standing_by(database, notes)[0] is not Standing.NEWEST:
+            doubted = _doubt(database, at, [(each.vendor, each.name) for each in notes if each.name])
+        return doubted, renew_in(database, notes, at, state)
+
+    doubted, note_all = await ledger.transact(renew)
+    await asyncio.to_thread(note_all)
+    return doubted
+
+
+def _doubt_file(noted: Noted | None, at: float, branch: str, database: Database) -> tuple[int, int]:
     generation, known = database.execute("SELECT generation, branch FROM ledger").get
     doubted = 0
     if standing(generation, known, noted) is not Standing.NEWEST:
-        database.execute("UPDATE campaigns SET restored_at = ?", (at,))
-        database.executemany(
-            "INSERT INTO campaigns (vendor, name, target, opened_at, restored_at) VALUES (?, ?, '', ?, ?) ON CONFLICT DO NOTHING",
-            [(vendor, name, at, at) for vendor, name in (noted.campaigns if noted else ())],
-        )
-        for vendor in (name for name, row_type in ROW_TYPES.items() if not row_type.has_lookup):
-            database.execute(
-                "UPDATE rows SET state = 'unknown', problem = ?, settled_at = ? "
-                "WHERE vendor = ? AND state IN ('planned', 'sent')",
-                (_PROBLEM, at, vendor),
-            )
-            doubted += database.changes()
+        doubted = _doubt(database, at, noted.campaigns if noted else ())
     generation = max(generation, noted.generation if noted else 0) + 1
     database.execute("UPDATE ledger SET generation = ?, branch = ?, audited_at = ?", (generation, branch, at))
     return generation, doubted
 
 
-def _vouch(at: float, branch: str, database: Connection) -> int:
-    note = "vouched for as the newest copy"
-    decisions.record(database, kind="newest", at=at, campaign=None, became="newest", note=note)
+def _doubt(database: Database, at: float, paid: Sequence[tuple[str, str]]) -> int:
+    """Doubt that rows are unpaid, of these campaigns even if the copy has lost them; return how many became unknown."""
+    database.execute("UPDATE campaigns SET restored_at = ?", (at,))
+    database.executemany(
+        "INSERT INTO campaigns (vendor, name, target, opened_at, restored_at) VALUES (?, ?, '', ?, ?) ON CONFLICT DO NOTHING",
+        [(vendor, name, at, at) for vendor, name in paid],
+    )
+    doubted = 0
+    for vendor in (name for name, row_type in ROW_TYPES.items() if not row_type.has_lookup):
+        for begin, end in whole_ledger(database, _WRITTEN_AT_ONCE):
+            changed = database.execute(  # by the number and no other index, in a database without statistics too
+                "UPDATE rows SET state = 'unknown', problem = ?, settled_at = ? "
+                "WHERE number > ? AND number <= ? AND vendor || '' = ? AND state IN ('planned', 'sent') RETURNING number",
+                (_PROBLEM, at, begin, end, vendor),
+            )
+            doubted += len(changed.fetchall())
+    return doubted
+
+
+def _vouch(at: float, branch: str, database: Database) -> int:
+    _record_vouching(database, at)
     changed = database.execute("UPDATE ledger SET generation = generation + 1, branch = ? RETURNING generation", (branch,))
     return int(changed.get)
+
+
+def _record_vouching(database: Database, at: float) -> None:
+    note = "vouched for as the newest copy"
+    decisions.record(database, kind="newest", at=at, campaign=None, became="newest", note=note)

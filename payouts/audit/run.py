@@ -17,7 +17,7 @@ from rewards_core.errors import RewardsError
 
 if TYPE_CHECKING:
     from payouts.audit.records import Begun, Scope
-    from payouts.ledger.sqlite import Ledger
+    from payouts.ledger.campaign import CampaignLedger
     from payouts.payer import Balances, Payer
     from payouts.request_budget import RequestBudget
 
@@ -49,7 +49,9 @@ class AuditRun:
 
     begun: Begun
 
-    def __init__(self, ledger: Ledger, scope: Scope, budget: RequestBudget, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, ledger: CampaignLedger, scope: Scope, budget: RequestBudget, clock: Callable[[], float] = time.time
+    ) -> None:
         self.done = self.found = self.unchecked = 0
         self.reasons: Counter[str] = Counter()
         self.cause: RewardsError | None = None

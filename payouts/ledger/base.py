@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, Unpack
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -30,15 +30,43 @@ class Facts(TypedDict, total=False):
     evidence: str | None
 
 
+class Database(Protocol):
+    """A connection to the tables of a ledger, as SQLite's; placeholders are `?`, or `?1` for a value that is used twice."""
+
+    def execute(self, statement: str, values: Any = (), /) -> Any:
+        """Run a statement. Its result is iterable; `get` is its first row, or the only value of that; None without a row."""
+        ...
+
+    def executemany(self, statement: str, rows: Any, /) -> Any:
+        """Run a statement for each row of values."""
+        ...
+
+
 Move: TypeAlias = "tuple[Entry, State, Facts]"
 """A row as it was read last, its next state, and what is known now."""
 
 
-class RunLedger(Protocol):
-    """The rows of one campaign, as a run reads and changes them; `Ledger` is one."""
+class RowLedger(Protocol):
+    """The rows of one campaign, as whoever sends them reads and changes them."""
 
     vendor: str
     """The name of the vendor that pays the campaign."""
+
+    async def move(self, entry: Entry, to: State, **facts: Unpack[Facts]) -> Entry:
+        """Move a row to another state, and return its entry once that is durable."""
+        ...
+
+    async def move_each(self, wanted: Sequence[Move]) -> Sequence[Entry]:
+        """Move rows, each by itself, and return their entries once that is durable."""
+        ...
+
+    async def other_keys(self, entry: Entry) -> Collection[str]:
+        """Return the keys beside its own under which a row may have been paid."""
+        ...
+
+
+class RunLedger(RowLedger, Protocol):
+    """The rows of one campaign that one run at a time pays; `Ledger` is one."""
 
     def one_run(self, *, rows_at_once: int = 1) -> AbstractAsyncContextManager[None]:
         """Prevent any other run while the block runs.
@@ -56,18 +84,6 @@ class RunLedger(Protocol):
         """Store new rows as `sent` at once, until there are `most` of them; return the entry of each row so far."""
         ...
 
-    async def move(self, entry: Entry, to: State, **facts: Unpack[Facts]) -> Entry:
-        """Move a row to another state, and return its entry once that is durable."""
-        ...
-
-    async def move_each(self, wanted: Sequence[Move]) -> Sequence[Entry]:
-        """Move rows, each by itself, and return their entries once that is durable."""
-        ...
-
     async def entries(self, states: Collection[State], *, after: int = 0, limit: int = 500) -> Sequence[Entry]:
         """Return rows in these states, in the order of their numbers, from the first number above `after`."""
-        ...
-
-    async def other_keys(self, entry: Entry) -> Collection[str]:
-        """Return the keys beside its own under which a row may have been paid."""
         ...

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import fields, frozen
 
-from payouts.ledger.schema import COLUMNS, entry_of
+from payouts.ledger.entries import COLUMNS, entry_of
 from payouts.states import Entry, LedgerError, State, WrongWay
 
 if TYPE_CHECKING:
-    from rewards_core.sqlite.connection import Connection
+    from payouts.ledger.base import Database
 
-Kind = Literal["resolve", "undo", "retry", "repeats", "audit", "newest"]
+Kind = Literal["resolve", "undo", "retry", "repeats", "audit", "newest", "pause", "resume", "stop"]
 _KEPT = (
     *("key", "state", "retries", "uid", "settled_by", "answer", "absent_since", "absent_at", "problem_kind", "problem", "note"),
     *("planned_at", "sent_at", "accepted_at", "settled_at"),
 )
 """The columns of a row that a decision may change."""
-_RESTORE = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in _KEPT)} WHERE number = ?"  # noqa: S608 - constants
+_RESTORE = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in _KEPT)} WHERE number = ?"
 
 
 @frozen(kw_only=True)
@@ -33,7 +33,7 @@ class Decision:
         number: The ledger's number of it, in ascending order.
         at: When, in seconds since the epoch.
         by: The operating system's user name.
-        kind: `"resolve"`, `"undo"`, `"retry"`, `"repeats"`, `"audit"` or `"newest"`.
+        kind: `"resolve"`, `"undo"`, `"retry"`, `"repeats"`, `"audit"`, `"newest"`, `"pause"`, `"resume"` or `"stop"`.
         campaign: The campaign's name; None if it concerns the whole ledger.
         vendor: The campaign's vendor.
         row: The row's id; None if it concerns no single row.
@@ -87,7 +87,7 @@ class NotUndone(LedgerError):
 
 
 def record(
-    database: Connection,
+    database: Database,
     *,
     kind: Kind,
     at: float,
@@ -120,7 +120,7 @@ def record(
     )
 
 
-def renew(database: Connection, entry: Entry, key: str, *, at: float) -> Entry:
+def renew(database: Database, entry: Entry, key: str, *, at: float) -> Entry:
     """Plan a row again under a new key, keep the old key, and record the decision; return the row.
 
     Raises:
@@ -144,7 +144,7 @@ def renew(database: Connection, entry: Entry, key: str, *, at: float) -> Entry:
     return _row(database, entry.number)
 
 
-def undo(database: Connection, rows: Sequence[Entry], *, note: str, at: float) -> list[Entry]:
+def undo(database: Database, rows: Sequence[Entry], *, note: str, at: float) -> list[Entry]:
     """Undo the last decision by hand on each row and return the rows as they were before it.
 
     Raises:
@@ -153,18 +153,19 @@ def undo(database: Connection, rows: Sequence[Entry], *, note: str, at: float) -
     return [_undone(database, row, note, at) for row in rows]
 
 
-def decisions(database: Connection, campaign: int | None = None) -> Iterator[Decision]:
+def decisions(database: Database, campaign: int | None = None) -> Iterator[Decision]:
     """Yield every decision, oldest first."""
     for found in database.execute(
         "SELECT decisions.number, at, by, kind, name, campaigns.vendor, rows.id, recipient, item, amount, decisions.key, was, "
         "became, decisions.note, evidence, undone_by FROM decisions LEFT JOIN campaigns ON campaigns.number = decisions.campaign "
-        "LEFT JOIN rows ON rows.number = row WHERE ?1 IS NULL OR decisions.campaign = ?1 ORDER BY decisions.number",
+        "LEFT JOIN rows ON rows.number = row WHERE CAST(?1 AS bigint) IS NULL OR decisions.campaign = ?1 "
+        "ORDER BY decisions.number",
         (campaign,),
     ):
         yield Decision(**dict(zip(_COLUMNS, found, strict=True)))
 
 
-def _undone(database: Connection, row: Entry, note: str, at: float) -> Entry:
+def _undone(database: Database, row: Entry, note: str, at: float) -> Entry:
     last = database.execute(
         "SELECT decisions.number, kind, decisions.campaign, decisions.key, replaced_by, became, at, before FROM decisions "
         "LEFT JOIN retired_keys ON retired_keys.row = decisions.row AND retired_keys.key = decisions.key "
@@ -190,18 +191,18 @@ def _undone(database: Connection, row: Entry, note: str, at: float) -> Entry:
     return _row(database, row.number)
 
 
-def _row(database: Connection, number: int) -> Entry:
-    return entry_of(database.execute(f"SELECT {COLUMNS} FROM rows WHERE number = ?", (number,)).get)  # noqa: S608
+def _row(database: Database, number: int) -> Entry:
+    return entry_of(database.execute(f"SELECT {COLUMNS} FROM rows WHERE number = ?", (number,)).get)
 
 
-def _run_at(database: Connection, row: int) -> float | None:
+def _run_at(database: Database, row: int) -> float | None:
     found: float | None = database.execute(
         "SELECT run_at FROM campaigns JOIN rows ON campaign = campaigns.number WHERE rows.number = ?", (row,)
     ).get
     return found
 
 
-def _before(database: Connection, entry: Entry) -> str:
+def _before(database: Database, entry: Entry) -> str:
     kept = {name: getattr(entry, name) for name in _KEPT}
     return json.dumps({**kept, "run_at": _run_at(database, entry.number)})
 

@@ -48,15 +48,6 @@ def state_folder() -> Path:
     return folder
 
 
-def is_paid_elsewhere(identity: str | None, vendor: str, campaign: str, folder: Path | None = None) -> bool:
-    """Return whether this user has paid a campaign of that name from another ledger."""
-    notes = (folder or state_folder()).glob("ledger-*")
-    others = (
-        GenerationNote(path.name.removeprefix("ledger-"), path.parent) for path in notes if path.name != f"ledger-{identity}"
-    )
-    return any((vendor, campaign) in noted.campaigns for noted in (note.read() for note in others) if noted is not None)
-
-
 @frozen(kw_only=True)
 class Noted:
     """The contents of a note.

@@ -6,21 +6,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from payouts.keys import Keys
+from payouts.ledger.entries import COLUMNS, entry_of
 from payouts.ledger.fingerprints import fingerprint, folded_id
-from payouts.ledger.schema import COLUMNS, entry_of
 from payouts.ledger.steps import MOST_AT_ONCE, marks
 from payouts.states import Entry, KeyTaken, RowChanged, State, content, same_amount
 from rewards_core.sqlite.connection import ConstraintError
 
 if TYPE_CHECKING:
+    from payouts.ledger.base import Database
     from payouts.rows import Row
-    from rewards_core.sqlite.connection import Connection
 
-_COLUMNS = 15
-_INSERT = (
-    "INSERT INTO rows (number, campaign, vendor, id, line, recipient, item, amount, key, state, planned_at, sent_at, problem, "
-    "likeness, folded_id) VALUES {}"
+INSERTED = (
+    "number, campaign, vendor, id, line, recipient, item, amount, key, state, planned_at, sent_at, problem, likeness, folded_id"
 )
+_INSERT = f"INSERT INTO rows ({INSERTED}) VALUES {{}}"
+RETIRED_BY = (
+    "SELECT id, name FROM retired_keys JOIN rows ON rows.number = row JOIN campaigns ON campaigns.number = campaign "
+    "WHERE retired_keys.vendor = ?1 AND retired_keys.key = {}"
+)
+_ROW = f"({', '.join('?' * 15)})"
 
 
 class Planner:
@@ -40,7 +44,7 @@ class Planner:
         self._keys = Keys(vendor, campaign)
         self._unsure = unsure
 
-    def plan(self, rows: Sequence[Row], at: float, database: Connection) -> list[Entry]:
+    def plan(self, rows: Sequence[Row], at: float, database: Database) -> list[Entry]:
         """Store the rows that are new, and return the entry of each row.
 
         Raises:
@@ -49,7 +53,7 @@ class Planner:
         """
         return self._take_up(rows, None, at, database)[0]
 
-    def plan_sent(self, rows: Sequence[Row], most: int, at: float, database: Connection) -> tuple[list[Entry], int]:
+    def plan_sent(self, rows: Sequence[Row], most: int, at: float, database: Database) -> tuple[list[Entry], int]:
         """Store new rows as sent, until there are `most` of them.
 
         Returns:
@@ -67,10 +71,11 @@ class Planner:
             sent += stored if self._unsure is None else 0
         return entries, sent
 
-    def _take_up(self, rows: Sequence[Row], sent_at: float | None, at: float, database: Connection) -> tuple[list[Entry], int]:
+    def _take_up(self, rows: Sequence[Row], sent_at: float | None, at: float, database: Database) -> tuple[list[Entry], int]:
         known = self._known(rows, database)
+        retired = self._retired([row.given_key for row in rows if row.given_key is not None and row.id not in known], database)
         state = State.UNKNOWN if self._unsure is not None else State.PLANNED if sent_at is None else State.SENT
-        number = database.execute("SELECT coalesce(max(number), 0) FROM rows").get
+        number = self._last_number(database)
         fresh: list[Entry] = []
         entries: list[Entry] = []
         for row in rows:
@@ -78,8 +83,8 @@ class Planner:
             key = given or self._keys.of(row.id)
             entry = known.get(row.id)
             if entry is None:
-                if given is not None:
-                    self._refuse_retired(row.id, given, database)
+                if given is not None and given in retired:
+                    raise KeyTaken(given, row.id, *retired[given])
                 number += 1
                 entry = known[row.id] = Entry(
                     number=number,
@@ -101,32 +106,33 @@ class Planner:
         self._insert(fresh, database)
         return entries, len(fresh)
 
-    def _known(self, rows: Sequence[Row], database: Connection) -> dict[str, Entry]:
+    def _last_number(self, database: Database) -> int:
+        return int(database.execute("SELECT coalesce(max(number), 0) FROM rows").get)
+
+    def _known(self, rows: Sequence[Row], database: Database) -> dict[str, Entry]:
         known: dict[str, Entry] = {}
         for begin in range(0, len(rows), MOST_AT_ONCE):
             ids = [row.id for row in rows[begin : begin + MOST_AT_ONCE]]
             found = database.execute(
-                f"SELECT {COLUMNS} FROM rows WHERE campaign = ? AND id IN ({', '.join('?' * len(ids))})",  # noqa: S608 - constants and marks
+                f"SELECT {COLUMNS} FROM rows WHERE campaign = ? AND id IN ({', '.join('?' * len(ids))})",
                 (self._number, *ids),
             )
-            for each in found:
-                entry = entry_of(each)
-                known[entry.id] = entry
+            known.update((entry.id, entry) for entry in map(entry_of, found))
         return known
 
-    def _insert(self, fresh: Sequence[Entry], database: Connection) -> None:
+    def _insert(self, fresh: Sequence[Entry], database: Database) -> None:
         try:
             for begin in range(0, len(fresh), MOST_AT_ONCE):
                 some = fresh[begin : begin + MOST_AT_ONCE]
                 values = [value for entry in some for value in self._values(entry)]
-                database.execute(_INSERT.format(marks(len(some), _COLUMNS)), values)
+                database.execute(_INSERT.format(marks(len(some), _ROW)), values)
         except ConstraintError:
             problem = self._takers(fresh, database)[0]
         else:
             return
         raise problem
 
-    def _takers(self, fresh: Sequence[Entry], database: Connection) -> list[KeyTaken]:
+    def _takers(self, fresh: Sequence[Entry], database: Database) -> list[KeyTaken]:
         """Return an error for each row that has the key of another row."""
         problems: list[KeyTaken] = []
         owners: dict[str, tuple[str, str]] = {}
@@ -148,16 +154,12 @@ class Planner:
         spelled = (fingerprint(entry.recipient, entry.item, entry.amount), folded_id(entry.id))
         return (entry.number, self._number, self._vendor, *grant, *state, *spelled)
 
-    def _refuse_retired(self, row_id: str, key: str, database: Connection) -> None:
-        owner = database.execute(
-            "SELECT id, name FROM retired_keys JOIN rows ON rows.number = row JOIN campaigns ON campaigns.number = campaign "
-            "WHERE retired_keys.vendor = ? AND retired_keys.key = ?",
-            (self._vendor, key),
-        ).get
-        if owner is not None:
-            raise KeyTaken(key, row_id, *owner)
+    def _retired(self, keys: Sequence[str], database: Database) -> dict[str, tuple[str, str]]:
+        """Return row id and campaign of those keys that retries replaced."""
+        found = {key: database.execute(RETIRED_BY.format("?2"), (self._vendor, key)).get for key in keys}
+        return {key: owner for key, owner in found.items() if owner is not None}
 
-    def _same(self, row: Row, key: str, known: Entry, database: Connection) -> bool:
+    def _same(self, row: Row, key: str, known: Entry, database: Database) -> bool:
         if (row.recipient, row.item) != (known.recipient, known.item) or not same_amount(row.amount, known.amount):
             return False
         if key == known.key:

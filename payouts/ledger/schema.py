@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from attrs import fields
+from attrs import frozen
 
 from payouts.ledger.fingerprints import fingerprint, folded_id
 from payouts.ledger.lock import LedgerLock
-from payouts.states import Entry, LedgerError, State
+from payouts.states import LedgerError
 from rewards_core.errors import StoreError
 from rewards_core.sqlite.connection import Connection, SQLiteError, as_store_error, connect, connect_without_log
 from rewards_core.sqlite.migrations import Schema, layout_of, migrate
@@ -20,7 +20,11 @@ from rewards_core.sqlite.migrations import Schema, layout_of, migrate
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from payouts.ledger.base import Database
+
 _CACHE_KIB = 4_000
+_MOVED = 1_000
+"""Added to the layout of a ledger that is marked as moved: versions that know no moves refuse it as a newer one."""
 
 _MIGRATIONS: tuple[str, ...] = (
     """
@@ -169,24 +173,67 @@ def _identity(first_campaign: str | None) -> str:
 
 LEDGER = Schema(kind="ledger of payouts", application_id=0x5041594F, migrations=_MIGRATIONS, register=_register)  # "PAYO"
 
-_FIELDS = tuple(field.name for field in fields(Entry))
-COLUMNS = ", ".join(_FIELDS)
+
+@frozen(kw_only=True)
+class Moved:
+    """The mark of a ledger that is moved to a database.
+
+    Attributes:
+        to: The database, without its password.
+        begun_with: The identity that the database had when it was still empty; None once the move has ended.
+    """
+
+    to: str
+    begun_with: str | None
 
 
-def entry_of(row: Sequence[Any]) -> Entry:
-    """Return the entry of a row that was selected with `COLUMNS`."""
-    values = dict(zip(_FIELDS, row, strict=True))
-    values["state"] = State(values["state"])
-    return Entry(**values)
+def moved_of(database: Database) -> Moved | None:
+    """Return the mark of a ledger, None if it is not moved."""
+    ours = database.execute("PRAGMA application_id").get == LEDGER.application_id
+    if not ours or database.execute("PRAGMA user_version").get <= _MOVED:
+        return None
+    to, begun_with = database.execute("SELECT moved_to, begun_with FROM move").get
+    return Moved(to=to, begun_with=begun_with)
 
 
-def connect_to_write(path: Path, *, schema: Schema = LEDGER) -> Connection:
+def mark_moved(connection: Connection, moved: Moved | None) -> None:
+    """Mark a ledger as moved, in the open transaction; with None, take the mark away."""
+    connection.execute("DROP TABLE IF EXISTS move")
+    layout = int(connection.pragma("user_version")) % _MOVED
+    if moved is not None:
+        connection.execute("CREATE TABLE move (moved_to TEXT NOT NULL, begun_with TEXT)")
+        connection.execute("INSERT INTO move VALUES (?, ?)", (moved.to, moved.begun_with))
+        layout += _MOVED
+    connection.pragma("user_version", layout)
+
+
+def refuse_moved(database: Database, path: Path) -> None:
+    """Raise a `LedgerError` if a ledger is marked as moved."""
+    moved = moved_of(database)
+    if moved is None:
+        return
+    if moved.begun_with is None:
+        raise LedgerError(
+            f"{path} was moved to {moved.to}. Nothing was sent or changed. Use --ledger {moved.to}; this file can only be read."
+        )
+    raise LedgerError(
+        f"{path} is being moved to {moved.to}. Nothing was sent or changed. To finish, run: payouts move --ledger {path} --to "
+        f"{moved.to}. To pay from the file instead, run: payouts move --ledger {path} --cancel"
+    )
+
+
+def connect_to_write(path: Path, *, schema: Schema = LEDGER, even_moved: bool = False) -> Connection:
     """Open the ledger for writing; create it if it is missing, and migrate an older layout. Only its owner can read it.
 
     The caller holds the ledger's lock, so that no other connection writes.
 
+    Args:
+        path: The ledger.
+        schema: Its layouts.
+        even_moved: Whether it may be marked as moved.
+
     Raises:
-        LedgerError: it cannot be opened, is not a ledger, or is newer than this program.
+        LedgerError: it cannot be opened, is not a ledger, was moved to a database, or is newer than this program.
     """
     _refuse_log_of_another(path.resolve())
     with _in_words(path):
@@ -195,7 +242,10 @@ def connect_to_write(path: Path, *, schema: Schema = LEDGER) -> Connection:
         connection = connect(path, cache_kib=_CACHE_KIB)
         try:
             connection.execute("PRAGMA foreign_keys = ON")
-            migrate(connection, path, schema)
+            if not even_moved:
+                refuse_moved(connection, path)
+            if moved_of(connection) is None:
+                migrate(connection, path, schema)
         except BaseException:
             connection.close()
             raise
@@ -221,7 +271,7 @@ def connect_to_read(path: Path) -> Connection:
     with _in_words(path):
         connection = connect(path, read_only=True, cache_kib=_CACHE_KIB)
         try:
-            layout = layout_of(connection, path, LEDGER)
+            layout = LEDGER.layout if moved_of(connection) else layout_of(connection, path, LEDGER)
         except BaseException:
             connection.close()
             raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from payouts.states import Entry, LedgerError, State, WrongWay
 
 if TYPE_CHECKING:
-    from rewards_core.sqlite.connection import Connection
+    from payouts.ledger.base import Database
 
 T = TypeVar("T")
 
@@ -22,47 +22,52 @@ MOST_AT_ONCE = 512
 
 _MOVE = (
     "UPDATE rows SET state = ?, uid = ?, settled_by = ?, answer = ?, problem_kind = ?, problem = ?, note = ?, sent_at = ?, "
-    "accepted_at = ?, settled_at = ? WHERE number = ? AND state = ?"
+    "accepted_at = ?, settled_at = ? WHERE number = ? AND state = ?{} RETURNING number"
 )
-_MOVE_MANY = "UPDATE rows SET {} FROM (VALUES {}) AS new WHERE number = new.column1 AND state = ?"
-_PLAIN: Mapping[tuple[State, State], tuple[str, Callable[[Entry], tuple[Any, ...]]]] = MappingProxyType(
+_MOVE_MANY = "UPDATE rows SET {} FROM (VALUES {}) AS new WHERE number = new.column1 AND state = ?{} RETURNING number"
+_NUMBER, _TEXT, _TIME = "CAST(? AS bigint)", "CAST(? AS text)", "CAST(? AS double precision)"
+_PLAIN: Mapping[tuple[State, State], tuple[str, str, Callable[[Entry], tuple[Any, ...]]]] = MappingProxyType(
     {
         (State.PLANNED, State.SENT): (
             "state = 'sent', sent_at = new.column2",
+            f"({_NUMBER}, {_TIME})",
             lambda now: (now.number, now.sent_at),
         ),
         (State.SENT, State.ACCEPTED): (
             "state = 'accepted', uid = new.column2, settled_by = new.column3, accepted_at = new.column4",
+            f"({_NUMBER}, {_TEXT}, {_TEXT}, {_TIME})",
             lambda now: (now.number, now.uid, now.settled_by, now.accepted_at),
         ),
         (State.ACCEPTED, State.DONE): (
             "state = 'done', settled_by = new.column2, settled_at = new.column3",
+            f"({_NUMBER}, {_TEXT}, {_TIME})",
             lambda now: (now.number, now.settled_by, now.settled_at),
         ),
     }
 )
-"""The columns that change in the steps of rows that meet no problem."""
+"""The columns that change in the steps of rows that meet no problem, and the placeholders of one row."""
 
 
 @cache
-def marks(rows: int, columns: int) -> str:
+def marks(rows: int, row: str) -> str:
     """Return the SQL placeholders of several rows."""
-    return ", ".join([f"({', '.join('?' * columns)})"] * rows)
+    return ", ".join([row] * rows)
 
 
-def all_or_nothing(work: Callable[[Connection], T], database: Connection) -> T:
+def all_or_nothing(work: Callable[[Database], T], database: Database) -> T:
     """Run work, and undo all of it if it raises a `LedgerError`."""
     database.execute("SAVEPOINT work")
     try:
         result = work(database)
     except LedgerError:
-        database.execute("ROLLBACK TO work; RELEASE work")
+        database.execute("ROLLBACK TO work")
+        database.execute("RELEASE work")
         raise
     database.execute("RELEASE work")
     return result
 
 
-def write(steps: Sequence[Step], database: Connection) -> None:
+def write(steps: Sequence[Step], database: Database) -> None:
     """Write all steps or none; each row moves once.
 
     Raises:
@@ -72,10 +77,15 @@ def write(steps: Sequence[Step], database: Connection) -> None:
         raise problem
 
 
-def write_each(steps: Sequence[Step], database: Connection) -> list[WrongWay | None]:
+def write_each(steps: Sequence[Step], database: Database, owner: int | None = None) -> list[WrongWay | None]:
     """Write every step that can be written, and return for each the error that kept it from being written, or None.
 
     A step that cannot be written is rare, so it is only looked for once a statement has changed fewer rows than it should.
+
+    Args:
+        steps: The steps.
+        database: The ledger.
+        owner: The worker that must own a row, if workers do.
     """
     problems: list[WrongWay | None] = [None] * len(steps)
     kinds: dict[tuple[State, State, bool], list[int]] = {}
@@ -84,35 +94,36 @@ def write_each(steps: Sequence[Step], database: Connection) -> list[WrongWay | N
     for places in kinds.values():
         for begin in range(0, len(places), MOST_AT_ONCE):
             some = places[begin : begin + MOST_AT_ONCE]
-            _write_alike(some, steps, database, problems)
+            _write_alike(some, steps, database, owner, problems)
     return problems
 
 
-def _write_alike(places: list[int], steps: Sequence[Step], database: Connection, problems: list[WrongWay | None]) -> None:
+def _write_alike(
+    places: list[int], steps: Sequence[Step], database: Database, owner: int | None, problems: list[WrongWay | None]
+) -> None:
     """Write steps from one state to one other."""
     database.execute("SAVEPOINT steps")
-    if _update([steps[place] for place in places], database) < len(places):
+    if _update([steps[place] for place in places], database, owner) < len(places):
         database.execute("ROLLBACK TO steps")
         for place in places:
             was, now = steps[place]
-            if not _update([(was, now)], database):
+            if not _update([(was, now)], database, owner):
                 problems[place] = WrongWay(was.id, was.state, now.state)
     database.execute("RELEASE steps")
 
 
-def _update(steps: Sequence[Step], database: Connection) -> int:
+def _update(steps: Sequence[Step], database: Database, owner: int | None) -> int:
     """Return how many rows were changed."""
+    owned, owners = ("", ()) if owner is None else (" AND worker = ?", (owner,))
     was, now = steps[0]
-    changed = database.total_changes()
     plain = _PLAIN.get((was.state, now.state)) if _is_plain(was, now) else None
     if plain is None:
-        database.executemany(_MOVE, [_values(*step) for step in steps])
-    else:
-        assignments, values_of = plain
-        rows = _padded([values_of(now) for _, now in steps])
-        values = [value for row in rows for value in row]
-        database.execute(_MOVE_MANY.format(assignments, marks(len(rows), len(rows[0]))), (*values, was.state.value))
-    return database.total_changes() - changed
+        return sum(len(database.execute(_MOVE.format(owned), (*_values(*step), *owners)).fetchall()) for step in steps)
+    assignments, row, values_of = plain
+    rows = _padded([values_of(now) for _, now in steps])
+    values = [value for row in rows for value in row]
+    statement = _MOVE_MANY.format(assignments, marks(len(rows), row), owned)
+    return len(database.execute(statement, (*values, was.state.value, *owners)).fetchall())
 
 
 def _padded(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -1,27 +1,25 @@
-"""One run from its first row to its last: resume what earlier runs left, plan and send the rows, wait for what was accepted."""
+"""The way of rows, wherever they come from: send them, wait for what was accepted, and end where going on is pointless."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, suppress
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from payouts.pipeline.places import Places
 from payouts.pipeline.sending import Sender
 from payouts.pipeline.settling import Settlement
-from payouts.request_budget import paced
-from payouts.source.groups import Rows, groups_of
-from payouts.states import SETTLED, Entry, State
 from rewards_core.errors import RewardsError
-from rewards_core.rate import Limiter
 
 if TYPE_CHECKING:
-    from payouts.ledger.base import RunLedger
+    from contextlib import AbstractAsyncContextManager
+
+    from payouts.ledger.base import RowLedger
     from payouts.payer import Payer
     from payouts.pipeline.options import RunOptions
+    from payouts.pipeline.places import Places
     from payouts.progress import Progress, Stop
-    from payouts.rows import Row
+    from payouts.states import Entry
     from webhooks import Completions
 
 _SENT_PER_REQUEST = 6
@@ -40,11 +38,10 @@ class PayoutsStopped(RewardsError):
         self.cause = cause
 
 
-class Pipeline:
-    """Take the rows of one run from the source until they are settled.
+class Pipeline(ABC):
+    """Take rows until they are settled.
 
     Args:
-        rows: The source.
         payer: The vendor that pays.
         completions: Waits for accepted rows; None if the run does not wait.
         ledger: The ledger in which every step is stored.
@@ -55,20 +52,21 @@ class Pipeline:
         ended: Called with each row that the run is done with.
     """
 
+    _patient = False
+    """Whether a store of the completions that fails delays the run, instead of ending it."""
+
     def __init__(
         self,
-        rows: Rows,
+        *,
         payer: Payer,
         completions: Completions | None,
-        ledger: RunLedger,
+        ledger: RowLedger,
         options: RunOptions,
-        *,
         progress: Progress,
         stop: Stop,
         room: asyncio.Event,
         ended: Callable[[Entry], None],
     ) -> None:
-        self._rows = rows
         self._payer = payer
         self._ledger = ledger
         self._options = options
@@ -84,10 +82,10 @@ class Pipeline:
                 payer.lookups,
                 timeout=options.timeout,
                 lookup_timeout=options.lookup_timeout,
+                patient=self._patient,
                 ended=self._waited,
             )
-        limiter = Limiter(paced(options.rate))
-        self._places = Places(stop, limiter, max_sent=self._max_sent, max_pending=options.max_pending, room=room)
+        self._places = self._make_places(room)
         self._sender = Sender(
             payer,
             ledger,
@@ -100,9 +98,7 @@ class Pipeline:
             max_refused=options.max_refused,
             ended=ended,
         )
-        self._problem: Exception | None = None
         self._left = options.limit
-        self._begun, self._resumed = _Numbers(), _Numbers()
 
     async def run(self) -> None:
         """Run until every row has ended or a stop was requested.
@@ -110,26 +106,21 @@ class Pipeline:
         Raises:
             PayoutsStopped: an error that affects every row ended the run.
             LedgerError: the ledger cannot be written, or a row contradicts it.
-            Exception: an error of the source.
+            Exception: an error of the source of the rows.
         """
         try:
-            async with (
-                self._ledger.one_run(rows_at_once=min(self._max_sent, self._options.max_pending)),
-                asyncio.TaskGroup() as tasks,
-            ):
+            async with self._owning(), asyncio.TaskGroup() as tasks:
                 settling = None if self._settlement is None else tasks.create_task(self._settlement.run())
                 ending = tasks.create_task(self._end_waiting())
                 async with self._sender.running():
-                    await self._resume()
-                    await self._send()
+                    await self._feed()
                 if self._settlement is not None and settling is not None:
                     self._settlement.no_more()
                     await settling
                 ending.cancel()
         except BaseExceptionGroup as group:
             raise _first(group) from None
-        if self._problem is not None:
-            raise self._problem
+        self._raise_problem()
         cause = self._sender.cause
         if cause is not None:
             raise PayoutsStopped(
@@ -146,123 +137,20 @@ class Pipeline:
             await asyncio.sleep(self._options.grace)
             await self._settlement.give_up()
 
-    async def _resume(self) -> None:
-        """Look up the rows whose answers earlier runs did not read, then wait for the rows that the vendor has accepted."""
-        states = [State.SENT, State.UNKNOWN] if self._payer.lookups is not None else [State.SENT]
-        async for page in self._pages(states):
-            by_recipient: dict[str, list[Entry]] = {}
-            for entry in page:
-                self._resumed.add(entry.number)
-                by_recipient.setdefault(entry.recipient, []).append(entry)
-            async with asyncio.TaskGroup() as lookups:
-                for entries in by_recipient.values():
-                    lookups.create_task(self._sender.look_up(entries))
-        if self._settlement is not None:
-            async for page in self._pages([State.ACCEPTED]):
-                for entry in page:
-                    self._resumed.add(entry.number)
-                    if entry.number not in self._sender.accepted_here:
-                        await self._sender.wait_for(entry)
+    @abstractmethod
+    def _make_places(self, room: asyncio.Event) -> Places:
+        """Return the places of rows under way."""
 
-    async def _pages(self, states: Sequence[State]) -> AsyncIterator[Sequence[Entry]]:
-        last = 0
-        while page := await self._ledger.entries(states, after=last):
-            yield page
-            last = page[-1].number
+    @abstractmethod
+    def _owning(self) -> AbstractAsyncContextManager[object]:
+        """Own rows of the ledger while the block runs."""
 
-    async def _send(self) -> None:
-        """Plan the rows, and send those that are to be sent; an error of the source or of a row ends the run as `stop` does."""
-        async with asyncio.TaskGroup() as groups:
-            try:
-                async with aclosing(groups_of(self._rows, self._stop)) as source:
-                    while self._left != 0 and (rows := await self._next_group(source)):
-                        while rows:
-                            entries = await self._plan(rows)
-                            await self._admit(entries, groups)
-                            rows = rows[len(entries) :]
-            except Exception as problem:  # noqa: BLE001 - raised at the end: requests under way are not to be cut off for a bad row
-                self._problem = problem
-                self._stop.wish()
+    @abstractmethod
+    async def _feed(self) -> None:
+        """Send every row that is to be sent, and wait for those that were accepted before."""
 
-    async def _next_group(self, source: AsyncGenerator[list[Row]]) -> list[Row]:
-        """Return the next rows, none at the end of the source or once the run is to end."""
-        rows: list[Row] = []
-
-        async def take() -> None:
-            with suppress(StopAsyncIteration):
-                rows.extend(await anext(source))
-
-        return rows if await self._stop.before(take()) else []
-
-    async def _plan(self, rows: Sequence[Row]) -> Sequence[Entry]:
-        """Plan as many of the rows as may leave now, at least one, and send them: a new row is stored as sent at once.
-
-        If no row may leave any more, all are planned for the next run.
-        """
-        most = len(rows) if self._left is None else min(len(rows), self._left)
-        places = await self._places.admit(most) if most else 0
-        entries = await (self._ledger.plan_sent(rows, places) if places else self._ledger.plan(rows))
-        self._progress.read += len(entries)
-        fresh = {entry.number: entry for entry in entries if self._is_fresh(entry)}
-        for entry in fresh.values():
-            self._begin(entry)
-            self._sender.start(entry)
-        self._places.give_back(places - len(fresh))
-        return entries
-
-    async def _admit(self, planned: Sequence[Entry], groups: asyncio.TaskGroup) -> None:
-        """Send rows as soon as there is room for them; rows that need not wait are marked as sent together."""
-        admitted: list[Entry] = []
-        for entry in planned:
-            if not self._is_to_be_sent(entry):
-                continue
-            if self._left == 0:
-                break
-            if not self._places.admit_now():
-                if admitted:
-                    groups.create_task(self._sender.send(admitted))
-                    admitted = []
-                if not await self._places.admit():
-                    break
-            self._begin(entry)
-            admitted.append(entry)
-        if admitted:
-            groups.create_task(self._sender.send(admitted))
-
-    def _begin(self, entry: Entry) -> None:
-        self._begun.add(entry.number)
-        self._left = None if self._left is None else self._left - 1
-
-    def _is_fresh(self, entry: Entry) -> bool:
-        """Return whether the row was stored as sent just now, neither by an earlier run nor earlier in this one."""
-        return entry.state is State.SENT and entry.number not in self._resumed and entry.number not in self._begun
-
-    def _is_to_be_sent(self, entry: Entry) -> bool:
-        if entry.number in self._begun:  # the row comes twice, and has moved on since it was read
-            return False
-        if entry.state in SETTLED and entry.number not in self._resumed:
-            self._progress.skipped += 1
-        if entry.state in {State.SENT, State.UNKNOWN}:  # the vendor was asked, and does not list it
-            return self._payer.may_repeat and entry.uid is None
-        return entry.state is State.PLANNED
-
-
-class _Numbers:
-    """A set of small numbers, one bit for each."""
-
-    def __init__(self) -> None:
-        self._bits = bytearray()
-
-    def __contains__(self, number: int) -> bool:
-        place = number >> 3
-        return place < len(self._bits) and bool(self._bits[place] >> (number & 7) & 1)
-
-    def add(self, number: int) -> None:
-        """Add a number, 0 or above."""
-        place = number >> 3
-        if place >= len(self._bits):
-            self._bits.extend(bytes(place + 1024 - len(self._bits)))
-        self._bits[place] |= 1 << (number & 7)
+    def _raise_problem(self) -> None:  # noqa: B027 - most have none
+        """Raise an error that ended the feed early."""
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -57,6 +57,14 @@ class Places:
             self.free()
             self._limiter.give_back()
 
+    async def leave(self, at: float | None) -> bool:  # noqa: ARG002 - where workers share a rate, it matters
+        """Wait until a row may leave now; return False if the run is to end first.
+
+        Args:
+            at: When it was admitted to leave, in seconds of the uptime; None if it was sent before.
+        """
+        return not self._stop.wished
+
     async def turn(self) -> bool:
         """Wait for a turn by the rate; return False if the run is to end first."""
         return await self._stop.take(self._limiter)

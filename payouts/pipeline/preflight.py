@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from attrs import frozen
+from attrs import Factory, define, frozen
 
 from payouts import money
 from payouts.keys import derive_key
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from types import TracebackType
 
+    from payouts.ledger.base import Database
+    from payouts.ledger.campaign import CampaignLedger
     from payouts.ledger.reader import Campaign, LedgerReader
-    from payouts.ledger.sqlite import Ledger
-    from rewards_core.sqlite.connection import Connection
 
 _MAY_BE_SENT = frozenset({State.PLANNED, State.SENT, State.UNKNOWN})
 
@@ -65,6 +65,18 @@ class KeysElsewhere:
     line: int
 
 
+@define
+class _Found:
+    """What the ledger has of some rows of a file, by their ids, keys or fingerprints; see the methods of `LedgerReader`."""
+
+    known: dict[str, Entry] = Factory(dict)
+    first_keys: dict[str, str] = Factory(dict)
+    respelled: dict[str, str] = Factory(dict)
+    owners: dict[str, tuple[str, str]] = Factory(dict)
+    fingerprints: dict[str, str] = Factory(dict)
+    alike: dict[str, list[int]] = Factory(dict)
+
+
 class Preflight:
     """Compare the rows of one file with the ledger; use it inside `with`, for one reading of the file.
 
@@ -86,7 +98,7 @@ class Preflight:
 
     def __init__(self, reader: LedgerReader, vendor: str, name: str, repeats_of: Sequence[str] = ()) -> None:
         self._reader = reader
-        self.identity = reader.generation()[0]
+        self.identity = reader.identity()
         self._vendor = vendor
         self._name = name
         self._campaigns = {each.number: each for each in reader.campaigns() if each.vendor == vendor}
@@ -111,27 +123,59 @@ class Preflight:
     def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, traceback: TracebackType | None) -> None:
         self._alike.close()
 
-    def __call__(self, row: Row) -> None:
-        """Compare one row.
+    def __call__(self, rows: Sequence[Row]) -> list[InvalidRow | None]:
+        """Compare some rows, and return for each why it cannot be paid, or None.
 
-        Raises:
-            InvalidRow: the ledger has it with other content, or its key belongs to another row of the campaign.
+        A row cannot be paid if the ledger has it with other content, or its key belongs to another row of the campaign.
         """
-        self.rows += 1
-        known = None if self.campaign is None else self._reader.find(self.campaign, row.id)
+        found = self._look_up(rows)
+        problems: list[InvalidRow | None] = []
+        for row in rows:
+            self.rows += 1
+            try:
+                self._judge(row, found)
+            except InvalidRow as problem:
+                problems.append(problem)
+            else:
+                problems.append(None)
+        return problems
+
+    def _look_up(self, rows: Sequence[Row]) -> _Found:
+        """Return what the ledger has of these rows."""
+        reader, campaign, found = self._reader, self.campaign, _Found()
+        if campaign is not None:
+            found.known = reader.find_each(campaign, [row.id for row in rows])
+            found.first_keys = reader.first_keys(found.known.values())
+        fresh = [row for row in rows if row.id not in found.known]
+        if campaign is not None:
+            found.respelled = reader.respelled(campaign, [(row.id, row.recipient) for row in fresh])
+        found.owners = reader.owners_of_keys(self._vendor, {key for row in fresh if (key := row.given_key) is not None})
+        for row in rows:
+            known = found.known.get(row.id)
+            if known is None or self._may_repeat(known):
+                found.fingerprints[row.id] = fingerprint(row.recipient, row.item, row.amount)
+        found.alike = reader.paid_alike(self._vendor, dict.fromkeys(found.fingerprints.values()))
+        return found
+
+    def _may_repeat(self, known: Entry) -> bool:
+        """Return whether what a known row pays may have been paid elsewhere since; in a shared ledger it is sent in any case."""
+        return known.state in _MAY_BE_SENT and not self._reader.shared
+
+    def _judge(self, row: Row, found: _Found) -> None:
+        known = found.known.get(row.id)
         if known is not None and self.campaign is not None:
-            self._refuse_changed(self.campaign, known, row)
+            self._refuse_changed(self.campaign, known, row, found.first_keys[row.id])
             self.known += 1
             self.settled += known.state in SETTLED
-            if known.state in _MAY_BE_SENT:  # it may have been paid elsewhere since
-                self._compare(row)
+            if self._may_repeat(known):
+                self._compare(row, found)
                 if known.retries and self._reader.paid_after_failure(known):
                     self._count(self._number, row)
             return
-        if self.campaign is not None:
-            self._refuse_respelled(self.campaign, row)
-        if not self._key_is_elsewhere(row):
-            self._compare(row)
+        if row.id in found.respelled:
+            self._refuse_respelled(row, found.respelled[row.id])
+        if not self._key_is_elsewhere(row, found):
+            self._compare(row, found)
             if row.item in self.new or len(self.new) < MAX_ITEMS:
                 rows, total = self.new.get(row.item, (0, money.ZERO))
                 self.new[row.item] = (rows + 1, money.add(total, row.amount or money.ZERO))
@@ -168,9 +212,8 @@ class Preflight:
         """Return the ledger's numbers of the campaigns that the file repeats with permission."""
         return sorted(self.allowed & self._repeats.keys())
 
-    def _refuse_changed(self, campaign: Campaign, known: Entry, row: Row) -> None:
+    def _refuse_changed(self, campaign: Campaign, known: Entry, row: Row, first_key: str) -> None:
         key = row.given_key or derive_key(campaign.vendor, campaign.name, row.id)
-        first_key = self._reader.first_key(known)
         given = (row.recipient, row.item, row.amount, known.key if key == first_key else key)
         held = (known.recipient, known.item, known.amount, known.key)
         other = [
@@ -187,19 +230,17 @@ class Preflight:
             )
             raise InvalidRow(told, name=other[0][0], kind="changed")
 
-    def _refuse_respelled(self, campaign: Campaign, row: Row) -> None:
-        found = self._reader.respelled(campaign, row.id, row.recipient)
-        if found is not None:
-            one, other = told_apart(row.id, found)
-            told = (
-                f"row id {one} is another spelling of row {other} of this campaign, to the same recipient. If they are one "
-                "grant, give the row its old id; if not, give it a new one"
-            )
-            raise InvalidRow(told, name="id", kind="respelled")
+    def _refuse_respelled(self, row: Row, known_id: str) -> None:
+        one, other = told_apart(row.id, known_id)
+        told = (
+            f"row id {one} is another spelling of row {other} of this campaign, to the same recipient. If they are one "
+            "grant, give the row its old id; if not, give it a new one"
+        )
+        raise InvalidRow(told, name="id", kind="respelled")
 
-    def _key_is_elsewhere(self, row: Row) -> bool:
+    def _key_is_elsewhere(self, row: Row, found: _Found) -> bool:
         """Return whether a row has the key of a row of another campaign, and count it."""
-        owner = None if row.given_key is None else self._reader.owner_of_key(self._vendor, row.given_key)
+        owner = None if row.given_key is None else found.owners.get(row.given_key)
         if owner is None:
             return False
         row_id, campaign = owner
@@ -210,10 +251,10 @@ class Preflight:
         self._keys_elsewhere[campaign] = (rows + 1, line)
         return True
 
-    def _compare(self, row: Row) -> None:
+    def _compare(self, row: Row, found: _Found) -> None:
         """Count a row if it repeats paid rows."""
-        alike = fingerprint(row.recipient, row.item, row.amount)
-        for number in self._reader.paid_alike(self._vendor, alike):
+        alike = found.fingerprints[row.id]
+        for number in found.alike.get(alike, ()):
             if number == self._number:
                 self._alike.execute("INSERT INTO alike VALUES (?, ?)", (alike, row.line))
             else:
@@ -224,13 +265,13 @@ class Preflight:
         self._repeats[campaign] = (rows + 1, line)
 
 
-async def record_repeats(ledger: Ledger, campaigns: Sequence[int], at: float) -> None:
+async def record_repeats(ledger: CampaignLedger, campaigns: Sequence[int], at: float) -> None:
     """Record the decisions that the ledger's campaign may pay rows of other campaigns again."""
     if campaigns:
         await ledger.transact(partial(_record, ledger.number, campaigns, at))
 
 
-def _record(campaign: int, others: Sequence[int], at: float, database: Connection) -> None:
+def _record(campaign: int, others: Sequence[int], at: float, database: Database) -> None:
     for other in others:
         name = database.execute("SELECT name FROM campaigns WHERE number = ?", (other,)).get
         record(database, kind="repeats", at=at, campaign=campaign, note=f"rows of campaign {name} may be paid again")

@@ -29,7 +29,7 @@ from rewards_core.errors import (
 )
 
 if TYPE_CHECKING:
-    from payouts.ledger.base import Facts, Move, RunLedger
+    from payouts.ledger.base import Facts, Move, RowLedger
     from payouts.payer import Payer
     from payouts.pipeline.places import Places
     from payouts.pipeline.settling import Settlement
@@ -83,7 +83,7 @@ class Sender:
     def __init__(
         self,
         payer: Payer,
-        ledger: RunLedger,
+        ledger: RowLedger,
         settlement: Settlement | None,
         *,
         progress: Progress,
@@ -105,7 +105,7 @@ class Sender:
         self._places = places
         self._lookups = asyncio.Semaphore(concurrency)
         self._concurrency = concurrency
-        self._work: asyncio.Queue[tuple[Entry, bool]] = asyncio.Queue()
+        self._work: asyncio.Queue[tuple[Entry, bool, float | None]] = asyncio.Queue()
         self._steps: list[_Step] = []
         self._answered = asyncio.Event()
         self._outage_timeout = outage_timeout
@@ -125,18 +125,18 @@ class Sender:
             for worker in workers:
                 worker.cancel()
 
-    def start(self, entry: Entry) -> None:
-        """Send an admitted row that was marked as sent when it was planned."""
-        self._work.put_nowait((entry, True))
+    def start(self, entry: Entry, at: float | None = None) -> None:
+        """Send an admitted row that was marked as sent when it was planned or claimed; see `Places.leave` for `at`."""
+        self._work.put_nowait((entry, True, at))
 
     async def send(self, entries: Sequence[Entry]) -> None:
         """Send admitted rows: planned ones, and some that may have been sent before and that the vendor does not list."""
         for entry in entries:
             if entry.state is not State.PLANNED:
-                self._work.put_nowait((entry, False))
+                self._work.put_nowait((entry, False, None))
         planned: list[Move] = [(entry, State.SENT, {}) for entry in entries if entry.state is State.PLANNED]
         for entry in await self._ledger.move_each(planned) if planned else ():
-            self._work.put_nowait((entry, True))
+            self._work.put_nowait((entry, True, None))
 
     async def wait_for(self, entry: Entry) -> None:
         """Wait for a row that an earlier run left accepted, once there is room among the rows that wait."""
@@ -181,8 +181,8 @@ class Sender:
     async def _worker(self) -> None:
         """Make one request after the other."""
         while True:
-            entry, first = await self._work.get()
-            step = await self._request(entry, first=first)
+            entry, first, at = await self._work.get()
+            step = await self._request(entry, at, first=first)
             self._steps.append(step)
             self._answered.set()
 
@@ -203,10 +203,11 @@ class Sender:
         for entry, state, _, go_on in steps:
             go_on(entry if state is None else next(moved))
 
-    async def _request(self, entry: Entry, *, first: bool) -> _Step:
+    async def _request(self, entry: Entry, at: float | None, *, first: bool) -> _Step:
         """Ask the vendor to pay until it answers or the run ends; return what follows for the row."""
         repeats = 0
-        while not self._stop.wished:
+        while await self._places.leave(at):
+            at = None
             if entry.state is State.PLANNED:
                 entry = await self._ledger.move(entry, State.SENT)
             self._progress.in_flight += 1

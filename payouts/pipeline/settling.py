@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from payouts.payer import restated
 from payouts.states import Entry, State
-from rewards_core.errors import NotFound, OperationFailed, OperationMismatch
+from rewards_core.backoff import delay
+from rewards_core.errors import NotFound, OperationFailed, OperationMismatch, StoreError
+from rewards_core.log_limit import LogLimit
 from webhooks import CompletionTimeout
 
 if TYPE_CHECKING:
-    from payouts.ledger.base import RunLedger
+    from payouts.ledger.base import RowLedger
     from payouts.payer import Lookups
     from rewards_core.operations import Operation, OperationRef
     from webhooks import Completion, Completions, CompletionStream
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE, _MAX_PAUSE = 0.2, 5.0
 
 
 class Settlement:
@@ -27,17 +34,19 @@ class Settlement:
         lookups: The vendor's look-ups.
         timeout: Seconds to wait for each row, None for as long as it takes.
         lookup_timeout: Seconds for which a row without an answer is looked for, in events and at the vendor.
+        patient: Whether to wait again, as often as it takes, while the store of the completions fails; else its error ends `run`.
         ended: Called with each row that is no longer waited for, once that is stored.
     """
 
     def __init__(
         self,
         completions: Completions,
-        ledger: RunLedger,
+        ledger: RowLedger,
         lookups: Lookups,
         *,
         timeout: float | None,
         lookup_timeout: float,
+        patient: bool,
         ended: Callable[[Entry], None],
     ) -> None:
         self._completions = completions
@@ -45,6 +54,7 @@ class Settlement:
         self._lookups = lookups
         self._timeout = timeout
         self._lookup_timeout = lookup_timeout
+        self._patient = patient
         self._ended = ended
         self._waiting: dict[str, Entry] = {}
         self._reserved: set[str] = set()
@@ -54,6 +64,8 @@ class Settlement:
         self._searches = asyncio.TaskGroup()
         self._searching: set[asyncio.Task[None]] = set()
         self._no_more = asyncio.Event()
+        self._given_up = False
+        self._log_limit = LogLimit()
 
     def knows(self, uid: str) -> bool:
         """Return whether a row waits for this operation, or soon will."""
@@ -97,6 +109,7 @@ class Settlement:
 
     async def give_up(self) -> None:
         """Stop waiting; rows that have not ended stay accepted or unknown."""
+        self._given_up = True
         self.no_more()
         for search in self._searching:
             search.cancel()
@@ -104,11 +117,17 @@ class Settlement:
             await stream.aclose()
 
     async def _search(self, entry: Entry) -> None:
-        try:
-            ref = await self._completions.find(self._lookups.unknown(entry), timeout=self._lookup_timeout)
-        except CompletionTimeout:
-            self._ended(entry)
-            return
+        repeats = 0
+        while True:
+            try:
+                ref = await self._completions.find(self._lookups.unknown(entry), timeout=self._lookup_timeout)
+                break
+            except CompletionTimeout:
+                self._ended(entry)
+                return
+            except StoreError as problem:
+                await self._pause_after(problem, repeats)
+                repeats += 1
         if self.knows(ref.uid):
             self._ended(await self._ledger.move(entry, State.MISMATCH, uid=ref.uid, problem=named_twice(ref.uid)))
         else:
@@ -116,10 +135,27 @@ class Settlement:
             self.add(await self._ledger.move(entry, State.ACCEPTED, uid=ref.uid), urgent=True)
 
     async def _follow(self, accepted: asyncio.Queue[OperationRef | None], tasks: asyncio.TaskGroup, *, poll_now: bool) -> None:
-        async with self._completions.as_completed(_until_none(accepted), timeout=self._timeout, poll_now=poll_now) as stream:
-            self._streams.append(stream)
-            async for completion in stream:
-                tasks.create_task(self._store(self._waiting.pop(completion.ref.uid), completion))
+        intake, repeats = _Intake(accepted), 0
+        while not self._given_up:
+            try:
+                async with self._completions.as_completed(intake.refs(), timeout=self._timeout, poll_now=poll_now) as stream:
+                    self._streams.append(stream)
+                    async for completion in stream:
+                        repeats = 0
+                        intake.ended(completion.ref)
+                        tasks.create_task(self._store(self._waiting.pop(completion.ref.uid), completion))
+                return
+            except StoreError as problem:
+                self._streams.remove(stream)
+                await self._pause_after(problem, repeats)
+                repeats += 1
+
+    async def _pause_after(self, problem: StoreError, repeats: int) -> None:
+        if not self._patient:
+            raise problem
+        if self._log_limit.allows("store"):
+            logger.warning("rows cannot be waited for, and this is repeated until they can: %s", problem)
+        await asyncio.sleep(delay(repeats, first=_FIRST_PAUSE, longest=_MAX_PAUSE))
 
     async def _store(self, entry: Entry, completion: Completion[Any]) -> None:
         state, problem = outcome_of(self._lookups, entry, completion.operation, completion.error)
@@ -169,6 +205,26 @@ def named_twice(uid: str) -> str:
     return f"the vendor named {uid} for this row and for another one, so that one of them cannot have been paid"
 
 
-async def _until_none(queue: asyncio.Queue[OperationRef | None]) -> AsyncIterator[OperationRef]:
-    while (ref := await queue.get()) is not None:
-        yield ref
+class _Intake:
+    """Gives a stream what is to be waited for, and again to the next stream if that one failed."""
+
+    def __init__(self, queue: asyncio.Queue[OperationRef | None]) -> None:
+        self._queue = queue
+        self._given: dict[str, OperationRef] = {}
+        self._over = False
+
+    async def refs(self) -> AsyncIterator[OperationRef]:
+        """Yield what has not ended, then what the queue brings until None."""
+        for ref in list(self._given.values()):
+            yield ref
+        while not self._over:
+            new = await self._queue.get()
+            if new is None:
+                self._over = True
+            else:
+                self._given[new.uid] = new
+                yield new
+
+    def ended(self, ref: OperationRef) -> None:
+        """Forget one that has ended."""
+        del self._given[ref.uid]

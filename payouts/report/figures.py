@@ -1,22 +1,23 @@
-"""The figures of a campaign: one pass over its rows, every sum exact."""
+"""The figures of a campaign, every sum exact."""
 
 from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from attrs import Factory, define, frozen
 
 from payouts import money
+from payouts.ledger.stretches import STRETCH
 from payouts.states import SETTLED, Entry, State
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from payouts.ledger.reader import Campaign, LedgerReader
+    from payouts.ledger.reader import Campaign, LedgerReader, Sum
 
 MAX_LISTED = 10_000
 MAX_ITEMS = 200
@@ -161,6 +162,44 @@ class Figures:
         return sum(self.counts.get(state, 0) for state in SETTLED)
 
 
+def summarize(reader: LedgerReader, campaign: Campaign) -> tuple[Figures, Iterator[Entry]]:
+    """Return the counts and sums of a campaign, and its rows that are not done, read when they are asked for, as in `open`."""
+    figures = Figures(campaign=campaign)
+    places: dict[State, list[tuple[int, int]]] = {}
+    for part in reader.sums(campaign):
+        _add(figures, part)
+        known = places.setdefault(part.state, [])
+        if known and part.first <= known[-1][1] + STRETCH:
+            known[-1] = (known[-1][0], max(known[-1][1], part.last))
+        else:
+            known.append((part.first, part.last))
+    not_done = (
+        entry
+        for state in NOT_DONE
+        for first, last in places.get(state, ())
+        for entry in reader.entries(campaign, [state], after=first - 1, until=last)
+    )
+    return figures, not_done
+
+
+def _add(figures: Figures, part: Sum) -> None:
+    state = part.state
+    figures.counts[state] = figures.counts.get(state, 0) + part.rows
+    item = _item(figures, part.item)
+    if item is None:
+        figures.more_items += part.rows
+        return
+    item.counts[state] = item.counts.get(state, 0) + part.rows
+    if part.amount is not None:
+        item.sums[state] = money.add(item.sums.get(state, money.ZERO), part.amount)
+
+
+def _item(figures: Figures, name: str) -> Item | None:
+    if name not in figures.items and len(figures.items) < MAX_ITEMS:
+        figures.items[name] = Item()
+    return figures.items.get(name)
+
+
 def gather(reader: LedgerReader, campaign: Campaign) -> Figures:
     """Read a campaign once and return its figures."""
     figures = Figures(campaign=campaign)
@@ -191,12 +230,10 @@ def gather(reader: LedgerReader, campaign: Campaign) -> Figures:
 def _count(figures: Figures, entry: Entry) -> None:
     state = entry.state
     figures.counts[state] = figures.counts.get(state, 0) + 1
-    item = figures.items.get(entry.item)
+    item = _item(figures, entry.item)
     if item is None:
-        if len(figures.items) >= MAX_ITEMS:
-            figures.more_items += 1
-            return
-        item = figures.items[entry.item] = Item()
+        figures.more_items += 1
+        return
     item.counts[state] = item.counts.get(state, 0) + 1
     if entry.amount is not None:
         item.sums[state] = money.add(item.sums.get(state, money.ZERO), entry.amount)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from payouts import money
 from payouts.audit.comparison import DIFFERENCES, shown
-from payouts.ledger.reader import LedgerReader
+from payouts.ledger.place import LedgerPlace, place_of
 from payouts.report.charts import WAY_CLASSES, duration, progress_chart, times_chart
 from payouts.report.figures import ORDER, Figures, gather
 from payouts.report.html import END, begin, moment, safe
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from payouts.ledger.reader import Audit, Campaign, Difference
+    from payouts.ledger.reader import Audit, Campaign, Difference, LedgerReader
 
 _MEANINGS = {
     State.PLANNED: "not sent yet",
@@ -53,7 +53,7 @@ _WAYS = {"webhook": "by webhook", "poll": "by poll", "reply": "by the reply"}
 
 
 def write_report(
-    ledger: str | Path,
+    ledger: str | Path | LedgerPlace,
     path: str | Path,
     *,
     campaign: str | None = None,
@@ -63,7 +63,7 @@ def write_report(
     """Write the report of a campaign and return its figures.
 
     Args:
-        ledger: The ledger; a run may be writing to it.
+        ledger: The file of the ledger, or the URL of its PostgreSQL database; a run may be writing to it.
         path: The HTML file; only its owner can read it.
         campaign: The campaign; may be left out if the ledger has only one.
         vendor: The vendor, if two campaigns have the same name.
@@ -75,9 +75,9 @@ def write_report(
         TypeError: an argument is not a path.
         ValueError: a path cannot be used.
     """
-    ledger, path = check_path(ledger, "ledger"), check_path(path, "path")
+    place, path = place_of(ledger), check_path(path, "path")
     check_callable(clock, "clock")
-    with LedgerReader(ledger) as reader:
+    with place.reader() as reader:
         figures = gather(reader, reader.campaign(campaign, vendor))
         audit = audit_section(reader, figures.campaign)
         warning = audit_headline(reader, figures.campaign)

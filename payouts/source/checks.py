@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -11,7 +11,7 @@ from attrs import Factory, define
 from payouts import money
 from payouts.ledger.fingerprints import folded, folded_id
 from payouts.rows import InvalidRow, Row
-from payouts.source.files import read_rows
+from payouts.source.files import Refuse, read_rows
 from payouts.source.odd_ids import OddIds
 from payouts.spelling import quoted, told_apart
 from rewards_core.sqlite.connection import temporary
@@ -22,17 +22,15 @@ if TYPE_CHECKING:
     from payouts.source.lines import Layout, Mistake, Note
 
 MAX_ITEMS = 1000
+MOST_AT_ONCE = 512
+"""Rows that are checked together."""
 
 
 class RowCheck(Protocol):
     """A further check of the rows, such as against the ledger."""
 
-    def __call__(self, row: Row) -> None:
-        """Check one row that is valid by itself.
-
-        Raises:
-            InvalidRow: it cannot be paid.
-        """
+    def __call__(self, rows: Sequence[Row]) -> Sequence[InvalidRow | None]:
+        """Check some rows that are valid by themselves, in order, and return for each why it cannot be paid, or None."""
 
     def conclude(self, line_of: Callable[[str], int | None]) -> None:
         """Compare the file as a whole, after its last line."""
@@ -80,13 +78,40 @@ def check_rows(
         stream: The bytes, read from the current position.
         layout: Their layout.
         on_mistake: Called for each mistake.
-        preflight: Checks each row that is valid by itself, and after the last line the file as a whole.
+        preflight: Checks the rows that are valid by themselves, and after the last line the file as a whole.
     """
     checked = Checked()
+    odd_ids = OddIds(layout)
+    pending: list[tuple[Row, Refuse] | Mistake] = []  # rows for the preflight, and the mistakes among them
 
     def report(mistake: Mistake) -> None:
+        if pending:
+            pend(mistake)
+            return
         checked.mistakes += 1
         on_mistake(mistake)
+
+    def pend(each: tuple[Row, Refuse] | Mistake) -> None:
+        pending.append(each)
+        if len(pending) >= MOST_AT_ONCE:
+            settle()
+
+    def settle() -> None:
+        some = pending.copy()
+        pending.clear()
+        rows = [each[0] for each in some if isinstance(each, tuple)]
+        problems = iter(() if preflight is None else preflight(rows))
+        for each in some:
+            if not isinstance(each, tuple):
+                report(each)
+            elif problem := next(problems):
+                each[1](problem)
+            else:
+                count(each[0])
+
+    def count(row: Row) -> None:
+        checked.count(row)
+        odd_ids.add(row)
 
     with closing(_Seen()) as seen:
 
@@ -96,7 +121,7 @@ def check_rows(
                 told = f"{quoted(value)} is already on line {first}: each {name} may appear once"
                 raise InvalidRow(told, name=name, kind="duplicate")
 
-        def check(row: Row) -> None:
+        def check(row: Row, refuse: Refuse) -> None:
             before = seen.respelled(row)
             if before is not None:
                 one, other = told_apart(row.id, before[1])
@@ -106,15 +131,16 @@ def check_rows(
                 )
                 raise InvalidRow(told, name="id", kind="respelled")
             seen.add_recipient(row)
-            if preflight is not None:
-                preflight(row)
+            if preflight is None:
+                count(row)
+            else:
+                pend((row, refuse))
 
-        odd_ids = OddIds(layout)
-        for row in read_rows(
+        for _ in read_rows(
             stream, layout, on_mistake=report, check_unique=check_unique, check=check, on_note=checked.notes.append
         ):
-            checked.count(row)
-            odd_ids.add(row)
+            pass
+        settle()
         checked.users = seen.users()
         checked.notes += odd_ids.notes()
         if preflight is not None:

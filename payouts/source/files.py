@@ -22,6 +22,9 @@ from payouts.vendors import ROW_TYPES
 from rewards_core.validation import check_callable
 
 CheckUnique: TypeAlias = Callable[[str, str, int], None]
+Refuse: TypeAlias = Callable[[InvalidRow], None]
+"""Report that a row cannot be paid, also later than its line is read."""
+Check: TypeAlias = Callable[[Row, Refuse], None]
 
 
 def form_of(path: str, start: bytes) -> str:
@@ -73,7 +76,7 @@ def read_rows(
     *,
     on_mistake: OnMistake = refuse,
     check_unique: CheckUnique | None = None,
-    check: Callable[[Row], None] | None = None,
+    check: Check | None = None,
     on_note: OnNote = ignore,
 ) -> Iterator[Row]:
     """Yield the rows of a file.
@@ -84,7 +87,8 @@ def read_rows(
         on_mistake: Called for each mistake; its row is left out. By default the first mistake is raised.
         check_unique: Called with name, value and line of each id and given key, also on lines that have another mistake; an
             `InvalidRow` it raises is a mistake.
-        check: Called with each row that is valid by itself; an `InvalidRow` it raises is a mistake in the column it names.
+        check: Called with each row that is valid by itself; an `InvalidRow` it raises is a mistake in the column it names, and
+            so is one that it, or whoever gets the row, gives to its `Refuse`.
         on_note: Called for each harmless oddity; ignored by default.
 
     Raises:
@@ -103,7 +107,7 @@ def read_rows(
 class _Builder:
     """Build the row of a line's values, or report why there is none."""
 
-    def __init__(self, lines: Lines, check_unique: CheckUnique | None, check: Callable[[Row], None] | None) -> None:
+    def __init__(self, lines: Lines, check_unique: CheckUnique | None, check: Check | None) -> None:
         self._lines = lines
         self._check_unique = check_unique
         self._check = check
@@ -123,7 +127,7 @@ class _Builder:
             return None
         if row is not None and self._check is not None:
             try:
-                self._check(row)
+                self._check(row, partial(self._report, number, column_of=column_of))
             except InvalidRow as problem:
                 self._report(number, problem, column_of)
                 return None

@@ -18,8 +18,8 @@ Rows: TypeAlias = Iterable[Row] | AsyncIterable[Row]
 _MAX_GROUP = 500
 
 
-async def groups_of(rows: Rows, stop: Stop) -> AsyncGenerator[list[Row]]:
-    """Yield rows in groups of 1 to 500, in order.
+async def groups_of(rows: Rows, stop: Stop, most: int = _MAX_GROUP) -> AsyncGenerator[list[Row]]:
+    """Yield rows in groups of 1 to `most`, in order.
 
     An iterable is read in a thread. An async iterable is read in its own task, at most one group ahead, and closed at the end; a
     group holds the rows that are ready when the source waits, so that no row waits for the next.
@@ -27,26 +27,28 @@ async def groups_of(rows: Rows, stop: Stop) -> AsyncGenerator[list[Row]]:
     Args:
         rows: The source; its error is raised after the rows before it.
         stop: Ends the reading of an async source.
+        most: Rows in a group, 1 or more.
     """
     if isinstance(rows, AsyncIterable):
-        async with aclosing(_Reader(rows)) as reader:
+        async with aclosing(_Reader(rows, most)) as reader:
             while group := await reader.next_group(stop):
                 yield group
     else:
         iterator = iter(rows)
-        while group := await asyncio.to_thread(_take, iterator):
+        while group := await asyncio.to_thread(_take, iterator, most):
             yield group
 
 
-def _take(rows: Iterator[Row]) -> list[Row]:
-    return list(islice(rows, _MAX_GROUP))
+def _take(rows: Iterator[Row], most: int) -> list[Row]:
+    return list(islice(rows, most))
 
 
 class _Reader:
     """Read an async source in its own task."""
 
-    def __init__(self, rows: AsyncIterable[Row]) -> None:
+    def __init__(self, rows: AsyncIterable[Row], most: int) -> None:
         self._rows = rows
+        self._most = most
         self._ready: list[Row] = []
         self._arrived, self._room = asyncio.Event(), asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._read(), name="payouts source")
@@ -59,7 +61,7 @@ class _Reader:
             if not await stop.before(self._arrived.wait()):
                 return []
         seen = 0
-        while seen < len(self._ready) < _MAX_GROUP:  # until the source yields nothing in one pass of the loop
+        while seen < len(self._ready) < self._most:  # until the source yields nothing in one pass of the loop
             seen = len(self._ready)
             await asyncio.sleep(0)
         group, self._ready = self._ready, []
@@ -80,7 +82,7 @@ class _Reader:
                 self._ready.append(row)
                 self._arrived.set()
                 await asyncio.sleep(0)  # a source that never waits must not block the loop
-                while len(self._ready) >= _MAX_GROUP:
+                while len(self._ready) >= self._most:
                     self._room.clear()
                     await self._room.wait()
         finally:

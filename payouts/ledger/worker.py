@@ -1,0 +1,435 @@
+"""One of several workers that pay a campaign: which rows it owns, how long, and when each may leave."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol, Self, Unpack
+
+from attrs import frozen
+
+from payouts.ledger.entries import COLUMNS, entry_of
+from payouts.ledger.fleet_note import FleetNote
+from payouts.ledger.postgres_lock import SHARED_LOCK
+from payouts.states import AuditNeeded, Entry, LeaseLost, LedgerError, LedgerInUse, State
+from rewards_core.clock import uptime
+from rewards_core.log_limit import LogLimit
+from rewards_core.validation import check_number
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from payouts.ledger.base import Facts, Move
+    from rewards_core.postgres.connection import Connection
+
+logger = logging.getLogger(__name__)
+
+LEASE = 60.0
+GRACE = 30.0
+HORIZON = 0.25
+"""Seconds by which rows are claimed ahead of the moment at which they may leave."""
+PERMIT_LASTS = 0.25
+"""Seconds after that moment in which a row may still leave; later it needs another permit."""
+
+_RENEWALS = 6
+"""Renewals in one lease."""
+_DOUBT_LASTS = 30.0
+"""Seconds after which a claim that failed can no longer be carried out by the server: twice its limit for a statement."""
+_ROW = ", ".join(f"rows.{name}" for name in COLUMNS.split(", "))
+_FIELDS = len(COLUMNS.split(", "))
+_PACE = """
+worker AS MATERIALIZED (SELECT FROM workers WHERE number = $2 AND alive),
+rate AS MATERIALIZED (SELECT min(rate) AS per_second FROM workers WHERE campaign = $1 AND alive),
+campaign AS MATERIALIZED (SELECT condition, next_start, now_s() AS now FROM campaigns WHERE number = $1 FOR UPDATE),
+pace AS MATERIALIZED (
+  SELECT condition, now, CASE WHEN next_start > now + $4::double precision + coalesce(1 / per_second, 0) + 1 THEN now
+    ELSE greatest(next_start, now) END AS base
+  FROM campaign, rate
+),
+granted AS MATERIALIZED (
+  SELECT CASE WHEN condition <> 'running' OR NOT EXISTS (SELECT FROM worker) THEN 0 WHEN per_second IS NULL THEN $3::bigint
+    ELSE greatest(0, least($3::double precision, ceil((now + $4::double precision - base) * per_second)))::bigint END AS count
+  FROM pace, rate
+)
+"""
+"""How many of the $3 rows that are wanted may leave within the next $4 seconds.
+
+A next start further ahead than a grant can put it comes from a wrong clock, or from a rate that is no longer given.
+"""
+_CLAIM_WHICH = """
+WITH {pace}, picked AS MATERIALIZED (
+  SELECT number FROM rows WHERE campaign = $1 AND state = 'planned' AND worker IS NULL AND number {which} $5
+  ORDER BY number LIMIT (SELECT count FROM granted) FOR UPDATE SKIP LOCKED
+),
+claimed AS (
+  UPDATE rows SET state = 'sent', sent_at = (SELECT now FROM pace), worker = $2, claim = $6 FROM picked
+  WHERE rows.number = picked.number RETURNING {row}
+),
+counted AS (
+  UPDATE campaigns SET generation = generation + (SELECT count(*) FROM picked),
+    next_start = (SELECT base FROM pace) + coalesce((SELECT count(*) FROM picked) / (SELECT per_second FROM rate), 0)
+  WHERE number = $1 AND EXISTS (SELECT FROM picked) RETURNING generation
+)
+SELECT condition, now, base - now, per_second, EXISTS (SELECT FROM worker), count, (SELECT generation FROM counted), claimed.*
+FROM pace CROSS JOIN rate CROSS JOIN granted LEFT JOIN claimed ON true ORDER BY claimed.number
+"""
+_CLAIM, _CLAIM_ROW = (_CLAIM_WHICH.format(pace=_PACE, row=_ROW, which=which) for which in (">", "="))
+_PERMIT = f"""
+WITH {_PACE}, counted AS (
+  UPDATE campaigns SET next_start = (SELECT base FROM pace) + coalesce((SELECT count / per_second FROM granted, rate), 0)
+  WHERE number = $1 AND (SELECT count FROM granted) > 0
+)
+SELECT condition, now, base - now, per_second, EXISTS (SELECT FROM worker), count FROM pace, rate, granted
+"""
+_UNDER_WAY = "(state IN ('sent', 'accepted', 'unknown') OR (state = 'planned' AND worker IS NOT NULL))"
+_TAKE_OVER_WHICH = f"""
+WITH lost AS (
+  UPDATE workers SET alive = false
+  WHERE campaign = $1 AND alive AND number <> $2 AND lease_until < now_s() - $3::double precision RETURNING number
+),
+picked AS MATERIALIZED (
+  SELECT number FROM rows WHERE campaign = $1 AND {_UNDER_WAY} AND EXISTS (SELECT FROM workers WHERE number = $2 AND alive)
+  AND NOT EXISTS (SELECT FROM workers WHERE workers.number = rows.worker
+    AND (alive OR lease_until >= now_s() - $3::double precision) AND workers.number NOT IN (SELECT lost.number FROM lost))
+  AND (state <> 'unknown' OR $5) {{}}LIMIT $4 FOR UPDATE SKIP LOCKED
+)
+UPDATE rows SET worker = CASE WHEN state = 'planned' THEN NULL ELSE $2::bigint END, claim = $6 FROM picked
+WHERE rows.number = picked.number RETURNING {_ROW}
+"""
+_TAKE_OVER, _TAKE_OVER_ROW = (_TAKE_OVER_WHICH.format(which) for which in ("", "AND number = $7 "))
+_BEGIN = (
+    "INSERT INTO workers (campaign, host, process, rate, began_at, lease_until) "
+    "SELECT $1::integer, $2::text, $3::bigint, $4::double precision, now_s(), now_s() + $5::double precision "
+    f"WHERE {SHARED_LOCK.format('$1::integer')} RETURNING number, now_s()"
+)
+_RENEW = "UPDATE workers SET lease_until = now_s() + $2::double precision WHERE number = $1 AND alive RETURNING now_s()"
+_END = "UPDATE workers SET alive = false, lease_until = now_s() WHERE number = $1 AND alive"
+_FORGET = f"""
+DELETE FROM workers WHERE number = $2 AND NOT EXISTS (SELECT FROM rows WHERE campaign = $1 AND worker = $2 AND {_UNDER_WAY})
+"""
+_RELEASE = "UPDATE rows SET worker = NULL WHERE campaign = $1 AND worker = $2 AND state IN ('planned', 'accepted', 'unknown')"
+_GIVE_BACK = (
+    "UPDATE rows SET state = 'planned', sent_at = NULL, worker = NULL WHERE campaign = $1 AND worker = $2 AND state = 'sent' "
+    "AND claim = ANY($3::bigint[])"
+)
+_LET_GO = "UPDATE rows SET worker = NULL WHERE campaign = $1 AND worker = $2 AND claim = ANY($3::bigint[])"
+_OTHERS = f"""
+WITH told AS (UPDATE workers SET resting = $3 WHERE number = $2 AND resting <> $3)
+SELECT EXISTS (SELECT FROM rows WHERE campaign = $1 AND state = 'planned' AND worker IS NULL)
+OR EXISTS (SELECT FROM rows WHERE campaign = $1 AND {_UNDER_WAY} AND worker IS DISTINCT FROM $2
+  AND state IN ('planned', 'sent', 'accepted')
+  AND NOT EXISTS (SELECT FROM workers WHERE workers.number = rows.worker AND resting AND lease_until > now_s()))
+"""
+_GENERATION = "SELECT generation, now_s() FROM campaigns WHERE number = $1"
+_NAMES = "SELECT identity, vendor, name FROM ledger, campaigns WHERE number = $1"
+_STANDING = "SELECT tables = these_tables(), audited_at, generation FROM ledger, campaigns WHERE number = $1"
+
+
+@frozen(kw_only=True)
+class Turn:
+    """What a worker may send.
+
+    Attributes:
+        entries: Rows that it owns now, marked as sent.
+        permits: How many rows may leave; more than `entries` if fewer are planned.
+        begins: When the first may leave, in seconds of the uptime.
+        interval: Seconds between two of them.
+        condition: `"running"`, `"paused"` or `"stopped"`.
+    """
+
+    entries: Sequence[Entry]
+    permits: int
+    begins: float
+    interval: float
+    condition: str
+
+
+class Campaign(Protocol):
+    """The campaign of a `PostgresLedger`."""
+
+    @property
+    def number(self) -> int:
+        """The ledger's number of it."""
+        ...
+
+    vendor: str
+    """The name of the vendor that pays it."""
+
+    @property
+    def where(self) -> str:
+        """The database, without its password."""
+        ...
+
+    def check_opened(self, audited_at: float | None) -> None:
+        """Refuse a database that was restored and audited since the ledger was opened; raise `LedgerError`."""
+        ...
+
+    def set_time(self, now: float) -> None:
+        """Take over the database's time."""
+        ...
+
+    async def call(self, work: Callable[[Connection], Awaitable[Any]]) -> Any:
+        """Run one statement; raise `LedgerUnavailable` if the database failed."""
+        ...
+
+    async def move_owned(self, wanted: Sequence[Move], worker: int) -> Sequence[Entry]:
+        """Move rows that a worker owns; raise `LeaseLost` if others own one of them."""
+        ...
+
+    async def other_keys(self, entry: Entry) -> Collection[str]:
+        """Return the keys beside its own under which a row may have been paid."""
+        ...
+
+
+class Worker:
+    """One worker of a campaign, and the ledger of the rows that it owns; see `PostgresLedger.one_worker`.
+
+    Args:
+        campaign: The campaign.
+        rate: Rows that all workers together send per second; None for no limit.
+        lease: Seconds for which it owns its rows after it last told the database that it lives.
+        grace: Seconds after a lease before the rows of a lost worker are looked up.
+        state: The state folder.
+    """
+
+    number = 0
+    """The database's number of the worker; rows that it owns bear it."""
+
+    def __init__(self, campaign: Campaign, *, rate: float | None, lease: float, grace: float, state: Path | None) -> None:
+        self.vendor = campaign.vendor
+        self._campaign = campaign
+        self._rate = None if rate is None else float(check_number(rate, "rate", at_least=1e-6, unit="rows per second"))
+        self._lease = lease
+        self._grace = grace
+        self._note = FleetNote(state)
+        self._owned_until = 0.0
+        self._renewed = asyncio.Event()
+        self._claims = 0
+        self._doubtful: dict[int, float] = {}
+        self._doubtful_taking: dict[int, float] = {}
+        self._after = 0
+        self._log_limit = LogLimit()
+
+    @asynccontextmanager
+    async def at_work(self, *, forgotten: bool = False) -> AsyncIterator[Self]:
+        """Own rows while the block runs, which is cancelled if others have taken them.
+
+        Args:
+            forgotten: Whether the database forgets the worker at its end, unless it leaves rows: there are many such workers.
+
+        Raises:
+            AuditNeeded: as `begin`.
+            LedgerError: the database failed.
+        """
+        ended_well = False
+        try:
+            await self.begin()
+            async with asyncio.TaskGroup() as tasks:
+                renewing = tasks.create_task(self.keep_alive(), name="keep the worker's lease")
+                yield self
+                renewing.cancel()
+            ended_well = True
+        finally:
+            await self.end(forgotten=forgotten and ended_well)  # else a claim may still be carried out
+
+    async def move(self, entry: Entry, to: State, **facts: Unpack[Facts]) -> Entry:
+        """Move a row that the worker owns, and return its entry once that is durable."""
+        return (await self.move_each([(entry, to, facts)]))[0]
+
+    async def move_each(self, wanted: Sequence[Move]) -> Sequence[Entry]:
+        """Move rows that the worker owns, and return their entries once that is durable.
+
+        Raises:
+            LeaseLost: others own one of the rows now; the other rows have moved.
+        """
+        moved = await self._campaign.move_owned(wanted, self.number)
+        if any(now.state is State.SENT for now in moved):  # again: the vendor could not be reached the first time
+            generation, at = await self._call(_GENERATION, self._campaign.number, row=True)
+            await asyncio.to_thread(self._note.write, generation, at)
+        return moved
+
+    async def other_keys(self, entry: Entry) -> Collection[str]:
+        """Return the keys beside its own under which a row may have been paid."""
+        return await self._campaign.other_keys(entry)
+
+    async def begin(self) -> None:
+        """Tell the database of this worker.
+
+        Raises:
+            AuditNeeded: the database may be an older copy.
+            LedgerInUse: a command decides by hand about rows of the campaign.
+        """
+        identity, vendor, name = await self._call(_NAMES, self._campaign.number, row=True)
+        await asyncio.to_thread(self._note.open, identity, vendor, name)
+        # the note is read first: another worker of this machine may send, and note it, at this moment
+        intact, audited_at, generation = await self._call(_STANDING, self._campaign.number, row=True)
+        if not intact:
+            raise AuditNeeded(self._campaign.where, "restored from a dump")
+        self._check(generation, self._note.generation)
+        self._campaign.check_opened(audited_at)
+        _, now = await self._call(_GENERATION, self._campaign.number, row=True)
+        await asyncio.to_thread(self._note.write, generation, now)  # it must be writable before a row is marked as sent
+        asked_at = uptime()
+        begun = await self._call(
+            _BEGIN, self._campaign.number, socket.gethostname(), os.getpid(), self._rate, self._lease, row=True
+        )
+        if begun is None:
+            told = "A command decides by hand about rows of this campaign. Nothing was sent. Start again when it has ended."
+            raise LedgerInUse(told, pid=None)
+        self.number, now = begun
+        self._own_from(asked_at, now)
+        await self._call("UPDATE campaigns SET run_at = now_s() WHERE number = $1", self._campaign.number)
+
+    async def end(self, *, forgotten: bool = False) -> None:
+        """Tell the database that the worker has ended; others continue with its rows."""
+        if not self.number:
+            return
+        try:
+            await self._give_back()
+            await self._call(_RELEASE, self._campaign.number, self.number)
+            await self._call(_END, self.number)
+            if forgotten:
+                await self._call(_FORGET, self._campaign.number, self.number)
+        except LedgerError as problem:
+            logger.warning("this worker could not say that it ends; others take its rows when its lease is over: %s", problem)
+
+    async def keep_alive(self) -> None:
+        """Renew the lease until cancelled.
+
+        Raises:
+            LeaseLost: another worker has taken the rows.
+        """
+        while True:
+            await asyncio.sleep(self._lease / _RENEWALS)
+            asked_at = uptime()
+            try:
+                now = await self._call(_RENEW, self.number, self._lease)
+            except LedgerError as problem:
+                if self._log_limit.allows("renew"):
+                    logger.warning("the lease of this worker could not be renewed, and this is repeated: %s", problem)
+                continue
+            if now is None:
+                raise LeaseLost(self.number)
+            self._own_from(asked_at, now)
+
+    async def outlast(self, seconds: float) -> None:
+        """Wait until the rows are owned for so many more seconds, at most half of the lease."""
+        while not self.outlasts(seconds):
+            self._renewed.clear()
+            await self._renewed.wait()
+
+    def outlasts(self, seconds: float) -> bool:
+        """Return whether the rows are owned for so many more seconds, at most half of the lease."""
+        return self._owned_until - uptime() >= min(seconds, self._lease / 2)
+
+    async def claim(self, most: int, *, row: int | None = None) -> Turn:
+        """Own up to `most` planned rows, marked as sent, as far as the rate lets them leave soon.
+
+        Args:
+            most: How many, 1 or more.
+            row: The number of the only row that is wanted, if it is one.
+
+        Raises:
+            AuditNeeded: the database was restored beneath this worker.
+            LeaseLost: another worker has taken the rows.
+            LedgerError: the database failed; no row is sent for that.
+        """
+        await self._give_back()
+        claim, asked_at, sent_before = self._next_claim(), uptime(), self._note.generation
+        try:
+            statement, which = (_CLAIM, self._after) if row is None else (_CLAIM_ROW, row)
+            found = await self._call(statement, self._campaign.number, self.number, most, HORIZON, which, claim, rows=True)
+            entries = [entry_of(row[7:]) for row in found if row[7] is not None]
+            condition, now, starts_in, per_second, alive, count, generation = found[0][:7]
+            self._campaign.set_time(now)
+            if not alive:
+                raise LeaseLost(self.number)
+            if entries:
+                self._check(generation - len(entries), sent_before)
+                await asyncio.to_thread(self._note.write, generation, now)
+        except BaseException:
+            self._doubtful[claim] = uptime() + _DOUBT_LASTS
+            raise
+        if entries:
+            self._after = entries[-1].number
+        elif count:
+            self._after = 0  # rows that were given back have lower numbers
+        interval = 0.0 if per_second is None else 1.0 / per_second
+        return Turn(entries=entries, permits=count, begins=asked_at + starts_in, interval=interval, condition=condition)
+
+    async def permits(self, most: int) -> Turn:
+        """Return how many rows that the worker owns already may leave; errors are those of `claim`."""
+        asked_at = uptime()
+        condition, now, starts_in, per_second, alive, count = await self._call(
+            _PERMIT, self._campaign.number, self.number, most, HORIZON, row=True
+        )
+        self._campaign.set_time(now)
+        if not alive:
+            raise LeaseLost(self.number)
+        interval = 0.0 if per_second is None else 1.0 / per_second
+        return Turn(entries=(), permits=count, begins=asked_at + starts_in, interval=interval, condition=condition)
+
+    async def take_over(self, most: int, *, unknown: bool = True, row: int | None = None) -> Sequence[Entry]:
+        """Own rows that no living worker owns; planned ones are free again.
+
+        Args:
+            most: How many, 1 or more.
+            unknown: Whether to take unknown rows besides those that are sent or accepted.
+            row: The number of the only row that is wanted, if it is one.
+        """
+        await self._let_go()
+        claim = self._next_claim()
+        statement, which = (_TAKE_OVER, ()) if row is None else (_TAKE_OVER_ROW, (row,))
+        values = (self._campaign.number, self.number, self._grace, most, unknown, claim, *which)
+        try:
+            found = await self._call(statement, *values, rows=True)
+        except BaseException:
+            self._doubtful_taking[claim] = uptime() + _DOUBT_LASTS
+            raise
+        return [entry_of(row) for row in found]
+
+    async def others_have_rows(self, *, resting: bool) -> bool:
+        """Return whether rows are planned, or under way with other workers that do not rest.
+
+        Args:
+            resting: Whether this worker has nothing left to do for the rows that it owns.
+        """
+        return bool(await self._call(_OTHERS, self._campaign.number, self.number, resting))
+
+    def _next_claim(self) -> int:
+        self._claims += 1
+        return self._claims
+
+    def _own_from(self, asked_at: float, now: float) -> None:
+        self._campaign.set_time(now)
+        self._owned_until = asked_at + self._lease
+        self._renewed.set()
+
+    def _check(self, generation: int, known: int) -> None:
+        """Refuse a database from which less was sent than this machine knew of."""
+        if generation < known:
+            raise AuditNeeded(self._campaign.where, "an older copy of a ledger that was paid from since")
+
+    async def _give_back(self) -> None:
+        """Plan rows again that a failed claim may have marked as sent: this worker did not learn of them."""
+        if self._doubtful:
+            await self._call(_GIVE_BACK, self._campaign.number, self.number, list(self._doubtful))
+            now = uptime()
+            self._doubtful = {claim: until for claim, until in self._doubtful.items() if until > now}
+
+    async def _let_go(self) -> None:
+        """Own no longer what a failed take-over may have taken: this worker did not learn of it."""
+        if self._doubtful_taking:
+            await self._call(_LET_GO, self._campaign.number, self.number, list(self._doubtful_taking))
+            now = uptime()
+            self._doubtful_taking = {claim: until for claim, until in self._doubtful_taking.items() if until > now}
+
+    async def _call(self, statement: str, *values: Any, row: bool = False, rows: bool = False) -> Any:
+        if rows:
+            return await self._campaign.call(lambda db: db.fetch(statement, *values))
+        return await self._campaign.call(lambda db: (db.fetchrow if row else db.fetchval)(statement, *values))
