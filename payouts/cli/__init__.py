@@ -26,6 +26,17 @@ COMMANDS = {
         "payouts.cli.run:run",
         "Pay every row of a file exactly once; to resume, run the same command again.",
     ),
+    "plan": (
+        "payouts.cli.plan:plan",
+        "Write the rows of a file into a PostgreSQL ledger, from which any number of workers pay them.",
+    ),
+    "work": (
+        "payouts.cli.work:work",
+        "Pay the planned rows of a PostgreSQL ledger, beside any number of other workers, until every row has ended.",
+    ),
+    "pause": ("payouts.cli.work:pause", "Let no worker send a row of a campaign until payouts resume."),
+    "resume": ("payouts.cli.work:resume", "Let workers send rows of a campaign again, after payouts pause or stop."),
+    "stop": ("payouts.cli.work:stop", "Let all workers of a campaign end, once the rows that they have sent are answered."),
     "status": (
         "payouts.cli.status:status",
         "Show the progress of a campaign, or list the campaigns of a ledger; also during a run.",
@@ -42,6 +53,10 @@ COMMANDS = {
     "report": (
         "payouts.cli.reports:report",
         "Write the report of a campaign as one self-contained HTML file.",
+    ),
+    "move": (
+        "payouts.cli.move:move",
+        "Move a ledger from a file to a PostgreSQL database, from which any number of workers can pay it.",
     ),
     "audit": ("payouts.cli.audit:audit", "Compare the ledger with the vendor's books; nothing is sent."),
 }

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -15,17 +13,16 @@ from attrs import define
 
 from payouts.audit.balances import snapshot as take_snapshot
 from payouts.audit.records import Begun, Scope, audited_targets, is_conclusive
-from payouts.audit.release import last_sent_elsewhere, release, standing_of
+from payouts.audit.release import release
 from payouts.audit.run import AuditRun
 from payouts.cli.audit_display import AuditDisplay, differences_left, listed_kinds, tell_changes, tell_reasons, tell_result
-from payouts.cli.connections import client_of, locked, target_of
-from payouts.cli.options import LedgerOption, per_second, with_exit_codes
+from payouts.cli.connections import client_of, target_of
+from payouts.cli.options import DEFAULT_LEDGER, LedgerOption, per_second, with_exit_codes
 from payouts.cli.supervision import Supervision
+from payouts.ledger.campaign import CampaignLedger
 from payouts.ledger.generation import Standing
-from payouts.ledger.lock import LedgerLock
-from payouts.ledger.reader import Campaign, LedgerReader
-from payouts.ledger.schema import connect_to_write
-from payouts.ledger.sqlite import Ledger
+from payouts.ledger.place import LedgerPlace
+from payouts.ledger.reader import Campaign
 from payouts.request_budget import BudgetSpent, RequestBudget
 from payouts.vendors.payers import EnkashPayer, payer_of
 from rewards_core.cli.exit_codes import Exit
@@ -45,7 +42,7 @@ _NO_LOOK_UP = (
 
 @with_exit_codes
 def audit(
-    ledger: LedgerOption = Path("payouts.db"),
+    ledger: LedgerOption = DEFAULT_LEDGER,
     vendor: Annotated[
         Literal["original", "enkash"] | None,
         typer.Option(help="The vendor whose books are compared; Original if the ledger has both."),
@@ -93,13 +90,10 @@ def audit(
     """
     output = Output(as_json)
     worth = _worth(coins or [])
-    if not ledger.is_file():
-        LedgerReader(ledger)  # raises
-    with locked(ledger) as lock:
-        connect_to_write(ledger).close()  # brings an older layout up to date
-        with LedgerReader(ledger) as reader:  # closed before the ledger, whose log could not be folded into the file otherwise
-            known = reader.campaigns()
-            chosen = None if campaign is None else reader.campaign(campaign, vendor)
+    with ledger.reader() as reader:  # closed before the ledger, whose log could not be folded into the file otherwise
+        known = reader.campaigns()
+        chosen = None if campaign is None else reader.campaign(campaign, vendor)
+    with ledger.lock(known) as lock:
         if newest:
             _vouch(ledger, known, lock, output)
             return
@@ -110,7 +104,7 @@ def audit(
             client = client_of(audited, _CONCURRENCY)
         in_scope = _in_scope(known, audited, chosen, output)
         job = _Job(
-            path=ledger,
+            place=ledger,
             scope=Scope(
                 vendor=audited,
                 target=target_of(audited),
@@ -136,17 +130,17 @@ def audit(
 
 @define(kw_only=True)
 class _Job:
-    path: Path
+    place: LedgerPlace
     scope: Scope
     opened: Campaign
-    lock: LedgerLock
+    lock: object
     budget: RequestBudget
     output: Output
     whole: bool
     targets: frozenset[str]
 
-    def open(self) -> Ledger:
-        return Ledger(self.path, vendor=self.opened.vendor, campaign=self.opened.name, lock=self.lock)
+    def open(self) -> CampaignLedger:
+        return self.place.ledger(vendor=self.opened.vendor, campaign=self.opened.name, lock=self.lock)
 
 
 def _is_original(campaign: Campaign) -> bool:
@@ -191,19 +185,19 @@ def _in_scope(known: list[Campaign], vendor: str, chosen: Campaign | None, outpu
     return in_scope
 
 
-def _vouch(path: Path, known: Sequence[Campaign], lock: LedgerLock, output: Output) -> None:
-    found = standing_of(path)
+def _vouch(place: LedgerPlace, known: Sequence[Campaign], lock: object, output: Output) -> None:
+    found, _ = place.standing()
     if found is Standing.OLDER:
         fail(
             "--newest: rows were sent from a newer copy on this machine. Nothing was changed. Put the newest copy back, or run "
-            f"`payouts audit --ledger {path} --apply`.",
+            f"`payouts audit --ledger {place} --apply`.",
             Exit.REFUSED,
         )
     if found is Standing.UNKNOWN and known:
 
         async def vouch() -> None:
-            async with Ledger(path, vendor=known[0].vendor, campaign=known[0].name, lock=lock) as opened:
-                await release(opened, time.time(), newest=True)
+            async with place.ledger(vendor=known[0].vendor, campaign=known[0].name, lock=lock) as opened:
+                await release(opened, opened.now(), newest=True)
 
         asyncio.run(vouch())
     with ignore_broken_pipe():
@@ -213,8 +207,9 @@ def _vouch(path: Path, known: Sequence[Campaign], lock: LedgerLock, output: Outp
 async def _audit(job: _Job, client: Any, worth: Mapping[str, int]) -> tuple[AuditRun, Standing]:
     """Return the audit, and the standing of the ledger after it."""
     async with job.open() as ledger, client:
-        run = AuditRun(ledger, job.scope, job.budget)
-        _tell_continued(await run.begin(await asyncio.to_thread(last_sent_elsewhere, job.path)), job.output)
+        run = AuditRun(ledger, job.scope, job.budget, clock=ledger.now)
+        _, sent_elsewhere_at = await asyncio.to_thread(job.place.standing)
+        _tell_continued(await run.begin(sent_elsewhere_at), job.output)
         complete = False
         display = AuditDisplay(run, job.budget, job.output)
         async with Supervision(display, job.budget.stop, interrupted=_INTERRUPTED, lost=_LOST).until_end(display.begin):
@@ -230,12 +225,11 @@ def _tell_continued(begun: Begun, output: Output) -> None:
             output.record(facts, text=f"Continuing the audit of {when}: {begun.done:,} of {begun.rows:,} rows are done.")
 
 
-async def _release(job: _Job, ledger: Ledger, run: AuditRun, *, complete: bool) -> Standing:
+async def _release(job: _Job, ledger: CampaignLedger, run: AuditRun, *, complete: bool) -> Standing:
     """Release a restored ledger if the audit allows it, and return its standing then."""
-    found = await asyncio.to_thread(standing_of, job.path)
+    found, since = await asyncio.to_thread(job.place.standing)
     if found is Standing.NEWEST:
         return found
-    since = await asyncio.to_thread(last_sent_elsewhere, job.path)
     if job.scope.vendor == "original":
         conclusive = complete and await ledger.transact(partial(is_conclusive, run.begun.number))
     else:  # coins cannot be looked up: nothing more can be learned
@@ -245,7 +239,7 @@ async def _release(job: _Job, ledger: Ledger, run: AuditRun, *, complete: bool) 
         done |= {job.scope.target}
     if not job.whole or run.begun.begun_at < since or not conclusive or not job.targets <= done:
         return found
-    doubted = await release(ledger, time.time())
+    doubted = await release(ledger, ledger.now())
     told = "Rows can be sent from this ledger again."
     if doubted:
         rows = counted(doubted, "row of coins that may have been paid is", "rows of coins that may have been paid are")
@@ -258,7 +252,7 @@ async def _release(job: _Job, ledger: Ledger, run: AuditRun, *, complete: bool) 
 def _print_stderr(job: _Job, run: AuditRun, standing: Standing) -> Exit:
     """Report the result of the audit and return the exit code."""
     output, scope = job.output, job.scope
-    with LedgerReader(job.path) as reader:
+    with job.place.reader() as reader:
         found = reader.audit(run.begun.number)
         with ignore_broken_pipe():
             differences = reader.differences(found.number, listed_kinds(allow_unknown=scope.allow_unknown))
@@ -269,8 +263,8 @@ def _print_stderr(job: _Job, run: AuditRun, standing: Standing) -> Exit:
                 output.say(_NO_LOOK_UP)
     if standing is not Standing.NEWEST:
         told = (
-            f"Nothing can be sent from this ledger yet: it is {standing.value}. That needs a complete audit of all campaigns, "
-            "with nothing unchecked: payouts audit --apply"
+            f"Nothing can be sent from this ledger yet: it is {job.place.why(standing)}. That needs a complete audit of all "
+            "campaigns, with nothing unchecked: payouts audit --apply"
         )
         vouch = ". If it is the newest copy, moved from another machine: payouts audit --newest"
         print_stderr(told + (vouch if standing is Standing.UNKNOWN else ""), "yellow")
@@ -291,12 +285,16 @@ def _print_stderr(job: _Job, run: AuditRun, standing: Standing) -> Exit:
     return Exit.NOT_YET if found.unchecked or standing is not Standing.NEWEST else Exit.OK
 
 
+def _recipients(place: LedgerPlace, campaigns: Sequence[Campaign]) -> list[str]:
+    with place.reader() as reader:
+        return list(reader.recipients(campaigns))
+
+
 async def _store_balances(job: _Job, client: Any, campaigns: Sequence[Campaign]) -> Exit:
     async with job.open() as ledger, client:
         try:
-            with LedgerReader(job.path) as reader:
-                users = reader.recipients(campaigns)
-                stored, failed = await take_snapshot(ledger, EnkashPayer(client), users, budget=job.budget)
+            users = await asyncio.to_thread(_recipients, job.place, campaigns)
+            stored, failed = await take_snapshot(ledger, EnkashPayer(client), users, budget=job.budget)
         except BudgetSpent:
             print_stderr("--max-requests was reached. The balances read so far are stored. Give a higher number.", "yellow")
             return Exit.NOT_YET

@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -21,7 +20,6 @@ from payouts.cells import iso
 from payouts.cli.confirmation import MAX_SHOWN, confirmed, require_terminal, say_totals
 from payouts.cli.connections import client_of, target_of
 from payouts.ledger.base import Facts
-from payouts.ledger.sqlite import Ledger
 from payouts.payer import Held, restated
 from payouts.request_budget import RequestBudget
 from payouts.states import Entry, State
@@ -35,19 +33,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from original_async import OriginalClient
-    from payouts.ledger.lock import LedgerLock
+    from payouts.ledger.base import Database
+    from payouts.ledger.campaign import CampaignLedger
+    from payouts.ledger.place import LedgerPlace
     from payouts.ledger.reader import Campaign, LedgerReader
-    from rewards_core.sqlite.connection import Connection
 
 _IN_ONE_COMMIT = 500
 _MAX_REWARDS = 20
 
 
 def settle_refused(
-    path: Path,
+    place: LedgerPlace,
     campaign: Campaign,
     reader: LedgerReader,
-    lock: LedgerLock,
+    lock: object,
     output: Output,
     *,
     note: str,
@@ -67,14 +66,15 @@ def settle_refused(
         fail(f"Campaign {campaign.name} has no unknown rows that were refused. Nothing was changed.", Exit.REFUSED)
     with exit_on_value_error():
         client = client_of(campaign.vendor)
+    known = _known(campaign, reader)
     with asyncio.Runner() as runner:  # the ledger stays open and locked while a person is asked
         stack = AsyncExitStack()
         try:
             target = target_of(campaign.vendor)  # at another base URL the vendor would hold nothing under any key
-            ledger = Ledger(path, vendor=campaign.vendor, campaign=campaign.name, target=target, lock=lock, clock=time.time)
+            ledger = place.ledger(vendor=campaign.vendor, campaign=campaign.name, target=target, lock=lock)
             runner.run(stack.enter_async_context(ledger))
             runner.run(stack.enter_async_context(client))
-            looked = runner.run(_look_up(client, ledger, campaign, reader, entries, rate, output))
+            looked = runner.run(_look_up(client, ledger, known, entries, rate, output))
             code = _tell_kept(looked, output)
             ready, waiting = _proven(runner.run(ledger.transact(partial(_run_at, campaign))), campaign, reader, looked)
             if ready and not yes:
@@ -92,14 +92,16 @@ def settle_refused(
 
 async def _look_up(
     client: OriginalClient,
-    ledger: Ledger,
-    campaign: Campaign,
-    reader: LedgerReader,
+    ledger: CampaignLedger,
+    known: Entry | None,
     entries: Sequence[Entry],
     rate: float | None,
     output: Output,
 ) -> LookedUp:
-    """Look the rows up and record which of them complete lists do not show; end the command if that would prove nothing."""
+    """Look the rows up and record which of them complete lists do not show; end the command if that would prove nothing.
+
+    `known` is a row that the vendor is known to hold, if there is one.
+    """
     budget = RequestBudget(rate=rate)
 
     async def lists(rows: Sequence[Entry]) -> Mapping[int, Held]:
@@ -107,7 +109,6 @@ async def _look_up(
         held = {each.key: each for each in listed}  # of any reward; one that cannot be read fails the whole list
         return {row.number: held[row.key] for row in rows if row.key in held}
 
-    known = _known(campaign, reader)
     try:
         if known is None:
             await _require_rewards(client, budget, entries)
@@ -124,7 +125,7 @@ async def _look_up(
         await ledger.transact(partial(record_absent, numbers=[row.number for row in rows], at=at))
 
     with _progress(len(entries), output) as looked:
-        found = await look_up(lists, entries, budget=budget, absent=absent, looked=looked, clock=time.time)
+        found = await look_up(lists, entries, budget=budget, absent=absent, looked=looked, clock=ledger.now)
     if found.problem is not None:
         fail(
             "Nothing was settled; the look-ups so far are recorded. Fix the cause and run the same command again: "
@@ -154,7 +155,7 @@ async def _require_rewards(client: OriginalClient, budget: RequestBudget, entrie
             )
 
 
-def _run_at(campaign: Campaign, database: Connection) -> float | None:
+def _run_at(campaign: Campaign, database: Database) -> float | None:
     found: float | None = database.execute("SELECT run_at FROM campaigns WHERE number = ?", (campaign.number,)).get
     return found
 
@@ -170,7 +171,7 @@ def _proven(run_at: float | None, campaign: Campaign, reader: LedgerReader, look
     return ready, waiting
 
 
-async def _settle(ledger: Ledger, entries: Sequence[Entry], note: str, output: Output) -> None:
+async def _settle(ledger: CampaignLedger, entries: Sequence[Entry], note: str, output: Output) -> None:
     rest = iter(entries)
     while some := list(islice(rest, _IN_ONE_COMMIT)):
         settled = await ledger.move_all([(entry, State.REJECTED, _facts(entry, note)) for entry in some])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ from enkash_async.settings import COINS_BASE_URL, settings_from_env
 from original_async import OriginalWebhooks
 from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH, app_uid_from, base_url_from, options_from
 from payouts.ledger.generation import state_folder
-from payouts.ledger.lock import LedgerLock
 from rewards_core import Limits
 from rewards_core.keys import webhook_keys
 from rewards_core.validation import url_from
@@ -73,21 +72,6 @@ class Listening:
             raise ValueError("Use --store or --webhook-port, not both. Nothing was sent.")
         if not self.path.startswith("/"):
             raise ValueError("--webhook-path must begin with a slash. Nothing was sent.")
-
-
-@contextmanager
-def locked(ledger: Path) -> Iterator[LedgerLock]:
-    """Lock a ledger against every other process.
-
-    Raises:
-        LedgerError: another process uses it, or it cannot be locked.
-    """
-    lock = LedgerLock(ledger)
-    lock.acquire()
-    try:
-        yield lock
-    finally:
-        lock.release()
 
 
 def client_of(vendor: str, concurrency: int = 1, *, may_repeat: bool = False) -> Any:

@@ -9,13 +9,22 @@ from typing import Annotated, Literal
 
 import typer
 
+from payouts.ledger.place import LedgerPlace, place_of
 from payouts.states import CampaignUnclear, LedgerError
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import exit_on_errors, fail
+from rewards_core.cli.output import exit_on_errors, fail, option_parser
 from rewards_core.sqlite.connection import SQLiteError
 from rewards_core.validation import shown
 
-LedgerOption = Annotated[Path, typer.Option(help="The ledger: the file that records every row.")]
+LedgerOption = Annotated[
+    LedgerPlace,
+    typer.Option(
+        help="The ledger, which records every row: a file, or the URL of a PostgreSQL database that many workers share.",
+        parser=option_parser(place_of, "--ledger"),
+        metavar="LEDGER",
+    ),
+]
+DEFAULT_LEDGER = place_of("payouts.db")
 CampaignOption = Annotated[str | None, typer.Option(help="The campaign; may be left out if the ledger has only one.")]
 VendorOption = Annotated[
     Literal["original", "enkash"] | None, typer.Option(help="The vendor, if two campaigns have the same name.")
@@ -56,6 +65,13 @@ def check_output_file(option: str, path: Path | None, **kept: Path | None) -> No
     for word, other in kept.items():
         if other is not None and path.resolve() == other.resolve():
             fail(f"{option}: {path} is the file of the {word} and would be overwritten. Name another. {_NOTHING}", Exit.USAGE)
+
+
+def require_database(place: LedgerPlace) -> None:
+    """End the command if its ledger is a file."""
+    if place.path is not None:
+        told = f"{place}: workers cannot share a file. Give --ledger postgresql://..., or pay it by payouts run."
+        fail(f"{told} {_NOTHING}", Exit.USAGE)
 
 
 def per_second(value: str | float) -> float:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import typer
 from attrs import Factory, define, frozen
 
 from payouts import money
-from payouts.audit.release import check_newest
 from payouts.cli.confirmation import MAX_SHOWN, has_terminal
 from payouts.cli.connections import target_of
-from payouts.ledger.generation import is_paid_elsewhere
-from payouts.ledger.reader import LedgerReader
+from payouts.ledger.fleet_note import is_paid_elsewhere
+from payouts.ledger.place import LedgerPlace
 from payouts.pipeline.preflight import Preflight, Repeat
 from payouts.source.checks import Checked, check_rows
 from payouts.source.lines import Mistake
@@ -41,7 +39,7 @@ class Terms:
 
     vendor: str
     campaign: str
-    ledger: Path
+    ledger: LedgerPlace
     repeats_of: Sequence[str] = ()
     max_total: Decimal | None = None
     yes: bool = False
@@ -94,18 +92,13 @@ def prepare(stream: BinaryIO, layout: Layout, terms: Terms, output: Output, *, b
     return Prepared(checked=checked, repeats=repeats)
 
 
-def has_ledger(path: Path) -> bool:
-    """Return whether a ledger exists."""
-    return path.is_file() and path.stat().st_size > 0
-
-
 def _preflight(terms: Terms, stack: ExitStack) -> Preflight | None:
     """Return the comparison of rows with the ledger, None if there is no ledger yet."""
-    if not has_ledger(terms.ledger):
+    if not terms.ledger.exists():
         _check_patterns((), terms)
         return None
-    check_newest(terms.ledger)
-    reader = stack.enter_context(LedgerReader(terms.ledger))
+    terms.ledger.check_newest()
+    reader = stack.enter_context(terms.ledger.reader())
     _check_patterns([each.name for each in reader.campaigns() if each.vendor == terms.vendor], terms)
     return stack.enter_context(Preflight(reader, terms.vendor, terms.campaign, terms.repeats_of))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +12,8 @@ import typer
 from payouts import money
 from payouts.cells import iso
 from payouts.cli.confirmation import MAX_SHOWN
-from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, check_output_file, with_exit_codes
+from payouts.cli.options import DEFAULT_LEDGER, CampaignOption, LedgerOption, VendorOption, check_output_file, with_exit_codes
 from payouts.ledger.decisions import Decision, decisions
-from payouts.ledger.reader import LedgerReader
-from payouts.ledger.schema import connect_to_read
 from payouts.report.page import write_report
 from payouts.report.results import write_results
 from payouts.report.signoff import record_of, write_csv, write_html
@@ -28,7 +25,7 @@ from rewards_core.text import counted
 def report(
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("payouts.html"),
     results: Annotated[Path | None, typer.Option(help="Also write all rows to this CSV file.")] = None,
-    ledger: LedgerOption = Path("payouts.db"),
+    ledger: LedgerOption = DEFAULT_LEDGER,
     campaign: CampaignOption = None,
     vendor: VendorOption = None,
     as_json: JsonOption = None,
@@ -41,12 +38,12 @@ def report(
 
       payouts report --campaign diwali-2026 --results diwali.csv
     """
-    check_output_file("--out", out, ledger=ledger)
-    check_output_file("--results", results, ledger=ledger, report=out)
+    check_output_file("--out", out, ledger=ledger.path)
+    check_output_file("--results", results, ledger=ledger.path, report=out)
     output = Output(as_json)
     write_report(ledger, out, campaign=campaign, vendor=vendor)
     if results is not None:
-        with LedgerReader(ledger) as reader:
+        with ledger.reader() as reader:
             write_results(reader, reader.campaign(campaign, vendor), results)
     _tell_written((out, results), output)
 
@@ -56,7 +53,7 @@ def list_decisions(
     as_csv: Annotated[Path | None, typer.Option("--csv", help="Write all decisions to this CSV file.")] = None,
     as_html: Annotated[Path | None, typer.Option("--html", help="Write all decisions to this HTML page, to be signed.")] = None,
     every: Annotated[bool, typer.Option("--all", help="As text, show every decision, not only the last 20.")] = False,
-    ledger: LedgerOption = Path("payouts.db"),
+    ledger: LedgerOption = DEFAULT_LEDGER,
     campaign: CampaignOption = None,
     vendor: VendorOption = None,
     as_json: JsonOption = None,
@@ -69,16 +66,16 @@ def list_decisions(
 
       payouts decisions --csv decisions.csv --html decisions.html
     """
-    check_output_file("--csv", as_csv, ledger=ledger)
-    check_output_file("--html", as_html, ledger=ledger, csv=as_csv)
+    check_output_file("--csv", as_csv, ledger=ledger.path)
+    check_output_file("--html", as_html, ledger=ledger.path, csv=as_csv)
     output = Output(as_json)
-    number, scope = None, f"All campaigns of {ledger.name}"
+    number, scope = None, f"All campaigns of {ledger if ledger.path is None else ledger.path.name}"
     if campaign is not None or vendor is not None:
-        with LedgerReader(ledger) as reader:
+        with ledger.reader() as reader:
             chosen = reader.campaign(campaign, vendor)
         number, scope = chosen.number, chosen.name
-    with closing(connect_to_read(ledger)) as database:
-        found = list(decisions(database, number))
+    with ledger.reader() as reader:
+        found = reader.ask(lambda database: list(decisions(database, number)))
     with ignore_broken_pipe():
         if output.as_json:
             for decision in found:
@@ -107,7 +104,7 @@ def _show(found: list[Decision], scope: str, output: Output, *, every: bool) -> 
         amount = "" if decision.amount is None else f"{money.shown(decision.amount)} of "
         moved = "" if decision.row is None else f" row {decision.row} from {decision.was} to {decision.became}"
         grant = "" if decision.row is None else f", {amount}{decision.item} to {decision.recipient}"
-        repeats = f" for campaign {decision.campaign}" if decision.kind == "repeats" else ""
+        repeats = f" for campaign {decision.campaign}" if decision.row is None and decision.campaign is not None else ""
         undone = "" if decision.undone_by is None else f"; undone by {decision.undone_by}"
         at = f"{iso(decision.at):.16}".replace("T", " ")
         output.say(f"{decision.number}: {at} {decision.by}: {decision.kind}{repeats}{moved}{grant}{undone}")

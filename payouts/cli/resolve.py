@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from payouts.audit.release import check_newest
 from payouts.cli.bulk_resolve import settle_refused
 from payouts.cli.confirmation import rows_named
-from payouts.cli.connections import locked
-from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, per_second, with_exit_codes
+from payouts.cli.options import DEFAULT_LEDGER, CampaignOption, LedgerOption, VendorOption, per_second, with_exit_codes
 from payouts.ledger import decisions
-from payouts.ledger.lock import LedgerLock
-from payouts.ledger.reader import Campaign, LedgerReader
-from payouts.ledger.sqlite import Ledger
+from payouts.ledger.place import LedgerPlace
+from payouts.ledger.reader import Campaign
 from payouts.states import Entry, State, ways_of
 from payouts.vendors import ROW_TYPES
 from rewards_core.cli.exit_codes import Exit
@@ -52,7 +48,7 @@ def resolve(
             show_default="20/s",
         ),
     ] = 20.0,
-    ledger: LedgerOption = Path("payouts.db"),
+    ledger: LedgerOption = DEFAULT_LEDGER,
     campaign: CampaignOption = None,
     vendor: VendorOption = None,
     as_json: JsonOption = None,
@@ -69,20 +65,22 @@ def resolve(
 
       payouts resolve order-17 --as done --note "seen in the console, ticket 4711"
 
-      payouts resolve order-18 --as unknown --note "rejected, but the user has the tokens"
+      payouts resolve order-18 --as unknown --note "rejected, yet it was paid"
 
       payouts resolve order-17 --undo --note "it was another user's"
 
       payouts resolve --unknown --refused --as rejected
 
-      xargs payouts resolve --as rejected --note "EnKash's list of 22 November" < never-arrived.txt
+      xargs payouts resolve --as rejected --note "ticket 4711" < never-arrived.txt
     """
     told = one_line(note or "", 1_000)
     _check(rows, outcome, told, undo=undo, unknown=unknown, refused=refused, yes=yes)
     output = Output(as_json)
-    with LedgerReader(ledger) as reader, locked(ledger) as lock:
-        check_newest(ledger)  # this one does not know what a newer copy has done since
+    with ExitStack() as stack:
+        reader = stack.enter_context(ledger.reader())
         chosen = reader.campaign(campaign, vendor)
+        lock = stack.enter_context(ledger.lock([chosen]))
+        ledger.check_newest()  # this one does not know what a newer copy has done since
         if unknown:
             raise typer.Exit(settle_refused(ledger, chosen, reader, lock, output, note=told, rate=rate or None, yes=yes))
         entries = rows_named(reader, chosen, rows or [])
@@ -115,7 +113,7 @@ def _check(
 
 
 def _resolve(
-    path: Path, campaign: Campaign, entries: Sequence[Entry], state: State, note: str, lock: LedgerLock, output: Output
+    place: LedgerPlace, campaign: Campaign, entries: Sequence[Entry], state: State, note: str, lock: object, output: Output
 ) -> None:
     for entry in entries:
         if entry.state not in {State.UNKNOWN, State.REJECTED} or entry.state is state:
@@ -126,7 +124,7 @@ def _resolve(
             fail(f"{told} {_UNCHANGED}", Exit.REFUSED)
 
     async def move() -> None:
-        async with Ledger(path, vendor=campaign.vendor, campaign=campaign.name, lock=lock) as ledger:
+        async with place.ledger(vendor=campaign.vendor, campaign=campaign.name, lock=lock) as ledger:
             await ledger.move_all([(entry, state, {"settled_by": "hand", "note": note}) for entry in entries])
 
     asyncio.run(move())
@@ -136,10 +134,10 @@ def _resolve(
             output.record(facts, text=f"row {entry.id} is {state}: {note}")
 
 
-def _undo(path: Path, campaign: Campaign, entries: Sequence[Entry], note: str, lock: LedgerLock, output: Output) -> None:
+def _undo(place: LedgerPlace, campaign: Campaign, entries: Sequence[Entry], note: str, lock: object, output: Output) -> None:
     async def undo() -> list[Entry]:
-        async with Ledger(path, vendor=campaign.vendor, campaign=campaign.name, lock=lock) as ledger:
-            return await ledger.transact(partial(decisions.undo, rows=entries, note=note, at=time.time()))
+        async with place.ledger(vendor=campaign.vendor, campaign=campaign.name, lock=lock) as ledger:
+            return await ledger.transact(partial(decisions.undo, rows=entries, note=note, at=ledger.now()))
 
     try:
         restored = asyncio.run(undo())

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 
 import typer
 
 from payouts import money
-from payouts.audit.release import check_newest
 from payouts.cli.confirmation import MAX_SHOWN, confirmed, require_terminal, rows_named, say_totals
-from payouts.cli.connections import client_of, locked, target_of
-from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, with_exit_codes
-from payouts.ledger.lock import LedgerLock
-from payouts.ledger.reader import Campaign, LedgerReader
-from payouts.ledger.sqlite import Ledger
+from payouts.cli.connections import client_of, target_of
+from payouts.cli.options import DEFAULT_LEDGER, CampaignOption, LedgerOption, VendorOption, with_exit_codes
+from payouts.ledger.place import LedgerPlace
+from payouts.ledger.reader import Campaign
 from payouts.payer import Payer, restated
 from payouts.states import Entry, State
 from payouts.vendors.payers import payer_of
@@ -37,7 +35,7 @@ def retry(
         Literal["rejected", "failed"] | None, typer.Option(help="Retry all rows in this state instead of naming ids.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
-    ledger: LedgerOption = Path("payouts.db"),
+    ledger: LedgerOption = DEFAULT_LEDGER,
     campaign: CampaignOption = None,
     vendor: VendorOption = None,
     as_json: JsonOption = None,
@@ -56,9 +54,11 @@ def retry(
     if bool(rows) == (state is not None):
         fail("Name rows by their ids, or all rows of one state with --state. Nothing was changed.", Exit.USAGE)
     output = Output(as_json)
-    with LedgerReader(ledger) as reader, locked(ledger) as lock:
-        check_newest(ledger)  # a newer copy may have paid what this one calls rejected
+    with ExitStack() as stack:
+        reader = stack.enter_context(ledger.reader())
         chosen = reader.campaign(campaign, vendor)
+        lock = stack.enter_context(ledger.lock([chosen]))
+        ledger.check_newest()  # a newer copy may have paid what this one calls rejected
         entries = rows_named(reader, chosen, rows or []) if state is None else list(reader.entries(chosen, [State(state)]))
         if not entries and not output.as_json:
             output.say(f"Campaign {chosen.name} has no {state} rows.")
@@ -111,11 +111,13 @@ async def objection_to_retry(
     return f"the vendor now says that {entry.uid} is {now.status}, so it did not fail"
 
 
-async def _retry(path: Path, campaign: Campaign, client: Any, entries: Sequence[Entry], lock: LedgerLock, output: Output) -> Exit:
+async def _retry(
+    place: LedgerPlace, campaign: Campaign, client: Any, entries: Sequence[Entry], lock: object, output: Output
+) -> Exit:
     """Give each row a new key as soon as its check with the vendor allows it."""
     target = target_of(campaign.vendor)  # at another base URL the vendor would hold nothing under any key
     kept = 0
-    async with Ledger(path, vendor=campaign.vendor, campaign=campaign.name, target=target, lock=lock) as ledger, client:
+    async with place.ledger(vendor=campaign.vendor, campaign=campaign.name, target=target, lock=lock) as ledger, client:
         vendor = payer_of(client)
 
         async def objection_to(entry: Entry) -> str | None:

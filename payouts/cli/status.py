@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,31 +13,40 @@ from rich.text import Text
 from payouts import money
 from payouts.cells import iso
 from payouts.cli.confirmation import MAX_SHOWN
-from payouts.cli.options import CampaignOption, LedgerOption, VendorOption, with_exit_codes
+from payouts.cli.fleet_display import Pace
+from payouts.cli.options import DEFAULT_LEDGER, CampaignOption, LedgerOption, VendorOption, with_exit_codes
 from payouts.ledger.reader import Campaign, LedgerReader
-from payouts.report.figures import NOT_DONE, ORDER, Figures, Item, gather
+from payouts.ledger.schema import moved_of
+from payouts.report.figures import MAX_LISTED, ORDER, Figures, Item, summarize
 from payouts.states import Entry, State
 from payouts.vendors import FIELDS, ROW_TYPES
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output, fail, ignore_broken_pipe
+from rewards_core.cli.output import JsonOption, Output, fail, ignore_broken_pipe, print_stderr
 from rewards_core.text import one_line
 
 if TYPE_CHECKING:
     from payouts.ledger.reader import RetiredKey
 
+_UNDER_WAY = (State.PLANNED, State.SENT, State.ACCEPTED)
+_GLANCE, _REDRAW_EVERY = 1.0, 2.0
 _LABELS = {"answer": "HTTP status", "absent_since": "first absent", "absent_at": "last absent"}
 
 
 @with_exit_codes
 def status(
     row: Annotated[str | None, typer.Argument(help="The id of a row, to show all its details.")] = None,
-    ledger: LedgerOption = Path("payouts.db"),
+    ledger: LedgerOption = DEFAULT_LEDGER,
     campaign: CampaignOption = None,
     vendor: VendorOption = None,
     every: Annotated[bool, typer.Option("--all", help="List every row not confirmed as paid; as text, at most 10,000.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again every 2 seconds, until no row is planned or under way.")
+    ] = False,
     as_json: JsonOption = None,
 ) -> None:
     """Show the progress of a campaign, or list the campaigns of a ledger; also during a run.
+
+    Of a PostgreSQL ledger it shows the workers, too, and the speed of all together.
 
     For example:
 
@@ -46,9 +55,14 @@ def status(
       payouts status --ledger payouts.db --campaign diwali-2026
 
       payouts status order-17 --ledger payouts.db --campaign diwali-2026
+
+      payouts status --ledger postgresql://pay@db/payouts --campaign may --watch
     """
     output = Output(as_json)
-    with LedgerReader(ledger) as reader, ignore_broken_pipe():
+    with ledger.reader() as reader, ignore_broken_pipe():
+        if ledger.path is not None and (moved := reader.ask(moved_of)) is not None:
+            did = "was moved" if moved.begun_with is None else "is being moved"
+            print_stderr(f"{ledger} {did} to {moved.to}; this is how it was before.", "yellow")
         if campaign is None and row is None:
             listed = [each for each in reader.campaigns() if vendor in {None, each.vendor}]
             if len(listed) > 1:
@@ -62,12 +76,21 @@ def status(
             retired = [key for key in reader.retired_keys(chosen) if key.row_id == row]
             _show_row(chosen, entry, retired, output)
             return
-        figures = gather(reader, chosen)
-        if output.as_json:
-            not_done = (entry for state in NOT_DONE for entry in reader.entries(chosen, [state]))
-            _record(figures, not_done if every else figures.open[:MAX_SHOWN], output)
-        else:
-            _show(figures, None if every else MAX_SHOWN, output)
+        pace = Pace(reader, chosen)
+        pace.look()
+        if pace.is_moving:
+            pace.look_again(_GLANCE)
+        while True:
+            figures, not_done = summarize(reader, chosen)
+            if watch and output.console.is_terminal and not output.as_json:
+                output.console.clear()
+            if output.as_json:
+                _record(figures, pace, not_done if every else islice(not_done, MAX_SHOWN), output)
+            else:
+                _show(figures, pace, list(islice(not_done, MAX_LISTED if every else MAX_SHOWN)), output)
+            if not watch or not any(figures.counts.get(state) for state in _UNDER_WAY):
+                return
+            pace.look_again(_REDRAW_EVERY)
 
 
 def _list(reader: LedgerReader, campaigns: Iterable[Campaign], output: Output) -> None:
@@ -88,7 +111,7 @@ def _list(reader: LedgerReader, campaigns: Iterable[Campaign], output: Output) -
         output.draw("", ("vendor", "campaign", "begun (UTC)", *right), lines, right=right)
 
 
-def _show(figures: Figures, limit: int | None, output: Output) -> None:
+def _show(figures: Figures, pace: Pace, shown: Sequence[Entry], output: Output) -> None:
     campaign = figures.campaign
     output.say(f"{campaign.name} ({campaign.vendor}): {figures.done:,} of {figures.rows:,} rows paid", "bold")
     row_type = ROW_TYPES[campaign.vendor]
@@ -103,7 +126,7 @@ def _show(figures: Figures, limit: int | None, output: Output) -> None:
     output.draw("", columns, (line[: len(columns)] for line in lines), right=("rows", "amount"))
     if figures.more_items:
         output.say(f"rows of other {columns[0]}s, not listed: {figures.more_items:,}")
-    shown = figures.open[:limit]
+    pace.show(figures, output)
     if shown:
         waiting = figures.rows - figures.done
         part = f", the first {len(shown):,}" if len(shown) < waiting else ""
@@ -117,7 +140,7 @@ def _show(figures: Figures, limit: int | None, output: Output) -> None:
             output.lines(f"    {one_line(told)}")
 
 
-def _record(figures: Figures, rows: Iterable[Entry], output: Output) -> None:
+def _record(figures: Figures, pace: Pace, rows: Iterable[Entry], output: Output) -> None:
     campaign = figures.campaign
     output.record(
         {
@@ -127,6 +150,7 @@ def _record(figures: Figures, rows: Iterable[Entry], output: Output) -> None:
             "rows": figures.rows,
             **{state.value: figures.counts.get(state, 0) for state in State},
             "sums": {uid: _plain(item) for uid, item in figures.items.items()},
+            **pace.facts(figures),
         }
     )
     for entry in rows:

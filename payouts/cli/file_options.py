@@ -1,0 +1,118 @@
+"""The options that describe the file of rows, and what must hold before its rows are paid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, BinaryIO, Literal
+
+import typer
+from attrs import frozen
+
+from payouts.cli.options import DEFAULT_LEDGER, LedgerOption
+from payouts.source.files import form_of, is_piped
+from payouts.source.lines import COLUMNS, Layout, check_delimiter
+from payouts.spelling import misspelled_amount
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.output import exit_on_value_error, fail, print_stderr
+
+VendorName = Literal["original", "enkash"]
+
+
+@frozen(kw_only=True)
+class FileOptions:
+    """The file, and where its rows go."""
+
+    file: Annotated[str, typer.Argument(help="CSV or JSONL file; - for standard input.", metavar="FILE")]
+    vendor: Annotated[VendorName, typer.Option(help="The vendor that pays.")]
+    campaign: Annotated[str, typer.Option(help="Name of this payout; part of every key.")]
+    ledger: LedgerOption = DEFAULT_LEDGER
+    form: Annotated[
+        Literal["csv", "jsonl"] | None, typer.Option("--format", help="Format of the file; by default from its name.")
+    ] = None
+    delimiter: Annotated[str | None, typer.Option(help="Delimiter of CSV cells.", show_default="detected in the header")] = None
+    id_column: Annotated[str | None, typer.Option(help="Column of the row's id.")] = None
+    reward_uid_column: Annotated[str | None, typer.Option(help="Original: column of the reward.")] = None
+    to_user_uid_column: Annotated[str | None, typer.Option(help="Original: column of the user.")] = None
+    amount_column: Annotated[str | None, typer.Option(help="Original: column of the amount.")] = None
+    nonce_column: Annotated[str | None, typer.Option(help="Original: column of the nonce, if there is one.")] = None
+    user_id_column: Annotated[str | None, typer.Option(help="EnKash: column of the user.")] = None
+    event_column: Annotated[str | None, typer.Option(help="EnKash: column of the event.")] = None
+    request_id_column: Annotated[str | None, typer.Option(help="EnKash: column of the request id, if there is one.")] = None
+    ids_from_line: Annotated[
+        bool, typer.Option("--ids-from-line", help="Use line numbers as ids; never insert or remove lines later.")
+    ] = False
+
+    def layout(self, stream: BinaryIO) -> Layout:
+        """Return the layout of the file; end the command if the options contradict it or each other."""
+        given = self._columns()
+        if self.ids_from_line:
+            if self.id_column is not None:
+                told = "--ids-from-line and --id-column contradict each other. Use the column if its ids never change."
+                fail(f"{told} Nothing was sent.", Exit.USAGE)
+            print_stderr(
+                "--ids-from-line: ids are line numbers; inserting or removing a line later would pay rows twice or never",
+                "yellow",
+            )
+        for name, column in given.items():
+            option = f"--{name.replace('_', '-')}-column"
+            if name not in COLUMNS[self.vendor]:
+                fail(f"{option}: {self.vendor} has no such column. Nothing was sent.", Exit.USAGE)
+            if not column:
+                fail(f"{option}: give the name of a column, not an empty text. Nothing was sent.", Exit.USAGE)
+        start = stream.read(1024)
+        stream.seek(0)
+        with exit_on_value_error():
+            return Layout(
+                vendor=self.vendor,
+                names=given,
+                form=self.form or form_of(self.file, start),
+                delimiter=None if self.delimiter is None else check_delimiter(self.delimiter, "--delimiter"),
+                ids_from_line=self.ids_from_line,
+                piped=is_piped(self.file),
+            )
+
+    def _columns(self) -> Mapping[str, str]:
+        names = {
+            "id": self.id_column,
+            "reward_uid": self.reward_uid_column,
+            "to_user_uid": self.to_user_uid_column,
+            "amount": self.amount_column,
+            "nonce": self.nonce_column,
+            "user_id": self.user_id_column,
+            "event": self.event_column,
+            "request_id": self.request_id_column,
+        }
+        return {name: column for name, column in names.items() if column is not None}
+
+
+@frozen(kw_only=True)
+class CheckOptions:
+    """What must hold before the rows are paid."""
+
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every row; send nothing.")] = False
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask for confirmation. Rows that were paid before still need --repeats-of.")
+    ] = False
+    max_total: Annotated[
+        str | None, typer.Option(help="Send nothing if the rows of one reward add up to more.", metavar="AMOUNT")
+    ] = None
+    repeats_of: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Campaign whose rows may be paid again, or a pattern such as 'salary-*'. Repeat for more.",
+            metavar="CAMPAIGN",
+        ),
+    ] = None
+    all_errors: Annotated[bool, typer.Option("--all-errors", help="Show every mistake in the file separately.")] = False
+
+    def total_for(self, vendor: str) -> Decimal | None:
+        """Return the limit of a reward's total; end the command if it makes no sense."""
+        if self.max_total is None:
+            return None
+        if vendor == "enkash":
+            fail("--max-total is for Original; EnKash sets the coins of each event. Nothing was sent.", Exit.USAGE)
+        fault = misspelled_amount(self.max_total)
+        if fault is not None:
+            fail(f"--max-total: {fault.message}. Nothing was sent.", Exit.USAGE)
+        return Decimal(self.max_total)

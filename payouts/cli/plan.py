@@ -1,0 +1,56 @@
+"""`payouts plan`: write the rows of a file into a ledger from which any number of workers pay."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+from payouts.cli.file_options import CheckOptions, FileOptions
+from payouts.cli.options import require_database, with_exit_codes
+from payouts.cli.planning import planned, prepared
+from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.option_groups import with_option_groups
+from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fail
+from rewards_core.text import counted
+from rewards_core.validation import check_name
+
+
+@with_exit_codes
+@with_option_groups
+def plan(
+    file: FileOptions,
+    checks: CheckOptions,
+    snapshot: Annotated[
+        bool, typer.Option("--snapshot", help="EnKash: store the users' balances first, for payouts audit.")
+    ] = False,
+    as_json: JsonOption = None,
+) -> None:
+    """Write the rows of a file into a PostgreSQL ledger, from which any number of workers pay them.
+
+    The file is checked as by payouts run, and a person is asked: what is planned is sent as soon as a worker runs. To add rows,
+    or after an interruption, run the same command again; rows that are known are not planned twice.
+
+    For example:
+
+      export PAYOUTS_LEDGER=postgresql://pay@db/payouts
+
+      payouts plan rewards.csv --vendor original --campaign diwali
+
+      payouts work --campaign diwali
+    """
+    with exit_on_value_error():
+        check_name(file.campaign, "--campaign")
+    require_database(file.ledger)
+    if file.vendor == "original" and snapshot:
+        fail("--snapshot is for EnKash; payouts audit looks up Original's allocations. Nothing was planned.", Exit.USAGE)
+    output = Output(as_json)
+    with ExitStack() as stack:
+        source, lock = prepared(file, checks, output, stack, before_asking=lambda: None)
+        if checks.dry_run:
+            return
+        planned(source, file.ledger, lock, output, snapshot=snapshot)
+    command = f"payouts work --campaign {file.campaign} --ledger {file.ledger}"
+    told = f"{counted(source.rows, 'row is', 'rows are')} in campaign {file.campaign}. To pay them, on any machine: {command}"
+    output.record({"event": "planned", "campaign": file.campaign, "rows": source.rows}, text=told)
