@@ -1,22 +1,28 @@
 #!/usr/bin/env bash
 # Install what the tests need beside Python and cannot get from a package index: a browser that opens the payout report, strace,
 # which shows in which order bytes reach the disk and the network, tmux, in which a person's terminal is played, nginx, which stands
-# before a listener, PostgreSQL, and pgbouncer, which stands before that; with --soak also haproxy and caddy. Does nothing where all
-# are there. Without root, or where there is no apt, it says what is missing and leaves the tests that need it to say so.
+# before a listener, PostgreSQL, and pgbouncer, which stands before that; with --soak also haproxy and caddy, with --fleet only what
+# `make demo-fleet` needs. Does nothing where all are there. Without root, or where there is no apt, it says what is missing and
+# leaves it to those who need it to say so.
 set -euo pipefail
 
 missing=()
-command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
-compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null || missing+=(postgresql)
 wanted=(strace tmux nginx pgbouncer)
-[ "${1:-}" != --soak ] || wanted+=(haproxy caddy)
+case "${1:-}" in
+  --soak) wanted+=(haproxy caddy) ;;
+  --fleet) wanted=(nginx) ;;
+esac
+if [ "${1:-}" != --fleet ]; then
+  command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
+fi
+compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null || missing+=(postgresql)
 for each in "${wanted[@]}"; do
   command -v "$each" >/dev/null || [ -x "/usr/sbin/$each" ] || missing+=("$each")
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-  echo "missing for some tests: ${missing[*]}; install them with your system's packages" >&2
+  echo "missing: ${missing[*]}; install them with your system's packages" >&2
   exit 0
 fi
 export DEBIAN_FRONTEND=noninteractive

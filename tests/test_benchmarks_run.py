@@ -15,7 +15,7 @@ import benchmarks
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_")]
-LONG = {"durable", "imports", "machines", "payouts", "pending", "polls", "strangers"}
+LONG = {"durable", "fleet", "imports", "machines", "payouts", "pending", "polls", "strangers"}
 """Those that start many processes or poll as fast as they can; what they measure with has tests of its own."""
 
 

@@ -122,7 +122,7 @@ def test_completion_can_be_shown_for_each_shell(
         ("webhooks", "serve --tls", {"--tls-cert", "--tls-key", "--tls-min"}),
         ("webhooks", "serve --conf", {"--config"}),
         ("webhooks", "events list --state ", {"ready", "done", "dead"}),
-        ("payouts", "re", {"retry", "resolve", "report"}),
+        ("payouts", "re", {"retry", "resolve", "resume", "report"}),
         ("payouts", "run --vendor o", {"original"}),
     ],
 )
@@ -170,7 +170,7 @@ def test_no_two_options_have_one_variable(program: Program) -> None:
 def test_a_snapshot_is_asked_of_one_command_only(tmp_path: Path) -> None:
     done = process("payouts", "audit", "--ledger", str(tmp_path / "none.db"), PAYOUTS_SNAPSHOT="1")
     assert done.returncode == 2
-    assert "Set PAYOUTS_RUN_SNAPSHOT and PAYOUTS_AUDIT_SNAPSHOT instead" in done.stderr
+    assert "Set PAYOUTS_RUN_SNAPSHOT, PAYOUTS_PLAN_SNAPSHOT and PAYOUTS_AUDIT_SNAPSHOT instead" in done.stderr
 
 
 def test_the_variables_of_earlier_versions_name_the_store(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ TEXTS = {name: path.read_text("utf-8") for name, path in PAGES.items()}
 FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 RUN_ELSEWHERE = {
     "make test": "this very run",
+    "make demo-fleet": "test_fleet runs it with fewer rows",
     "make check": "a part of make test",
     "make mutants": "takes the whole suite apart; run by hand and before a release",
     "make soak": "the long versions",

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from typer.testing import CliRunner, Result
 
 from payouts.cli import app
 from tests.payouts.command_kit import Call
+from tests.payouts.postgres_ledger_kit import database_of_its_own
+from tests.payouts.process_kit import original_at, sandbox
+from tests.postgres_server import Server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -121,3 +124,21 @@ def call(folder: Path) -> Call:
         return CliRunner().invoke(app, [str(argument) for argument in arguments], input=text, env=env)
 
     return invoke
+
+
+@pytest.fixture
+def url(postgres: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty database, and a state folder of this test's own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+    with database_of_its_own(postgres) as url:
+        yield url
+
+
+@pytest.fixture
+def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Original, played; the environment has its credentials."""
+    with sandbox("original", "--confirm=0:0.01") as base:
+        for name, value in original_at(base).items():
+            if name.startswith("ORIGINAL_"):
+                monkeypatch.setenv(name, value)
+        yield base

@@ -14,6 +14,8 @@ from attrs import Factory, define, evolve
 
 from original_async import Allocation
 from original_async.settlement import conclude
+from payouts.ledger.generation import Standing
+from payouts.ledger.place import place_of
 from payouts.ledger.schema import LEDGER
 from payouts.ledger.sqlite import Ledger
 from payouts.vendors import EnkashRow, OriginalRow
@@ -182,3 +184,8 @@ async def waiting(client: Any) -> AsyncIterator[Completions]:
 
 def ledger_at(path: Path, vendor: str = "original", **options: Any) -> Ledger:
     return Ledger(path, vendor=vendor, campaign="diwali-2026", **options)
+
+
+def standing_of(ledger: Path, state: Path) -> Standing:
+    """Return what the notes in a folder say of a ledger."""
+    return place_of(ledger).standing(state)[0]

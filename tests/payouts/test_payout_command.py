@@ -150,7 +150,7 @@ def test_a_rate_is_so_many_rows_per_second(
         heard.append(options["rate"])
         return made(**options)
 
-    monkeypatch.setattr("payouts.cli.run.RunOptions", hear)
+    monkeypatch.setattr("payouts.cli.send_options.RunOptions", hear)
     result = call("run", "rewards.csv", "--vendor=original", "--campaign=c", "--dry-run", given)
     assert (result.exit_code, heard) == (0, [rate])
 
@@ -478,7 +478,7 @@ def test_all_rows_that_are_not_paid_are_listed_for_a_program(call: Call, folder:
             await ledger.move(sent[0], State.REJECTED, problem="no")
 
     asyncio.run(lead())
-    monkeypatch.setattr("payouts.report.figures.MAX_LISTED", 4)
+    monkeypatch.setattr("payouts.cli.status.MAX_LISTED", 4)
     listed = [(record["id"], record["state"]) for record in records(call("status", "--all"))[1:]]
     assert listed == [
         ("r3", "rejected"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import copy
 import csv
+import itertools
 import os
 import pickle
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,17 @@ async def test_a_retry_is_kept_with_the_old_key_and_taken_back_by_it(tmp_path: P
         ("retry", rejected.key, "rejected", "planned"),
         ("undo", renewed.key, "planned", "rejected"),
     ]
+
+
+async def test_a_settlement_is_undone_though_the_clock_moved_while_it_was_written(tmp_path: Path) -> None:
+    clock = partial(next, itertools.count(AT))
+    async with Ledger(tmp_path / "payouts.db", vendor="original", campaign="diwali-2026", clock=clock) as ledger:
+        (entry,) = await ledger.plan([token_row("r1")])
+        sent = await ledger.move(entry, State.SENT)
+        unknown = await ledger.move(sent, State.UNKNOWN, problem=TimeoutError("no answer"))
+        done = await ledger.move(unknown, State.DONE, settled_by="hand", note="seen")
+        (back,) = await ledger.transact(partial(decisions.undo, rows=[done], note="no", at=AT))
+    assert back == unknown
 
 
 def test_an_error_that_cannot_be_undone_can_be_pickled() -> None:

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -218,8 +218,8 @@ class Strict:
     def __init__(self) -> None:
         self.lines: list[int | None] = []
 
-    def __call__(self, row: Row) -> None:
-        raise InvalidRow("another one", name="amount", kind="changed")
+    def __call__(self, rows: Sequence[Row]) -> list[InvalidRow | None]:
+        return [InvalidRow("another one", name="amount", kind="changed") for _ in rows]
 
     def conclude(self, line_of: Callable[[str], int | None]) -> None:
         self.lines.extend(map(line_of, ("r1", "r2", "r3")))
@@ -232,6 +232,33 @@ def test_a_preflight_checks_every_row_and_then_the_file() -> None:
     checked = check_rows(io.BytesIO(content), CSV, on_mistake=found.append, preflight=strict)
     assert [(mistake.kind, mistake.line) for mistake in found] == [("changed", 2), ("empty", 3)]
     assert (checked.mistakes, strict.lines) == (2, [2, None, 3])
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 512])
+@pytest.mark.parametrize("layout", [CSV, JSONL])
+def test_mistakes_are_told_in_the_order_of_their_lines(layout: Layout, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("payouts.source.checks.MOST_AT_ONCE", at_once)
+    amounts = ["1", "x", "2", "1", "x", "x", "x", "x", "2", "1"]
+
+    class RefusesOnes(Strict):
+        def __call__(self, rows: Sequence[Row]) -> list[InvalidRow | None]:
+            assert len(rows) <= at_once
+            return [InvalidRow("no", name="amount", kind="changed") if row.amount == "1" else None for row in rows]
+
+    if layout is CSV:
+        content = HEADER + "".join(f"r{number},21,32,{amount},\n" for number, amount in enumerate(amounts)).encode()
+        first, column = 2, 4
+    else:
+        line = '{{"id": "r{}", "reward_uid": "21", "to_user_uid": "32", "amount": "{}"}}\n'
+        content = "".join(line.format(number, amount) for number, amount in enumerate(amounts)).encode()
+        first, column = 1, line.format(0, 1).index('"amount"') + 1
+    found: list[Mistake] = []
+    checked = check_rows(io.BytesIO(content), layout, on_mistake=found.append, preflight=RefusesOnes())
+    wrong = [number for number, amount in enumerate(amounts) if amount != "2"]
+    assert [(each.line, each.column, each.kind == "changed") for each in found] == [
+        (number + first, column, amounts[number] == "1") for number in wrong
+    ]
+    assert (checked.rows, checked.mistakes) == (2, 8)
 
 
 def test_users_are_counted_once_each() -> None:

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from payouts.audit.release import release, standing_of
+from payouts.audit.release import release
 from payouts.ledger.generation import GenerationNote, Noted, Standing, standing, state_folder
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.schema import connect_to_write
 from payouts.ledger.sqlite import Ledger
 from payouts.runner import RunOptions, run_payouts
 from payouts.states import AuditNeeded, LedgerError, LedgerInUse, State
-from tests.payouts.payout_kit import LAYOUT_2, StubEnkash, coin_row, ledger_at, token_row
+from tests.payouts.payout_kit import LAYOUT_2, StubEnkash, coin_row, ledger_at, standing_of, token_row
 from tests.payouts.process_kit import ROOT, environment
 from tests.texts import said
 
@@ -110,11 +110,11 @@ async def test_a_ledger_of_the_layout_before_goes_on_without_an_audit_and_its_co
     with pytest.raises(AuditNeeded):
         await send(backup, "r1", state=state)
 
-    def read() -> list[int]:
+    def read() -> dict[str, list[int]]:
         with LedgerReader(path) as reader:
-            return reader.paid_alike("original", "32\x1f21\x1f1.5")
+            return reader.paid_alike("original", ["32\x1f21\x1f1.5"])
 
-    assert await asyncio.to_thread(read) == [1]
+    assert list((await asyncio.to_thread(read)).values()) == [[1]]
 
 
 async def test_two_copies_are_not_paid_from_at_one_time(tmp_path: Path, state: Path) -> None:

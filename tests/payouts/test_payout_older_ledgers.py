@@ -20,7 +20,6 @@ from typing import Any
 import pytest
 from attrs import asdict
 
-from payouts.audit.release import standing_of
 from payouts.ledger.generation import Standing
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.reader import LedgerReader
@@ -28,7 +27,7 @@ from payouts.ledger.schema import LEDGER, connect_to_write
 from payouts.ledger.sqlite import Ledger
 from payouts.states import LedgerError, LedgerInUse, State
 from rewards_core.sqlite.connection import connect
-from tests.payouts.payout_kit import ledger_at
+from tests.payouts.payout_kit import ledger_at, standing_of
 
 DATA = Path(__file__).parent / "data"
 SAID: dict[str, Any] = json.loads((DATA / "rows.json").read_text("utf-8"))

@@ -8,7 +8,7 @@ import json
 import math
 import signal
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -105,8 +105,8 @@ def test_the_ledger_is_asked_where_each_spelling_stands() -> None:
     lines: list[int | None] = []
 
     class Lines:
-        def __call__(self, row: Row) -> None:
-            """Find nothing wrong with a row."""
+        def __call__(self, rows: Sequence[Row]) -> list[None]:
+            return [None for _ in rows]
 
         def conclude(self, line_of: Callable[[str], int | None]) -> None:
             lines.extend(map(line_of, ("001", "1", "01", "a", "2")))
@@ -154,7 +154,9 @@ def send(path: Path, rows: list[tuple[str, str]], campaign: str = "diwali-2026")
 def assert_respellings_are_known(path: Path) -> None:
     with LedgerReader(path) as reader:
         campaign = reader.campaign("diwali-2026")
-        assert [reader.respelled(campaign, row_id, user) for row_id, user, _ in RESPELLED] == [row[2] for row in RESPELLED]
+        assert [reader.respelled(campaign, [(row_id, user)]).get(row_id) for row_id, user, _ in RESPELLED] == [
+            row[2] for row in RESPELLED
+        ]
 
 
 def test_the_ledger_knows_an_id_in_another_spelling(ledger: Path) -> None:

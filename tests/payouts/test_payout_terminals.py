@@ -21,6 +21,7 @@ from attrs import evolve
 from rich.console import Console
 
 from payouts.audit.absence import record_absent
+from payouts.cli import COMMANDS
 from payouts.cli.display import JsonLines, MovingLine
 from payouts.cli.supervision import run_to_end
 from payouts.ledger.sqlite import Ledger
@@ -353,3 +354,13 @@ def test_a_moving_line_is_two_lines_however_large_the_numbers(width: int) -> Non
         assert max(len(first), len(second)) <= width
         assert re.fullmatch(r"  ([0-9,]+ [a-z ]+)(, [0-9,]+ [a-z ]+)*", second.rstrip())
     line.end()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_examples_of_the_help_fit_a_terminal_of_80_columns(call: Call, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, _, shown = call(command, "--help").stdout.partition("For example:")
+    given, _, _ = shown.partition("╭")
+    lines = [line.strip() for line in given.splitlines() if line.strip()]
+    assert lines
+    assert [line for line in lines if not line.startswith(("payouts ", "export ", "xargs "))] == []
