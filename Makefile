@@ -6,12 +6,15 @@ WORKERS ?= 3
 FLOOR := .venv-floor
 UV := .venv-uv/bin/python -m uv pip install --quiet --python $(FLOOR)/bin/python
 FLOOR_TESTS ?= tests/original_async tests/enkash_async tests/rewards_core tests/webhooks tests/payouts tests/test_command_lines.py tests/test_option_messages.py tests/test_finite_options.py tests/test_import_cost.py
-EXACT = rewards_core/http/calls.py,rewards_core/backoff.py,rewards_core/http/transport.py,original_async/signature.py,enkash_async/tokens.py,webhooks/receiver.py,webhooks/completions.py,payouts/ledger/sqlite.py,payouts/ledger/writer.py
+EXACT = rewards_core/http/calls.py,rewards_core/backoff.py,rewards_core/http/transport.py,original_async/signature.py,enkash_async/tokens.py,webhooks/receiver.py,webhooks/completions.py,payouts/ledger/campaign.py,payouts/ledger/sqlite.py,payouts/ledger/writer.py,payouts/ledger/postgres.py,payouts/ledger/postgres_planner.py,payouts/ledger/worker.py
+
+# tests of code that runs in greenlets, which coverage follows at a price
+GREENLETS = $(addprefix tests/payouts/test_,$(addsuffix .py,postgres_ledger workers worker_faults work_payouts pay_row shared_locks shared_commands payout_move))
 
 unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes would each compile what they import
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts unit floor soak mutants bench clean
+.PHONY: help demo demo-fleet test check lint types contracts unit floor soak mutants bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,6 +27,10 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP) ## pay two files against sandboxed vendors on a bad day
 	$(BIN)/python examples/demo.py
+
+demo-fleet: $(STAMP) ## the same by a fleet of processes, some of which are killed on the way
+	@tests/install_system_parts.sh --fleet
+	$(BIN)/python -m examples.fleet
 
 test: check unit ## run every check that a change must pass
 
@@ -43,7 +50,8 @@ contracts: $(STAMP)
 unit: $(STAMP)
 	@tests/install_system_parts.sh
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m coverage run -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(addprefix --ignore=,$(GREENLETS))
+	$(BIN)/python -m coverage run --concurrency=thread,greenlet -m pytest -n $(WORKERS) --dist worksteal $(GREENLETS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --fail-under=95
 	$(BIN)/python -m coverage report --fail-under=100 --include='$(EXACT)'

@@ -49,6 +49,13 @@ def rows(number: int) -> Iterator[OriginalRow]:
         yield OriginalRow(id=f"row-{place}", reward_uid=REWARD, to_user_uid=f"{place:012d}", amount="1.23", line=place + 2)
 
 
+def write_file(path: Path, number: int) -> None:
+    with path.open("w") as stream:
+        stream.write("id,reward_uid,to_user_uid,amount\n")
+        for row in rows(number):
+            stream.write(f"{row.id},{row.reward_uid},{row.to_user_uid},{row.amount}\n")
+
+
 @asynccontextmanager
 async def client_at(url: str) -> AsyncIterator[OriginalClient]:
     async with OriginalClient("key", SECRET, base_url=url, limits=Limits(connections=2 * AT_ONCE)) as client:
@@ -155,10 +162,7 @@ def peak_memory(number: int) -> float:
 async def _pay_file(number: int) -> None:
     with tempfile.TemporaryDirectory(prefix="payouts-") as folder, vendor() as url:
         path = Path(folder) / "rewards.csv"
-        with path.open("w") as stream:
-            stream.write("id,reward_uid,to_user_uid,amount\n")
-            for row in rows(number):
-                stream.write(f"{row.id},{row.reward_uid},{row.to_user_uid},{row.amount}\n")
+        write_file(path, number)
         async with (
             client_at(url) as client,
             waiting(client) as completions,
