@@ -15,6 +15,7 @@ from attrs import frozen
 from original_async.models import Allocation, Claim
 from rewards_core.errors import UnexpectedResponse, VendorError
 from rewards_core.json import loads, structure
+from rewards_core.validation import is_id
 
 if TYPE_CHECKING:
     from rewards_core.http.messages import Answer
@@ -83,9 +84,14 @@ def select_by_nonce(nonces: Collection[str], entries: Sequence[Any]) -> tuple[li
     for entry in entries:
         if isinstance(entry, dict) and isinstance(nonce := entry.get("nonce"), (str, int)) and str(nonce) in nonces:
             try:
-                found.append(structure(entry, Allocation, path="data"))
+                allocation = structure(entry, Allocation, path="data")
             except UnexpectedResponse as unreadable:
                 problem = unreadable
+                continue
+            if is_id(allocation.uid):
+                found.append(allocation)
+            else:
+                problem = UnexpectedResponse("an allocation has a uid that cannot be asked for or stored", path="data.uid")
     return found, problem
 
 

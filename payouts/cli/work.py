@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _DONE = {
     "pause": "Campaign {name} is paused: no worker sends a row until `payouts resume`. Answers under way are stored.",
-    "resume": "Campaign {name} goes on: workers send its rows.",
+    "resume": "Campaign {name} is resumed: workers that run send its rows. To start more: payouts work.",
     "stop": "Campaign {name} is stopped: its workers end. Rows that are planned stay so until `payouts resume` and new workers.",
 }
 

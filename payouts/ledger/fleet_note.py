@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+RESTORED = "of unknown age: it was restored from a dump"
+"""Why nothing is sent from a database whose tables are not those that were paid from."""
 _PREFIX = "fleet-"
 _first_line = re.compile(rb"([0-9]{20}) ([0-9]{13}\.[0-9]{6})\n").match
 

@@ -198,9 +198,10 @@ class DatabasePlace(LedgerPlace):
 
     def why(self, found: Standing) -> str:
         """Return in words what is known of its age."""
+        from payouts.ledger.fleet_note import RESTORED  # noqa: PLC0415
         from payouts.ledger.generation import Standing  # noqa: PLC0415
 
-        return "of unknown age: it was restored from a dump" if found is Standing.UNKNOWN else found.value
+        return RESTORED if found is Standing.UNKNOWN else found.value
 
 
 _looks_like_url = re.compile(r"\s*[\w.+-]{2,}:/|.*(?:host|dbname|user|password)\s*=").match

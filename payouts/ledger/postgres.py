@@ -258,7 +258,7 @@ class PostgresLedger(CampaignLedger):
                 if all(worker is None for _, worker in calls):
                     raise LedgerUnavailable(str(problem)) from None
                 if self._log_limit.allows("moves"):
-                    logger.warning("states of rows cannot be stored, and this is repeated until it can: %s", problem)
+                    logger.warning("the ledger failed; the answers of rows wait, and are stored when it is back: %s", problem)
                 await asyncio.sleep(delay(repeats, first=_FIRST_PAUSE, longest=_MAX_PAUSE))
                 repeats += 1
             else:

@@ -20,6 +20,10 @@ _WHOLE = 2**31 - 1
 SHARED_LOCK = " AND ".join(f"pg_try_advisory_xact_lock_shared('rows'::regclass::oid::integer, {each})" for each in (_WHOLE, "{}"))
 """Keeps such commands from a campaign until the end of the transaction; false if one is at work."""
 
+_BUSY = (
+    "Another command decides by hand now, or a worker starts at this moment.",
+    "Another payouts plan or run checks a file against this ledger now.",
+)
 _TAKE = "SELECT pg_try_advisory_lock{}('rows'::regclass::oid::integer, ?::integer)"
 _HOLDS = (
     "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = ? AND granted AND objsubid = 2 "
@@ -68,8 +72,7 @@ class PostgresLock:
             for number, kind in self._locks.items():
                 if not database.execute(_TAKE.format(kind), (number,)).get:
                     raise LedgerInUse(
-                        "Another command, or a worker that starts, uses this campaign now. Nothing was changed. Run the same "
-                        "command again when it has ended.",
+                        f"{_BUSY[number == PLANNING]} Nothing was changed. Run the same command again when it has ended.",
                         pid=None,
                     )
             database.execute(_END_LOST, (self._numbers, self._grace))

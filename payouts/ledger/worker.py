@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, Unpack
 from attrs import frozen
 
 from payouts.ledger.entries import COLUMNS, entry_of
-from payouts.ledger.fleet_note import FleetNote
+from payouts.ledger.fleet_note import RESTORED, FleetNote
 from payouts.ledger.postgres_lock import SHARED_LOCK
 from payouts.states import AuditNeeded, Entry, LeaseLost, LedgerError, LedgerInUse, State
 from rewards_core.clock import uptime
@@ -269,7 +269,7 @@ class Worker:
         # the note is read first: another worker of this machine may send, and note it, at this moment
         intact, audited_at, generation = await self._call(_STANDING, self._campaign.number, row=True)
         if not intact:
-            raise AuditNeeded(self._campaign.where, "restored from a dump")
+            raise AuditNeeded(self._campaign.where, RESTORED, may_be_newest=True)
         self._check(generation, self._note.generation)
         self._campaign.check_opened(audited_at)
         _, now = await self._call(_GENERATION, self._campaign.number, row=True)
@@ -279,7 +279,7 @@ class Worker:
             _BEGIN, self._campaign.number, socket.gethostname(), os.getpid(), self._rate, self._lease, row=True
         )
         if begun is None:
-            told = "A command decides by hand about rows of this campaign. Nothing was sent. Start again when it has ended."
+            told = "A command decides by hand about rows of this campaign now. Nothing was sent. Start again when it has ended."
             raise LedgerInUse(told, pid=None)
         self.number, now = begun
         self._own_from(asked_at, now)
@@ -296,7 +296,7 @@ class Worker:
             if forgotten:
                 await self._call(_FORGET, self._campaign.number, self.number)
         except LedgerError as problem:
-            logger.warning("this worker could not say that it ends; others take its rows when its lease is over: %s", problem)
+            logger.warning("could not release the rows of this worker; others take them when its lease has expired: %s", problem)
 
     async def keep_alive(self) -> None:
         """Renew the lease until cancelled.
@@ -311,7 +311,7 @@ class Worker:
                 now = await self._call(_RENEW, self.number, self._lease)
             except LedgerError as problem:
                 if self._log_limit.allows("renew"):
-                    logger.warning("the lease of this worker could not be renewed, and this is repeated: %s", problem)
+                    logger.warning("could not renew the lease of this worker; trying again: %s", problem)
                 continue
             if now is None:
                 raise LeaseLost(self.number)

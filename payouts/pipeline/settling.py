@@ -154,7 +154,7 @@ class Settlement:
         if not self._patient:
             raise problem
         if self._log_limit.allows("store"):
-            logger.warning("rows cannot be waited for, and this is repeated until they can: %s", problem)
+            logger.warning("the store of webhooks failed; accepted rows are waited for again when it is back: %s", problem)
         await asyncio.sleep(delay(repeats, first=_FIRST_PAUSE, longest=_MAX_PAUSE))
 
     async def _store(self, entry: Entry, completion: Completion[Any]) -> None:

@@ -386,7 +386,7 @@ async def test_a_count_in_a_header_counts(client: OriginalClient, wire: aiorespo
         await client.find_allocation(USER, "nonce_9")
 
 
-@pytest.mark.parametrize("odd", [{"amount": None}, {"status": 5}, {"nonce": 9}])
+@pytest.mark.parametrize("odd", [{"amount": None}, {"status": 5}, {"nonce": 9}, {"uid": "9\0"}])
 async def test_an_entry_that_cannot_be_read_hides_no_other_and_proves_no_absence(
     client: OriginalClient, wire: aioresponses, odd: dict[str, Any]
 ) -> None:

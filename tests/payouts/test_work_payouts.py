@@ -16,11 +16,12 @@ from payouts import Entry, RunOptions, State, run_payouts
 from payouts.ledger.postgres import PostgresLedger
 from payouts.ledger.sqlite import Ledger
 from payouts.ledger.worker import Turn, Worker
-from payouts.pipeline.work import plan_rows
+from payouts.pipeline.work import SharedPlaces, plan_rows
 from payouts.progress import Progress, Stop
 from payouts.rows import Row
 from payouts.runner import PayoutRun, work_payouts
 from payouts.states import LeaseLost, RowChanged
+from rewards_core.clock import uptime
 from rewards_core.errors import OutcomeUnknown, StoreError
 from tests.payouts.payout_kit import StubEnkash, StubOriginal, coin_row, ledger_at, token_row, waiting
 from tests.payouts.postgres_ledger_kit import LedgerDatabase, ledger_database
@@ -330,3 +331,27 @@ async def test_a_store_that_fails_for_a_while_delays_a_worker_and_ends_a_run(
 def test_only_a_shared_ledger_has_workers(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="PostgresLedger"):
         work_payouts(client=StubOriginal(), ledger=Ledger(tmp_path / "a.db", vendor="original", campaign="a"))  # type: ignore[arg-type]
+
+
+class Lease:
+    """A worker whose lease is about to end."""
+
+    def __init__(self) -> None:
+        self.asked, self.renewed = asyncio.Event(), asyncio.Event()
+
+    async def outlast(self, _: float) -> None:
+        self.asked.set()
+        await self.renewed.wait()
+
+    def outlasts(self, _: float) -> bool:
+        return self.renewed.is_set()
+
+
+async def test_a_row_leaves_only_while_its_lease_outlasts_the_request() -> None:
+    lease: Any = Lease()
+    places = SharedPlaces(lease, Stop(), max_sent=1, max_pending=1, room=asyncio.Event())
+    leaving = asyncio.ensure_future(places.leave(uptime()))
+    await lease.asked.wait()
+    assert not leaving.done()
+    lease.renewed.set()
+    assert await leaving
