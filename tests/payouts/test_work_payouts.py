@@ -350,8 +350,9 @@ class Lease:
 async def test_a_row_leaves_only_while_its_lease_outlasts_the_request() -> None:
     lease: Any = Lease()
     places = SharedPlaces(lease, Stop(), max_sent=1, max_pending=1, room=asyncio.Event())
-    leaving = asyncio.ensure_future(places.leave(uptime()))
-    await lease.asked.wait()
+    leaving, asked = asyncio.ensure_future(places.leave(uptime())), asyncio.ensure_future(lease.asked.wait())
+    await asyncio.wait({leaving, asked}, return_when=asyncio.FIRST_COMPLETED)
+    assert asked.done()
     assert not leaving.done()
     lease.renewed.set()
     assert await leaving
