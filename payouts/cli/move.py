@@ -55,7 +55,7 @@ def move(
     if to is not None and not isinstance(to, DatabasePlace):
         fail("--to: name a database, as postgresql://user@host/database. Nothing was changed.", Exit.USAGE)
     try:
-        from payouts.ledger import transfer  # noqa: PLC0415 - an extra
+        from payouts.ledger import postgres_transfer as transfer  # noqa: PLC0415 - an extra
     except ImportError as missing:
         fail(str(missing), Exit.USAGE)
     if give_up:

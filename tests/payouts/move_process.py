@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from payouts.cli import app
-from payouts.ledger import transfer
+from payouts.ledger import postgres_transfer as transfer
 from payouts.ledger.generation import GenerationNote
 from payouts.ledger.place import DatabasePlace
 from rewards_core.postgres.engine import Engine

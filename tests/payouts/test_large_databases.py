@@ -118,7 +118,7 @@ def test_all_coin_rows_of_a_restored_database_are_doubted_by_stretches(
     async def release_it() -> None:
         async with ledger_database(postgres, tmp_path) as database, database.ledger(vendor="enkash") as ledger:
             await ledger.plan([coins(f"r{number}") for number in range(45)])
-            await database.connection.execute("UPDATE ledger SET tables = tables + 1")
+            await database.connection.execute("UPDATE ledger SET tables = tables || '0'")
             await limit_reads(database.connection, STRETCH)
             assert await release(ledger, EPOCH, tmp_path) == 45
             assert await ledger.counts() == {State.UNKNOWN: 45}

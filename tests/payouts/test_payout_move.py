@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from typer.testing import Result
 
-from payouts.ledger import transfer
+from payouts.ledger import postgres_transfer as transfer
 from payouts.ledger.decisions import decisions, undo
 from payouts.ledger.generation import Standing
 from payouts.ledger.lock import LedgerLock

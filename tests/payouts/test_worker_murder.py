@@ -26,7 +26,7 @@ from vendor_sandboxes.__main__ import build
 
 LEASE = 2.0
 SOAK_RATE = 100.0
-STOPPED = 80
+SOAK_WORKERS = 4
 TROUBLE = ("--p503=0.01", "--p503-after-commit=0.01", "--drop-after-commit=0.02")
 STRANGE = ("--page-size=20", "--known-nonce-text=Allocation already exists.", "--commit-late=3", "--list-lag=1")
 
@@ -116,7 +116,7 @@ async def entries(url: str, vendor: str) -> list[Entry]:
 
 
 def murder(server: Server, vendor: str, env: dict[str, str], *, soak: bool) -> list[int]:
-    fleet = Fleet(server, vendor, env, workers=4 if soak else 3, rate=SOAK_RATE if soak else 40.0)
+    fleet = Fleet(server, vendor, env, workers=SOAK_WORKERS if soak else 3, rate=SOAK_RATE if soak else 40.0)
     for attempt in range(40 if soak else 2):
         fleet.kill_one()
         fleet.freeze_one()
@@ -125,14 +125,18 @@ def murder(server: Server, vendor: str, env: dict[str, str], *, soak: bool) -> l
     return fleet.end()
 
 
-def worst_second(made: list[float]) -> int:
-    """Return the most requests within any second."""
+def check_pace(made: list[float]) -> None:
+    """Expect no more payments in any second than the rate, its burst, and one of each worker that was stopped.
+
+    A short case ends before its pace shows, and on a busy machine requests arrive in heaps.
+    """
+    made = sorted(made)
     most = begin = 0
     for end, at in enumerate(made):
         while at - made[begin] >= 1.0:
             begin += 1
         most = max(most, end - begin + 1)
-    return most
+    assert most <= SOAK_RATE + SOAK_RATE * (HORIZON + PERMIT_LASTS) + SOAK_WORKERS
 
 
 @pytest.mark.timeout(3600)
@@ -148,6 +152,8 @@ def test_every_row_is_paid_exactly_once_whoever_is_killed_or_frozen(tmp_path: Pa
         found = asyncio.run(entries(server.url, "original"))
     assert set(codes) == {0}
     compare(known, found, count)
+    if soak:
+        check_pace([each["committed_at"] for each in known["allocations"]])
 
 
 @pytest.mark.timeout(3600)
@@ -173,6 +179,5 @@ def test_no_coins_are_given_twice_whoever_is_killed_or_frozen(tmp_path: Path, so
     for entry in found:
         assert entry.key in given or entry.state is State.UNKNOWN, "a row counts as paid that was not"
     assert given <= {entry.key for entry in found}
-    if soak:  # a short case ends before its pace shows, and on a busy machine requests arrive in heaps
-        burst = SOAK_RATE * (HORIZON + PERMIT_LASTS)
-        assert worst_second([credit.at for credit in played.coins.credits]) <= SOAK_RATE + burst + STOPPED
+    if soak:
+        check_pace([credit.at for credit in played.coins.credits])
