@@ -182,3 +182,34 @@ def test_a_campaign_that_was_paid_from_another_ledger_is_known_by_its_name(tmp_p
     assert is_paid_elsewhere(None, "enkash", "diwali", tmp_path)
     assert not is_paid_elsewhere("abc", "enkash", "diwali", tmp_path)
     assert not is_paid_elsewhere(None, "enkash", "holi", tmp_path)
+
+
+async def test_a_renewal_whose_answer_was_lost_is_repeated(database: LedgerDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr("payouts.ledger.worker.uptime", lambda: now[0])
+    async with database.ledger() as ledger:
+        worker = await database.worker(ledger, lease=0.3)
+        now[0] += 0.2
+        assert not worker.outlasts(0.15)
+        losing(ledger, monkeypatch, "run")
+        renewing = asyncio.create_task(worker.keep_alive())
+        await worker.outlast(0.15)
+        assert worker.outlasts(0.15)
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)
+
+
+async def test_an_answer_that_the_database_cannot_hold_is_no_outage(database: LedgerDatabase, ledger: PostgresLedger) -> None:
+    worker = await database.worker(ledger)
+    (entry,) = (await worker.claim(1)).entries
+    with pytest.raises(LedgerError, match="cannot be stored") as caught:
+        await worker.move(entry, State.ACCEPTED, uid="a\0b")
+    assert not isinstance(caught.value, LedgerUnavailable)
+    assert await ledger.find(entry.id) == entry
+
+
+async def test_a_person_hears_at_once_of_a_database_that_fails(ledger: PostgresLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    (entry,) = await ledger.entries([State.PLANNED], limit=1)
+    losing(ledger, monkeypatch, "transact")
+    with pytest.raises(LedgerUnavailable):
+        await ledger.move(entry, State.SENT)
