@@ -17,7 +17,6 @@ from payouts.ledger.fleet_note import RESTORED, FleetNote
 from payouts.ledger.postgres_lock import SHARED_LOCK
 from payouts.states import AuditNeeded, Entry, LeaseLost, LedgerError, LedgerInUse, State
 from rewards_core.clock import uptime
-from rewards_core.log_limit import LogLimit
 from rewards_core.validation import check_number
 
 if TYPE_CHECKING:
@@ -213,7 +212,6 @@ class Worker:
         self._doubtful: dict[int, float] = {}
         self._doubtful_taking: dict[int, float] = {}
         self._after = 0
-        self._log_limit = LogLimit()
 
     @asynccontextmanager
     async def at_work(self, *, forgotten: bool = False) -> AsyncIterator[Self]:
@@ -310,8 +308,7 @@ class Worker:
             try:
                 now = await self._call(_RENEW, self.number, self._lease)
             except LedgerError as problem:
-                if self._log_limit.allows("renew"):
-                    logger.warning("could not renew the lease of this worker; trying again: %s", problem)
+                logger.warning("could not renew the lease of this worker; trying again: %s", problem)
                 continue
             if now is None:
                 raise LeaseLost(self.number)
