@@ -44,7 +44,8 @@ class Limiter:
     """Limit calls by slots, a rate and a shared pause. `random` spreads the calls that a pause held back."""
 
     def __init__(self, limits: Limits, *, random: Callable[[], float] = random.random) -> None:
-        self._free: float = math.inf if limits.connections is None else limits.connections
+        self._slots: float = math.inf if limits.connections is None else limits.connections
+        self._free = self._slots
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._random = random
         rate = limits.calls_per_second
@@ -55,6 +56,11 @@ class Limiter:
         self.paused_until = -math.inf
         self._pauses = 0
         self._spread = 0.0
+
+    @property
+    def idle(self) -> bool:
+        """Whether every slot is free."""
+        return self._free == self._slots
 
     def take(self) -> bool:
         """Take a slot if no wait is needed."""

@@ -91,6 +91,11 @@ class Places:
         """Take a place among the rows that wait for their end; return False if the run is to end first."""
         return await self._stop.take(self._pending)
 
+    @property
+    def empty(self) -> bool:
+        """Whether no row has a place."""
+        return self._pending.idle
+
     def free(self) -> None:
         """Free both places of a row."""
         self._sent.release()

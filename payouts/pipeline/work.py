@@ -114,7 +114,7 @@ class WorkPipeline(Pipeline):
                 return
 
     async def _others_have_rows(self) -> bool:
-        return await self._worker.others_have_rows(resting=not self._progress.in_flight and not self._progress.pending)
+        return await self._worker.others_have_rows(resting=self._places.empty)
 
     async def _take_over(self) -> Sequence[Entry]:
         return await self._worker.take_over(_TAKEN_AT_ONCE, unknown=self._payer.lookups is not None)
