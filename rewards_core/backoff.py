@@ -38,6 +38,11 @@ def delay(repeats: int, *, first: float, longest: float, growth: float = 2.0, ji
     return min(grown, longest) * (1.0 + jitter * chance)
 
 
+def outage_delay(repeats: int) -> float:
+    """Return the seconds to pause before a database that failed is asked again, after `repeats` earlier pauses."""
+    return delay(repeats, first=0.2, longest=5.0)
+
+
 @frozen(kw_only=True)
 class RetryPolicy:
     """The number of attempts of a call, and the pauses between them.

@@ -43,7 +43,7 @@ def until(done: Callable[[], Any], what: str) -> Any:
     end = time.monotonic() + PATIENCE
     while not (result := done()):
         if time.monotonic() > end:
-            raise Trouble(f"waited {PATIENCE:.0f} s for {what}, in vain")
+            raise Trouble(f"gave up after waiting {PATIENCE:.0f} s for {what}")
         time.sleep(0.05)
     return result
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from payouts.ledger import decisions
-from payouts.ledger.generation import GenerationNote, Noted, Standing, standing
+from payouts.ledger.generation import GenerationNote, Noted, Standing, identity_in, standing
 from payouts.ledger.sqlite import Ledger
 from payouts.ledger.stretches import whole_ledger
 from payouts.vendors import ROW_TYPES
@@ -41,7 +41,7 @@ async def release(ledger: CampaignLedger, at: float, state: Path | None = None, 
     """
     if not isinstance(ledger, Ledger):
         return await _release_database(ledger, at, state, newest=newest)
-    identity = await ledger.transact(lambda database: str(database.execute("SELECT identity FROM ledger").get))
+    identity = await ledger.transact(identity_in)
     note = await asyncio.to_thread(GenerationNote, identity, state)
     await asyncio.to_thread(note.take)
     try:
@@ -59,7 +59,7 @@ async def release(ledger: CampaignLedger, at: float, state: Path | None = None, 
 
 async def _release_database(ledger: CampaignLedger, at: float, state: Path | None, *, newest: bool) -> int:
     from payouts.ledger.fleet_note import fleet_notes  # noqa: PLC0415 - files do not need it
-    from payouts.ledger.postgres_standing import identity_in, renew_in, standing_by  # noqa: PLC0415
+    from payouts.ledger.postgres_standing import renew_in, standing_by  # noqa: PLC0415
 
     identity = await ledger.transact(identity_in)
     notes = await asyncio.to_thread(lambda: list(fleet_notes(identity, state)))

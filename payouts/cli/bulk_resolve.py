@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bar
-
 from payouts.audit.absence import LookedUp, is_proven, look_up, may_settle_at, record_absent, was_refused
 from payouts.cells import iso
 from payouts.cli.confirmation import MAX_SHOWN, confirmed, require_terminal, say_totals
 from payouts.cli.connections import client_of, target_of
+from payouts.cli.display import counting_bar
 from payouts.ledger.base import Facts
 from payouts.payer import Held, restated
 from payouts.request_budget import RequestBudget
@@ -30,8 +28,6 @@ from rewards_core.errors import ConfigurationError, NotFound, RequestRejected, V
 from rewards_core.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from original_async import OriginalClient
     from payouts.ledger.base import Database
     from payouts.ledger.campaign import CampaignLedger
@@ -124,7 +120,9 @@ async def _look_up(
     async def absent(rows: Sequence[Entry], at: float) -> None:
         await ledger.transact(partial(record_absent, numbers=[row.number for row in rows], at=at))
 
-    with _progress(len(entries), output) as looked:
+    with counting_bar("looking up rows", output) as bar:
+        task = bar.add_task("", total=len(entries))
+        looked = partial(bar.advance, task)
         found = await look_up(lists, entries, budget=budget, absent=absent, looked=looked, clock=ledger.now)
     if found.problem is not None:
         fail(
@@ -243,16 +241,3 @@ def _tell_end(
 
 def _moment(moment: float) -> str:
     return f"{datetime.fromtimestamp(moment, UTC):%-d %B %Y, %H:%M} UTC"
-
-
-@contextmanager
-def _progress(total: int, output: Output) -> Iterator[Callable[[int], None]]:
-    """Show how many rows were looked up, on a terminal."""
-    if output.as_json:
-        yield lambda _: None
-        return
-    on_terminal = output.console.is_terminal  # in a file a bar would leave an empty line
-    columns = (TextColumn("looking up rows"), BarColumn(), MofNCompleteColumn())
-    with Bar(*columns, console=output.console, transient=True, disable=not on_terminal) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda rows: bar.advance(task, rows)

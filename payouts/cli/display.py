@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
@@ -105,6 +105,13 @@ def moving_line(output: Output, field: str) -> tuple[ProgressColumn, ...]:
     """Return a spinner in characters that the terminal supports, a bar, and a field of the task."""
     spinner = "dots" if output.console.encoding.startswith("utf") else "line"
     return SpinnerColumn(spinner, finished_text=" "), BarColumn(bar_width=16), TextColumn(f"{{task.fields[{field}]}}")
+
+
+def counting_bar(what: str, output: Output) -> Bar:
+    """Return a bar that counts up to a total; it shows on a terminal only, as a file would keep an empty line of it."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn())
+    disabled = output.as_json or not output.console.is_terminal
+    return Bar(*columns, console=output.console, transient=True, disable=disabled)
 
 
 class MovingLine:

@@ -15,6 +15,7 @@ from payouts.source.lines import COLUMNS, Layout, check_delimiter
 from payouts.spelling import misspelled_amount
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import exit_on_value_error, fail, print_stderr
+from rewards_core.validation import check_name
 
 VendorName = Literal["original", "enkash"]
 
@@ -42,6 +43,13 @@ class FileOptions:
     ids_from_line: Annotated[
         bool, typer.Option("--ids-from-line", help="Use line numbers as ids; never insert or remove lines later.")
     ] = False
+
+    def check(self, *, snapshot: bool) -> None:
+        """End the command if the campaign cannot have that name, or the vendor has no balances to be stored."""
+        with exit_on_value_error():
+            check_name(self.campaign, "--campaign")
+        if self.vendor == "original" and snapshot:
+            fail("--snapshot is for EnKash; payouts audit looks up Original's allocations. Nothing was sent.", Exit.USAGE)
 
     def layout(self, stream: BinaryIO) -> Layout:
         """Return the layout of the file; end the command if the options contradict it or each other."""

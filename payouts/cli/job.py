@@ -12,10 +12,9 @@ from attrs import frozen
 
 from payouts.cli.connections import Listening, client_of, completions_of, target_of
 from payouts.cli.display import Display, JsonLines, MovingLine
-from payouts.cli.planning import Source, store_balances
+from payouts.cli.planning import Source, record_terms
 from payouts.cli.supervision import run_to_end
 from payouts.ledger.place import LedgerPlace
-from payouts.pipeline.preflight import record_repeats
 from payouts.report.page import write_report
 from payouts.report.results import write_results
 from payouts.runner import PayoutRun, RunOptions, run_payouts, work_payouts
@@ -84,9 +83,7 @@ async def pay(
         opened: Any = job.place.ledger(vendor=job.vendor, campaign=job.campaign, target=target_of(job.vendor), lock=lock)
         ledger = await stack.enter_async_context(opened)
         if source is not None:
-            await record_repeats(ledger, source.prepared.repeats, ledger.now())
-            if snapshot:
-                await store_balances(ledger, source, output)
+            await record_terms(ledger, source, output, snapshot=snapshot)
         run = _run_of(job, client, completions, ledger, source)
         run.progress.total = total if source is None else source.rows
         ended_early = await run_to_end(run, display)

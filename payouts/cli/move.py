@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from payouts.cli.display import counting_bar
 from payouts.cli.options import DEFAULT_LEDGER, LedgerOption, with_exit_codes
 from payouts.ledger.place import DatabasePlace, FilePlace, LedgerPlace, place_of
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail, option_parser
 from rewards_core.text import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @with_exit_codes
@@ -68,8 +63,9 @@ def move(
     if to is None:
         raise typer.BadParameter("give --to URL, or --cancel to give a move up.")
     try:
-        with _bar(output) as progress:
-            counts = transfer.move(ledger, to, progress)
+        with counting_bar("copying", output) as bar:
+            task = bar.add_task("", total=None)
+            counts = transfer.move(ledger, to, lambda copied, total: bar.update(task, completed=copied, total=total))
     except KeyboardInterrupt:
         fail(f"Interrupted. Run the same command again, or: payouts move --ledger {ledger} --cancel", Exit.INTERRUPTED)
     output.record(
@@ -77,13 +73,3 @@ def move(
         text=f"{ledger} was moved to {to}: {counted(counts['rows'], 'row')} of {counted(counts['campaigns'], 'campaign')}. The "
         f"file can only be read from now on. To pay: payouts work --ledger {to}",
     )
-
-
-@contextmanager
-def _bar(output: Output) -> Iterator[Callable[[int, int], None]]:
-    """Show on a terminal how much was copied."""
-    on_terminal = output.console.is_terminal and not output.as_json
-    columns = (TextColumn("copying"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=output.console, transient=True, disable=not on_terminal, auto_refresh=False) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda copied, total: bar.update(task, completed=copied, total=total, refresh=True)

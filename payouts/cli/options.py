@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from attrs import frozen
 
 from payouts.ledger.place import LedgerPlace, place_of
+from payouts.ledger.reader import Campaign
 from payouts.states import CampaignUnclear, LedgerError
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import exit_on_errors, fail, option_parser
@@ -29,6 +31,21 @@ CampaignOption = Annotated[str | None, typer.Option(help="The campaign; may be l
 VendorOption = Annotated[
     Literal["original", "enkash"] | None, typer.Option(help="The vendor, if two campaigns have the same name.")
 ]
+
+
+@frozen(kw_only=True)
+class CampaignOptions:
+    """Which campaign of which ledger a command is about."""
+
+    ledger: LedgerOption = DEFAULT_LEDGER
+    campaign: CampaignOption = None
+    vendor: VendorOption = None
+
+    def chosen(self) -> Campaign:
+        """Return the campaign; raises `CampaignUnclear` and `LedgerError`."""
+        with self.ledger.reader() as reader:
+            return reader.campaign(self.campaign, self.vendor)
+
 
 _NOTHING = "Nothing was sent or written."
 _MIN_RATE, _MAX_RATE = 1e-6, 1e9

@@ -10,11 +10,9 @@ import typer
 from payouts.cli.file_options import CheckOptions, FileOptions
 from payouts.cli.options import require_database, with_exit_codes
 from payouts.cli.planning import planned, prepared
-from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.option_groups import with_option_groups
-from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fail
+from rewards_core.cli.output import JsonOption, Output
 from rewards_core.text import counted
-from rewards_core.validation import check_name
 
 
 @with_exit_codes
@@ -40,11 +38,8 @@ def plan(
 
       payouts work --campaign diwali
     """
-    with exit_on_value_error():
-        check_name(file.campaign, "--campaign")
     require_database(file.ledger)
-    if file.vendor == "original" and snapshot:
-        fail("--snapshot is for EnKash; payouts audit looks up Original's allocations. Nothing was planned.", Exit.USAGE)
+    file.check(snapshot=snapshot)
     output = Output(as_json)
     with ExitStack() as stack:
         source, lock = prepared(file, checks, output, stack, before_asking=lambda: None)

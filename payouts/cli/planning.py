@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import typer
 from attrs import frozen
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bar
 
 from payouts.audit.balances import snapshot as take_snapshot
 from payouts.cli.connections import client_of, target_of
+from payouts.cli.display import counting_bar
 from payouts.cli.preflight import Prepared, Terms, prepare
 from payouts.cli.supervision import Supervision
 from payouts.pipeline.preflight import record_repeats
@@ -88,9 +87,7 @@ async def _plan(source: Source, place: LedgerPlace, lock: Any, output: Output, *
     file, progress, stop = source.file, Progress(), Stop()
     display = _PlanningDisplay(progress, source.rows, output)
     async with place.ledger(vendor=file.vendor, campaign=file.campaign, target=target_of(file.vendor), lock=lock) as ledger:
-        await record_repeats(ledger, source.prepared.repeats, ledger.now())
-        if snapshot:
-            await store_balances(ledger, source, output)
+        await record_terms(ledger, source, output, snapshot=snapshot)
         supervision = Supervision(
             display,
             stop.wish,
@@ -102,7 +99,14 @@ async def _plan(source: Source, place: LedgerPlace, lock: Any, output: Output, *
     return progress.read, supervision.signals
 
 
-async def store_balances(ledger: CampaignLedger, source: Source, output: Output) -> None:
+async def record_terms(ledger: CampaignLedger, source: Source, output: Output, *, snapshot: bool) -> None:
+    """Record which campaigns may be repeated, and the users' balances if they are wanted, before anything is sent."""
+    await record_repeats(ledger, source.prepared.repeats, ledger.now())
+    if snapshot:
+        await _store_balances(ledger, source, output)
+
+
+async def _store_balances(ledger: CampaignLedger, source: Source, output: Output) -> None:
     """Store the balance of each user of the file; end the command if EnKash cannot be reached."""
 
     def read() -> dict[str, None]:
@@ -126,9 +130,7 @@ class _PlanningDisplay:
     """A bar for people; programs get the end."""
 
     def __init__(self, progress: Progress, total: int, output: Output) -> None:
-        on_terminal = output.console.is_terminal and not output.as_json
-        columns = (TextColumn("planning rows"), BarColumn(), MofNCompleteColumn())
-        self._bar = Bar(*columns, console=output.console, transient=True, disable=not on_terminal, auto_refresh=False)
+        self._bar = counting_bar("planning rows", output)
         self._task = self._bar.add_task("", total=total)
         self._progress = progress
 
@@ -136,7 +138,7 @@ class _PlanningDisplay:
         self._bar.start()
 
     def refresh(self) -> None:
-        self._bar.update(self._task, completed=self._progress.read, refresh=True)
+        self._bar.update(self._task, completed=self._progress.read)
 
     def end(self) -> None:
         self._bar.stop()

@@ -12,22 +12,23 @@ import typer
 from payouts import money
 from payouts.cells import iso
 from payouts.cli.confirmation import MAX_SHOWN
-from payouts.cli.options import DEFAULT_LEDGER, CampaignOption, LedgerOption, VendorOption, check_output_file, with_exit_codes
+from payouts.cli.options import CampaignOptions, check_output_file, with_exit_codes
 from payouts.ledger.decisions import Decision, decisions
 from payouts.report.page import write_report
 from payouts.report.results import write_results
 from payouts.report.signoff import record_of, write_csv, write_html
+from rewards_core.cli.option_groups import with_option_groups
 from rewards_core.cli.output import JsonOption, Output, ignore_broken_pipe
 from rewards_core.text import counted
 
 
 @with_exit_codes
+@with_option_groups
 def report(
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("payouts.html"),
     results: Annotated[Path | None, typer.Option(help="Also write all rows to this CSV file.")] = None,
-    ledger: LedgerOption = DEFAULT_LEDGER,
-    campaign: CampaignOption = None,
-    vendor: VendorOption = None,
+    *,
+    which: CampaignOptions,
     as_json: JsonOption = None,
 ) -> None:
     """Write the report of a campaign as one self-contained HTML file.
@@ -38,24 +39,24 @@ def report(
 
       payouts report --campaign diwali-2026 --results diwali.csv
     """
-    check_output_file("--out", out, ledger=ledger.path)
-    check_output_file("--results", results, ledger=ledger.path, report=out)
+    check_output_file("--out", out, ledger=which.ledger.path)
+    check_output_file("--results", results, ledger=which.ledger.path, report=out)
     output = Output(as_json)
-    write_report(ledger, out, campaign=campaign, vendor=vendor)
+    write_report(which.ledger, out, campaign=which.campaign, vendor=which.vendor)
     if results is not None:
-        with ledger.reader() as reader:
-            write_results(reader, reader.campaign(campaign, vendor), results)
+        with which.ledger.reader() as reader:
+            write_results(reader, reader.campaign(which.campaign, which.vendor), results)
     _tell_written((out, results), output)
 
 
 @with_exit_codes
+@with_option_groups
 def list_decisions(
     as_csv: Annotated[Path | None, typer.Option("--csv", help="Write all decisions to this CSV file.")] = None,
     as_html: Annotated[Path | None, typer.Option("--html", help="Write all decisions to this HTML page, to be signed.")] = None,
     every: Annotated[bool, typer.Option("--all", help="As text, show every decision, not only the last 20.")] = False,
-    ledger: LedgerOption = DEFAULT_LEDGER,
-    campaign: CampaignOption = None,
-    vendor: VendorOption = None,
+    *,
+    which: CampaignOptions,
     as_json: JsonOption = None,
 ) -> None:
     """List decisions made by hand or by an audit: when, by whom, on which row, and why.
@@ -66,15 +67,14 @@ def list_decisions(
 
       payouts decisions --csv decisions.csv --html decisions.html
     """
-    check_output_file("--csv", as_csv, ledger=ledger.path)
-    check_output_file("--html", as_html, ledger=ledger.path, csv=as_csv)
+    check_output_file("--csv", as_csv, ledger=which.ledger.path)
+    check_output_file("--html", as_html, ledger=which.ledger.path, csv=as_csv)
     output = Output(as_json)
-    number, scope = None, f"All campaigns of {ledger if ledger.path is None else ledger.path.name}"
-    if campaign is not None or vendor is not None:
-        with ledger.reader() as reader:
-            chosen = reader.campaign(campaign, vendor)
+    number, scope = None, f"All campaigns of {which.ledger if which.ledger.path is None else which.ledger.path.name}"
+    if which.campaign is not None or which.vendor is not None:
+        chosen = which.chosen()
         number, scope = chosen.number, chosen.name
-    with ledger.reader() as reader:
+    with which.ledger.reader() as reader:
         found = reader.ask(lambda database: list(decisions(database, number)))
     with ignore_broken_pipe():
         if output.as_json:

@@ -12,13 +12,14 @@ import typer
 
 from payouts.cli.bulk_resolve import settle_refused
 from payouts.cli.confirmation import rows_named
-from payouts.cli.options import DEFAULT_LEDGER, CampaignOption, LedgerOption, VendorOption, per_second, with_exit_codes
+from payouts.cli.options import CampaignOptions, per_second, with_exit_codes
 from payouts.ledger import decisions
 from payouts.ledger.place import LedgerPlace
 from payouts.ledger.reader import Campaign
 from payouts.states import Entry, State, ways_of
 from payouts.vendors import ROW_TYPES
 from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.option_groups import with_option_groups
 from rewards_core.cli.output import JsonOption, Output, fail, ignore_broken_pipe
 from rewards_core.text import one_line
 
@@ -26,6 +27,7 @@ _UNCHANGED = "Nothing was changed."
 
 
 @with_exit_codes
+@with_option_groups
 def resolve(
     rows: Annotated[list[str] | None, typer.Argument(help="The ids of the rows.")] = None,
     outcome: Annotated[
@@ -48,9 +50,8 @@ def resolve(
             show_default="20/s",
         ),
     ] = 20.0,
-    ledger: LedgerOption = DEFAULT_LEDGER,
-    campaign: CampaignOption = None,
-    vendor: VendorOption = None,
+    *,
+    which: CampaignOptions,
     as_json: JsonOption = None,
 ) -> None:
     """Settle unknown rows by hand, and correct rejected rows that were paid.
@@ -77,17 +78,17 @@ def resolve(
     _check(rows, outcome, told, undo=undo, unknown=unknown, refused=refused, yes=yes)
     output = Output(as_json)
     with ExitStack() as stack:
-        reader = stack.enter_context(ledger.reader())
-        chosen = reader.campaign(campaign, vendor)
-        lock = stack.enter_context(ledger.lock([chosen]))
-        ledger.check_newest()  # this one does not know what a newer copy has done since
+        reader = stack.enter_context(which.ledger.reader())
+        chosen = reader.campaign(which.campaign, which.vendor)
+        lock = stack.enter_context(which.ledger.lock([chosen]))
+        which.ledger.check_newest()  # this one does not know what a newer copy has done since
         if unknown:
-            raise typer.Exit(settle_refused(ledger, chosen, reader, lock, output, note=told, rate=rate or None, yes=yes))
+            raise typer.Exit(settle_refused(which.ledger, chosen, reader, lock, output, note=told, rate=rate or None, yes=yes))
         entries = rows_named(reader, chosen, rows or [])
         if undo:
-            _undo(ledger, chosen, entries, told, lock, output)
+            _undo(which.ledger, chosen, entries, told, lock, output)
         elif outcome is not None:
-            _resolve(ledger, chosen, entries, State(outcome), told, lock, output)
+            _resolve(which.ledger, chosen, entries, State(outcome), told, lock, output)
 
 
 def _check(

@@ -12,13 +12,14 @@ import typer
 from payouts import money
 from payouts.cli.confirmation import MAX_SHOWN, confirmed, require_terminal, rows_named, say_totals
 from payouts.cli.connections import client_of, target_of
-from payouts.cli.options import DEFAULT_LEDGER, CampaignOption, LedgerOption, VendorOption, with_exit_codes
+from payouts.cli.options import CampaignOptions, with_exit_codes
 from payouts.ledger.place import LedgerPlace
 from payouts.ledger.reader import Campaign
 from payouts.payer import Payer, restated
 from payouts.states import Entry, State
 from payouts.vendors.payers import payer_of
 from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.option_groups import with_option_groups
 from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fail, ignore_broken_pipe
 from rewards_core.errors import NotFound, VendorError
 from rewards_core.operations import OperationStatus
@@ -29,15 +30,15 @@ _RETRYABLE = frozenset({State.REJECTED, State.FAILED})
 
 
 @with_exit_codes
+@with_option_groups
 def retry(
     rows: Annotated[list[str] | None, typer.Argument(help="The ids of the rows.")] = None,
     state: Annotated[
         Literal["rejected", "failed"] | None, typer.Option(help="Retry all rows in this state instead of naming ids.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
-    ledger: LedgerOption = DEFAULT_LEDGER,
-    campaign: CampaignOption = None,
-    vendor: VendorOption = None,
+    *,
+    which: CampaignOptions,
     as_json: JsonOption = None,
 ) -> None:
     """Give rejected or failed rows a new key, so that the next run pays them.
@@ -55,10 +56,10 @@ def retry(
         fail("Name rows by their ids, or all rows of one state with --state. Nothing was changed.", Exit.USAGE)
     output = Output(as_json)
     with ExitStack() as stack:
-        reader = stack.enter_context(ledger.reader())
-        chosen = reader.campaign(campaign, vendor)
-        lock = stack.enter_context(ledger.lock([chosen]))
-        ledger.check_newest()  # a newer copy may have paid what this one calls rejected
+        reader = stack.enter_context(which.ledger.reader())
+        chosen = reader.campaign(which.campaign, which.vendor)
+        lock = stack.enter_context(which.ledger.lock([chosen]))
+        which.ledger.check_newest()  # a newer copy may have paid what this one calls rejected
         entries = rows_named(reader, chosen, rows or []) if state is None else list(reader.entries(chosen, [State(state)]))
         if not entries and not output.as_json:
             output.say(f"Campaign {chosen.name} has no {state} rows.")
@@ -70,7 +71,7 @@ def retry(
             _show(chosen, retryable, output)
             if not confirmed(chosen, "Retry?"):
                 fail("Nothing was changed.", Exit.REFUSED)
-        code = asyncio.run(_retry(ledger, chosen, client, entries, lock, output))
+        code = asyncio.run(_retry(which.ledger, chosen, client, entries, lock, output))
     raise typer.Exit(code)
 
 

@@ -17,11 +17,9 @@ from payouts.cli.options import check_output_file, with_exit_codes
 from payouts.cli.planning import Source, planned, prepared
 from payouts.cli.send_options import ListenOptions, LogOptions, SendOptions
 from payouts.report.charts import duration
-from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.option_groups import with_option_groups
-from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fail, print_stderr
+from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, print_stderr
 from rewards_core.operations import DEFAULT_SCOPE
-from rewards_core.validation import check_name
 
 _LONG_POLLING = 60.0
 
@@ -58,10 +56,7 @@ def run(
     place = file.ledger
     check_output_file("--report", report, ledger=place.path, rows=Path(file.file))
     check_output_file("--results", results, ledger=place.path, rows=Path(file.file), report=report)
-    with exit_on_value_error():
-        check_name(file.campaign, "--campaign")
-    if file.vendor == "original" and snapshot:
-        fail("--snapshot is for EnKash; payouts audit looks up Original's allocations. Nothing was sent.", Exit.USAGE)
+    file.check(snapshot=snapshot)
     job = Job(
         vendor=file.vendor,
         campaign=file.campaign,

@@ -14,13 +14,14 @@ from payouts import money
 from payouts.cells import iso
 from payouts.cli.confirmation import MAX_SHOWN
 from payouts.cli.fleet_display import Pace
-from payouts.cli.options import DEFAULT_LEDGER, CampaignOption, LedgerOption, VendorOption, with_exit_codes
+from payouts.cli.options import CampaignOptions, with_exit_codes
 from payouts.ledger.reader import Campaign, LedgerReader
 from payouts.ledger.schema import moved_of
 from payouts.report.figures import MAX_LISTED, ORDER, Figures, Item, summarize
 from payouts.states import Entry, State
 from payouts.vendors import FIELDS, ROW_TYPES
 from rewards_core.cli.exit_codes import Exit
+from rewards_core.cli.option_groups import with_option_groups
 from rewards_core.cli.output import JsonOption, Output, fail, ignore_broken_pipe, print_stderr
 from rewards_core.text import one_line
 
@@ -33,11 +34,11 @@ _LABELS = {"answer": "HTTP status", "absent_since": "first absent", "absent_at":
 
 
 @with_exit_codes
+@with_option_groups
 def status(
     row: Annotated[str | None, typer.Argument(help="The id of a row, to show all its details.")] = None,
-    ledger: LedgerOption = DEFAULT_LEDGER,
-    campaign: CampaignOption = None,
-    vendor: VendorOption = None,
+    *,
+    which: CampaignOptions,
     every: Annotated[bool, typer.Option("--all", help="List every row not confirmed as paid; as text, at most 10,000.")] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show it again every 2 seconds, until no row is planned or under way.")
@@ -59,16 +60,15 @@ def status(
       payouts status --ledger postgresql://pay@db/payouts --campaign may --watch
     """
     output = Output(as_json)
-    with ledger.reader() as reader, ignore_broken_pipe():
-        if ledger.path is not None and (moved := reader.ask(moved_of)) is not None:
-            did = "was moved" if moved.begun_with is None else "is being moved"
-            print_stderr(f"{ledger} {did} to {moved.to}; this is how it was before.", "yellow")
-        if campaign is None and row is None:
-            listed = [each for each in reader.campaigns() if vendor in {None, each.vendor}]
+    with which.ledger.reader() as reader, ignore_broken_pipe():
+        if which.ledger.path is not None and (moved := reader.ask(moved_of)) is not None:
+            print_stderr(f"{which.ledger} {moved}; this is how it was before.", "yellow")
+        if which.campaign is None and row is None:
+            listed = [each for each in reader.campaigns() if which.vendor in {None, each.vendor}]
             if len(listed) > 1:
                 _list(reader, listed, output)
                 return
-        chosen = reader.campaign(campaign, vendor)
+        chosen = reader.campaign(which.campaign, which.vendor)
         if row is not None:
             entry = reader.find(chosen, row)
             if entry is None:

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from payouts.cli.connections import check_environment
 from payouts.cli.job import Job, pay
-from payouts.cli.options import (
-    DEFAULT_LEDGER,
-    CampaignOption,
-    LedgerOption,
-    VendorOption,
-    check_output_file,
-    require_database,
-    with_exit_codes,
-)
+from payouts.cli.options import CampaignOptions, check_output_file, require_database, with_exit_codes
 from payouts.cli.send_options import ListenOptions, LogOptions, SendOptions
 from rewards_core.cli.option_groups import with_option_groups
 from rewards_core.cli.output import JsonOption, Output, exit_on_value_error
-
-if TYPE_CHECKING:
-    from payouts.ledger.place import LedgerPlace
-    from payouts.ledger.reader import Campaign
 
 _DONE = {
     "pause": "Campaign {name} is paused: no worker sends a row until `payouts resume`. Answers under way are stored.",
@@ -40,9 +28,8 @@ def work(
     sending: SendOptions,
     listen: ListenOptions,
     log: LogOptions,
-    ledger: LedgerOption = DEFAULT_LEDGER,
-    campaign: CampaignOption = None,
-    vendor: VendorOption = None,
+    *,
+    which: CampaignOptions,
     report: Annotated[Path | None, typer.Option(help="Write the report to this HTML file at the end.")] = None,
     as_json: JsonOption = None,
 ) -> None:
@@ -60,16 +47,17 @@ def work(
       payouts work --campaign diwali --store postgresql://hook@db/events
     """
     log.begin()
-    chosen = _campaign(ledger, campaign, vendor)
+    require_database(which.ledger)
+    chosen = which.chosen()
     check_output_file("--report", report)
     listening = listen.listening(chosen.vendor)
     with exit_on_value_error():
         check_environment(chosen.vendor)
-    ledger.check_newest()
+    which.ledger.check_newest()
     job = Job(
         vendor=chosen.vendor,
         campaign=chosen.name,
-        place=ledger,
+        place=which.ledger,
         options=sending.run_options(),
         listening=listening,
         may_repeat=listen.repeat_is_safe,
@@ -79,10 +67,10 @@ def work(
 
 
 @with_exit_codes
+@with_option_groups
 def pause(
-    ledger: LedgerOption = DEFAULT_LEDGER,
-    campaign: CampaignOption = None,
-    vendor: VendorOption = None,
+    *,
+    which: CampaignOptions,
     as_json: JsonOption = None,
 ) -> None:
     """Let no worker send a row of a campaign until payouts resume.
@@ -91,14 +79,14 @@ def pause(
 
       payouts pause --campaign diwali --ledger postgresql://pay@db/payouts
     """
-    _change("pause", ledger, campaign, vendor, Output(as_json))
+    _change("pause", which, Output(as_json))
 
 
 @with_exit_codes
+@with_option_groups
 def resume(
-    ledger: LedgerOption = DEFAULT_LEDGER,
-    campaign: CampaignOption = None,
-    vendor: VendorOption = None,
+    *,
+    which: CampaignOptions,
     as_json: JsonOption = None,
 ) -> None:
     """Let workers send rows of a campaign again, after payouts pause or stop.
@@ -107,14 +95,14 @@ def resume(
 
       payouts resume --campaign diwali --ledger postgresql://pay@db/payouts
     """
-    _change("resume", ledger, campaign, vendor, Output(as_json))
+    _change("resume", which, Output(as_json))
 
 
 @with_exit_codes
+@with_option_groups
 def stop(
-    ledger: LedgerOption = DEFAULT_LEDGER,
-    campaign: CampaignOption = None,
-    vendor: VendorOption = None,
+    *,
+    which: CampaignOptions,
     as_json: JsonOption = None,
 ) -> None:
     """Let all workers of a campaign end, once the rows that they have sent are answered.
@@ -123,20 +111,15 @@ def stop(
 
       payouts stop --campaign diwali --ledger postgresql://pay@db/payouts
     """
-    _change("stop", ledger, campaign, vendor, Output(as_json))
+    _change("stop", which, Output(as_json))
 
 
-def _campaign(place: LedgerPlace, campaign: str | None, vendor: str | None) -> Campaign:
-    require_database(place)
-    with place.reader() as reader:
-        return reader.campaign(campaign, vendor)
-
-
-def _change(verb: str, place: LedgerPlace, campaign: str | None, vendor: str | None, output: Output) -> None:
-    chosen = _campaign(place, campaign, vendor)
+def _change(verb: str, which: CampaignOptions, output: Output) -> None:
+    require_database(which.ledger)
+    chosen = which.chosen()
 
     async def change() -> None:
-        opened: Any = place.ledger(vendor=chosen.vendor, campaign=chosen.name)  # a PostgresLedger
+        opened: Any = which.ledger.ledger(vendor=chosen.vendor, campaign=chosen.name)  # a PostgresLedger
         async with opened as ledger:
             await getattr(ledger, verb)()
 

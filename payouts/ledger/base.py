@@ -47,7 +47,7 @@ Move: TypeAlias = "tuple[Entry, State, Facts]"
 
 
 class RowLedger(Protocol):
-    """The rows of one campaign, as whoever sends them reads and changes them."""
+    """The part of a ledger that the sender of rows reads and changes."""
 
     vendor: str
     """The name of the vendor that pays the campaign."""

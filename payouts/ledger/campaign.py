@@ -1,9 +1,8 @@
-"""The rows of one campaign and their states, whatever engine keeps them."""
+"""The rows of one campaign and their states, independent of the database that stores them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
@@ -12,7 +11,7 @@ from payouts.keys import derive_key, later_keys
 from payouts.ledger import decisions, steps
 from payouts.ledger.entries import COLUMNS, entry_of, marks
 from payouts.ledger.planner import Planner
-from payouts.ledger.stretches import stretches_of
+from payouts.ledger.stretches import counts_of
 from payouts.states import PROVEN, Entry, LedgerError, State, WrongWay, by_hand_only, ways_of
 from payouts.vendors import ROW_TYPES
 from rewards_core.validation import check_choice, check_instance, check_name, check_str
@@ -116,9 +115,10 @@ class CampaignLedger(ABC):
             TypeError: an entry is not a row of the ledger's vendor. None of these rows is stored then.
             RowChanged: the ledger holds a row with the same id and other content. None of these rows is stored then.
             KeyTaken: a row has the key of another row. None of these rows is stored then.
+            LedgerError: the ledger cannot be written, or was restored and released by an audit since it was opened.
         """
         self._check_rows(rows)
-        return await self.transact(partial(self._planner.plan, rows, self.now()))
+        return await self.transact(partial(self._plan, rows, self.now()))
 
     async def move(self, entry: Entry, to: State, **facts: Unpack[Facts]) -> Entry:
         """Move a row to its next state, and return its entry once that is durable; see `move_each`.
@@ -220,11 +220,14 @@ class CampaignLedger(ABC):
 
     async def counts(self) -> dict[State, int]:
         """Return how many rows are in each state."""
-        return await self._read(self._counts)
+        return await self._read(partial(counts_of, campaign=self._number, shared=self._shared))
 
     def _check_rows(self, rows: Sequence[Row]) -> None:
         for row in rows:
             check_instance(row, "rows", self._row_type)
+
+    def _plan(self, rows: Sequence[Row], at: float, database: Database) -> list[Entry]:
+        return self._planner.plan(rows, at, database)
 
     def _move_together(self, pairs: Sequence[steps.Step], by_hand: Mapping[int, Facts], at: float, database: Database) -> None:
         if any(now.state is State.SENT for _, now in pairs):
@@ -277,16 +280,6 @@ class CampaignLedger(ABC):
             (after, self._number, *states, limit),
         )
         return [entry_of(row) for row in found]
-
-    def _counts(self, database: Database) -> dict[State, int]:
-        counts: Counter[State] = Counter()
-        for begin, end in stretches_of(database, self._number, shared=self._shared):
-            found = database.execute(
-                "SELECT state, count(*) FROM rows WHERE number > ? AND number <= ? AND +campaign = ? GROUP BY state",
-                (begin, end, self._number),
-            )
-            counts.update({State(state): int(count) for state, count in found})
-        return dict(counts)
 
 
 def _storable(text: str) -> str:

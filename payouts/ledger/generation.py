@@ -9,12 +9,16 @@ import re
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from payouts.states import LedgerError, LedgerInUse
+from payouts.states import AuditNeeded, LedgerError, LedgerInUse
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import dumps, loads
+
+if TYPE_CHECKING:
+    from payouts.ledger.base import Database
 
 _first_line = re.compile(rb"([0-9]{20}) ([0-9]{13}\.[0-9]{6}) (\S{16}) (\S{16})").fullmatch
 _NO_BRANCH = "-" * 16
@@ -71,6 +75,21 @@ def standing(generation: int, branch: str | None, noted: Noted | None) -> Standi
         return Standing.UNKNOWN if generation else Standing.NEWEST
     is_newest = noted.generation <= generation and (branch or _NO_BRANCH) in noted.branches
     return Standing.NEWEST if is_newest else Standing.OLDER
+
+
+def require_newest(ledger: object, found: Standing, why: str | None = None) -> None:
+    """Refuse a ledger that is not known to be the newest copy; `why` replaces the words of its standing.
+
+    Raises:
+        AuditNeeded: it may be an older copy.
+    """
+    if found is not Standing.NEWEST:
+        raise AuditNeeded(ledger, why or found.value, may_be_newest=found is Standing.UNKNOWN)
+
+
+def identity_in(database: Database) -> str:
+    """Return the identity that all copies of a ledger share."""
+    return str(database.execute("SELECT identity FROM ledger").get)
 
 
 class GenerationNote:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.reader import LedgerReader, is_database
 from payouts.ledger.schema import connect_to_write, refuse_moved
-from payouts.states import AuditNeeded
 from rewards_core.secrets import shielded
 from rewards_core.validation import check_path
 
@@ -45,10 +44,10 @@ class LedgerPlace(ABC):
 
     @abstractmethod
     def lock(self, campaigns: Collection[Campaign] | None = None) -> Any:
-        """Return a context manager that keeps whoever sends or decides away, and gives the lock for `ledger`.
+        """Return a context manager that excludes runs, workers and commands by hand, and yields the lock for `ledger`.
 
         Args:
-            campaigns: Those that must not change; None while a file is checked and planned. A file is locked as a whole.
+            campaigns: The campaigns to lock; None while a file is checked and planned. A ledger in a file is locked as a whole.
 
         Raises:
             LedgerInUse: somebody works with them.
@@ -83,11 +82,10 @@ class LedgerPlace(ABC):
             AuditNeeded: it may be an older copy.
             LedgerError: the ledger or a note cannot be read.
         """
-        from payouts.ledger.generation import Standing  # noqa: PLC0415 - it brings cattrs, which a command that only reads spares
+        from payouts.ledger.generation import require_newest  # noqa: PLC0415 - it brings cattrs, which readers do not need
 
         found, _ = self.standing()
-        if found is not Standing.NEWEST:
-            raise AuditNeeded(self, self.why(found), may_be_newest=found is Standing.UNKNOWN)
+        require_newest(self, found, self.why(found))
 
 
 class FilePlace(LedgerPlace):

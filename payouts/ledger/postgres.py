@@ -18,7 +18,7 @@ from payouts.ledger.postgres_planner import PostgresPlanner
 from payouts.ledger.postgres_schema import SCHEMA, SCHEMA_NAME
 from payouts.ledger.worker import GRACE, LEASE, Worker
 from payouts.states import Entry, LeaseLost, LedgerError, LedgerUnavailable, State
-from rewards_core.backoff import delay
+from rewards_core.backoff import outage_delay
 from rewards_core.clock import boot_id, uptime
 from rewards_core.errors import StoreError
 from rewards_core.log_limit import LogLimit
@@ -47,7 +47,6 @@ _Moves: TypeAlias = "tuple[Sequence[steps.Step], int | None]"
 
 _CONNECTIONS = 3
 _COMMAND_TIMEOUT = 15.0
-_FIRST_PAUSE, _MAX_PAUSE = 0.2, 5.0
 
 
 class PostgresLedger(CampaignLedger):
@@ -134,17 +133,8 @@ class PostgresLedger(CampaignLedger):
                 "sent. Open the ledger again."
             )
 
-    async def plan(self, rows: Sequence[Row]) -> list[Entry]:
-        """Store the rows that are new, as `CampaignLedger.plan` does.
-
-        Raises:
-            LedgerError: also if the database was restored and audited since this ledger was opened.
-        """
-        self._check_rows(rows)
-        return await self.transact(partial(self._plan, rows, self.now()))
-
     def _plan(self, rows: Sequence[Row], at: float, database: Database) -> list[Entry]:
-        entries = self._planner.plan(rows, at, database)
+        entries = super()._plan(rows, at, database)
         self.check_opened(database.execute("SELECT audited_at FROM ledger").get)
         return entries
 
@@ -259,7 +249,7 @@ class PostgresLedger(CampaignLedger):
                     raise LedgerUnavailable(str(problem)) from None
                 if self._log_limit.allows("moves"):
                     logger.warning("the ledger failed; the answers of rows wait, and are stored when it is back: %s", problem)
-                await asyncio.sleep(delay(repeats, first=_FIRST_PAUSE, longest=_MAX_PAUSE))
+                await asyncio.sleep(outage_delay(repeats))
                 repeats += 1
             else:
                 break

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rewards_core.postgres.statements import Statements
 
 _LOCK = 0x7061796F
-"""Whoever plans rows numbers them; it is the key of an advisory lock until the commit."""
+"""Key of the advisory lock under which rows are numbered, held until the commit."""
 _COLUMNS = INSERTED.split(", ")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from payouts.ledger.fleet_note import FleetNote, FleetNoted, fleet_notes, mark_of
-from payouts.ledger.generation import Standing
+from payouts.ledger.generation import Standing, identity_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,11 +26,6 @@ def standing_in(database: Database, folder: Path | None = None) -> tuple[Standin
         LedgerError: a note cannot be read.
     """
     return standing_by(database, list(fleet_notes(identity_in(database), folder)))  # the notes are read first
-
-
-def identity_in(database: Database) -> str:
-    """Return the identity that all copies of a database share."""
-    return str(database.execute("SELECT identity FROM ledger").get)
 
 
 def standing_by(database: Database, notes: Collection[FleetNoted]) -> tuple[Standing, float]:

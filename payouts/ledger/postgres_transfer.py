@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from attrs import frozen
 
 from payouts.ledger.fleet_note import fleet_notes
-from payouts.ledger.generation import GenerationNote, Standing, standing
+from payouts.ledger.generation import GenerationNote, identity_in, require_newest, standing
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.place import DatabasePlace
 from payouts.ledger.schema import Moved, connect_to_write, mark_moved, moved_of, seal_branch
 from payouts.ledger.stretches import record_stretches
-from payouts.states import AuditNeeded, LedgerError, LedgerUnavailable
+from payouts.states import LedgerError, LedgerUnavailable
 from rewards_core.errors import StoreError
 from rewards_core.postgres.statements import Statements, run_work
 from rewards_core.sqlite.connection import Connection, transaction
@@ -80,9 +80,7 @@ class _Source:
     def check_newest(self) -> None:
         """Raise `AuditNeeded` if this may be an older copy."""
         generation, branch = self.file.execute("SELECT generation, branch FROM ledger").get
-        found = standing(generation, branch, self.note.read())
-        if found is not Standing.NEWEST:
-            raise AuditNeeded(self.path, found.value, may_be_newest=found is Standing.UNKNOWN)
+        require_newest(self.path, standing(generation, branch, self.note.read()))
 
     def mark(self, moved: Moved | None) -> None:
         """Change the mark, and let no other copy count as the newest from then on."""
@@ -120,8 +118,7 @@ def move(source: FilePlace, target: DatabasePlace, progress: Callable[[int, int]
     with _held(source) as held:
         moved = moved_of(held.file)
         if moved is not None and moved.to != str(target):
-            did = "was moved" if moved.begun_with is None else "is being moved"
-            raise LedgerError(f"{source} {did} to {moved.to}. Nothing was changed.")
+            raise LedgerError(f"{source} {moved}. Nothing was changed.")
         if moved is None or moved.begun_with is not None:
             held.check_newest()
             with target.lock() as planning:
@@ -145,9 +142,9 @@ def cancel(source: FilePlace, target: DatabasePlace | None = None) -> str:
         if moved is None:
             raise LedgerError(f"{source} is not being moved. Nothing was changed.")
         if moved.begun_with is None:
-            raise LedgerError(f"{source} was moved to {moved.to}, which may have been paid from since. Nothing was changed.")
+            raise LedgerError(f"{source} {moved}, which may have been paid from since. Nothing was changed.")
         if target is not None and str(target) != moved.to:
-            raise LedgerError(f"{source} is being moved to {moved.to}, not to {target}. Nothing was changed.")
+            raise LedgerError(f"{source} {moved}, not to {target}. Nothing was changed.")
         held.check_newest()
         place = DatabasePlace(moved.to) if target is None else target
         if next(fleet_notes(held.identity), None) is not None or (place.exists() and _found_in(place)[0] == held.identity):
@@ -167,7 +164,7 @@ def _held(source: FilePlace) -> Iterator[_Source]:
     lock.acquire()
     try:
         with closing(connect_to_write(source.path, even_moved=True)) as file:
-            identity = str(file.execute("SELECT identity FROM ledger").get)
+            identity = identity_in(file)
             note = GenerationNote(identity)
             note.take()
             try:
@@ -230,7 +227,7 @@ def _fill(
 
 
 def _look(database: Statements) -> tuple[str, bool]:
-    """Return the identity of a database and whether it is empty; wait until other moves, whoever began them, have ended."""
+    """Wait for any other move into the database to end; return its identity and whether it is empty."""
     database.execute(_KEPT_AWAY)
     empty = " AND ".join(f"NOT EXISTS (SELECT FROM {table})" for table in _TABLES)
     identity, is_empty = database.execute(f"SELECT identity, {empty} FROM ledger").get

@@ -13,7 +13,7 @@ from payouts.ledger.entries import COLUMNS, entry_of, marks
 from payouts.ledger.fingerprints import folded
 from payouts.ledger.readings import Audit, Campaign, Difference, Fleet, RetiredKey, Sum, WorkerSeen
 from payouts.ledger.schema import connect_to_read
-from payouts.ledger.stretches import cut, stretches_of, whole_ledger
+from payouts.ledger.stretches import counts_of, cut, stretches_of, whole_ledger
 from payouts.states import CampaignUnclear, Entry, State
 from rewards_core.secrets import shielded
 from rewards_core.sqlite.connection import temporary
@@ -116,10 +116,7 @@ class LedgerReader:
 
     def counts(self, campaign: Campaign) -> dict[State, int]:
         """Return the number of rows in each state that has any."""
-        counts: dict[State, int] = {}
-        for part in self.sums(campaign):
-            counts[part.state] = counts.get(part.state, 0) + part.rows
-        return counts
+        return counts_of(self._database, campaign.number, shared=self.shared)
 
     def fleet(self, campaign: Campaign) -> Fleet | None:
         """Return the workers of a campaign, None if the ledger is a file."""

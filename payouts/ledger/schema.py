@@ -186,6 +186,9 @@ class Moved:
     to: str
     begun_with: str | None
 
+    def __str__(self) -> str:
+        return f"{'was moved' if self.begun_with is None else 'is being moved'} to {self.to}"
+
 
 def moved_of(database: Database) -> Moved | None:
     """Return the mark of a ledger, None if it is not moved."""
@@ -213,11 +216,9 @@ def refuse_moved(database: Database, path: Path) -> None:
     if moved is None:
         return
     if moved.begun_with is None:
-        raise LedgerError(
-            f"{path} was moved to {moved.to}. Nothing was sent or changed. Use --ledger {moved.to}; this file can only be read."
-        )
+        raise LedgerError(f"{path} {moved}. Nothing was sent or changed. Use --ledger {moved.to}; this file can only be read.")
     raise LedgerError(
-        f"{path} is being moved to {moved.to}. Nothing was sent or changed. To finish, run: payouts move --ledger {path} --to "
+        f"{path} {moved}. Nothing was sent or changed. To finish, run: payouts move --ledger {path} --to "
         f"{moved.to}. To pay from the file instead, run: payouts move --ledger {path} --cancel"
     )
 

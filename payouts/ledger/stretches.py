@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
+
+from payouts.states import State
 
 if TYPE_CHECKING:
     from payouts.ledger.base import Database
@@ -47,6 +50,18 @@ def stretches_of(
         last = end if until is None else min(until, end)
         yield from cut(max(after, begin), last)
         after = max(after, end)
+
+
+def counts_of(database: Database, campaign: int, *, shared: bool) -> dict[State, int]:
+    """Return how many rows of a campaign are in each state that has any."""
+    counts: Counter[State] = Counter()
+    for begin, end in stretches_of(database, campaign, shared=shared):
+        found = database.execute(
+            "SELECT state, count(*) FROM rows WHERE number > ? AND number <= ? AND +campaign = ? GROUP BY state",
+            (begin, end, campaign),
+        )
+        counts.update({State(state): int(count) for state, count in found})
+    return dict(counts)
 
 
 def record_stretches(database: Database, rows: Iterable[tuple[int, int]]) -> None:

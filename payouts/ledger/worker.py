@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, Unpack
 
 from attrs import frozen
 
-from payouts.ledger.entries import COLUMNS, entry_of
+from payouts.ledger import postgres_worker as statements
+from payouts.ledger.entries import entry_of
 from payouts.ledger.fleet_note import RESTORED, FleetNote
-from payouts.ledger.postgres_lock import SHARED_LOCK
 from payouts.states import AuditNeeded, Entry, LeaseLost, LedgerError, LedgerInUse, State
 from rewards_core.clock import uptime
 from rewards_core.validation import check_number
@@ -39,94 +39,6 @@ _RENEWALS = 6
 """Renewals in one lease."""
 _DOUBT_LASTS = 30.0
 """Seconds after which a claim that failed can no longer be carried out by the server: twice its limit for a statement."""
-_ROW = ", ".join(f"rows.{name}" for name in COLUMNS.split(", "))
-_FIELDS = len(COLUMNS.split(", "))
-_PACE = """
-worker AS MATERIALIZED (SELECT FROM workers WHERE number = $2 AND alive),
-rate AS MATERIALIZED (SELECT min(rate) AS per_second FROM workers WHERE campaign = $1 AND alive),
-campaign AS MATERIALIZED (SELECT condition, next_start, now_s() AS now FROM campaigns WHERE number = $1 FOR UPDATE),
-pace AS MATERIALIZED (
-  SELECT condition, now, CASE WHEN next_start > now + $4::double precision + coalesce(1 / per_second, 0) + 1 THEN now
-    ELSE greatest(next_start, now) END AS base
-  FROM campaign, rate
-),
-granted AS MATERIALIZED (
-  SELECT CASE WHEN condition <> 'running' OR NOT EXISTS (SELECT FROM worker) THEN 0 WHEN per_second IS NULL THEN $3::bigint
-    ELSE greatest(0, least($3::double precision, ceil((now + $4::double precision - base) * per_second)))::bigint END AS count
-  FROM pace, rate
-)
-"""
-"""How many of the $3 rows that are wanted may leave within the next $4 seconds.
-
-A next start further ahead than a grant can put it comes from a wrong clock, or from a rate that is no longer given.
-"""
-_CLAIM_WHICH = """
-WITH {pace}, picked AS MATERIALIZED (
-  SELECT number FROM rows WHERE campaign = $1 AND state = 'planned' AND worker IS NULL AND number {which} $5
-  ORDER BY number LIMIT (SELECT count FROM granted) FOR UPDATE SKIP LOCKED
-),
-claimed AS (
-  UPDATE rows SET state = 'sent', sent_at = (SELECT now FROM pace), worker = $2, claim = $6 FROM picked
-  WHERE rows.number = picked.number RETURNING {row}
-),
-counted AS (
-  UPDATE campaigns SET generation = generation + (SELECT count(*) FROM picked),
-    next_start = (SELECT base FROM pace) + coalesce((SELECT count(*) FROM picked) / (SELECT per_second FROM rate), 0)
-  WHERE number = $1 AND EXISTS (SELECT FROM picked) RETURNING generation
-)
-SELECT condition, now, base - now, per_second, EXISTS (SELECT FROM worker), count, (SELECT generation FROM counted), claimed.*
-FROM pace CROSS JOIN rate CROSS JOIN granted LEFT JOIN claimed ON true ORDER BY claimed.number
-"""
-_CLAIM, _CLAIM_ROW = (_CLAIM_WHICH.format(pace=_PACE, row=_ROW, which=which) for which in (">", "="))
-_PERMIT = f"""
-WITH {_PACE}, counted AS (
-  UPDATE campaigns SET next_start = (SELECT base FROM pace) + coalesce((SELECT count / per_second FROM granted, rate), 0)
-  WHERE number = $1 AND (SELECT count FROM granted) > 0
-)
-SELECT condition, now, base - now, per_second, EXISTS (SELECT FROM worker), count FROM pace, rate, granted
-"""
-_UNDER_WAY = "(state IN ('sent', 'accepted', 'unknown') OR (state = 'planned' AND worker IS NOT NULL))"
-_TAKE_OVER_WHICH = f"""
-WITH lost AS (
-  UPDATE workers SET alive = false
-  WHERE campaign = $1 AND alive AND number <> $2 AND lease_until < now_s() - $3::double precision RETURNING number
-),
-picked AS MATERIALIZED (
-  SELECT number FROM rows WHERE campaign = $1 AND {_UNDER_WAY} AND EXISTS (SELECT FROM workers WHERE number = $2 AND alive)
-  AND NOT EXISTS (SELECT FROM workers WHERE workers.number = rows.worker
-    AND (alive OR lease_until >= now_s() - $3::double precision) AND workers.number NOT IN (SELECT lost.number FROM lost))
-  AND (state <> 'unknown' OR $5) {{}}LIMIT $4 FOR UPDATE SKIP LOCKED
-)
-UPDATE rows SET worker = CASE WHEN state = 'planned' THEN NULL ELSE $2::bigint END, claim = $6 FROM picked
-WHERE rows.number = picked.number RETURNING {_ROW}
-"""
-_TAKE_OVER, _TAKE_OVER_ROW = (_TAKE_OVER_WHICH.format(which) for which in ("", "AND number = $7 "))
-_BEGIN = (
-    "INSERT INTO workers (campaign, host, process, rate, began_at, lease_until) "
-    "SELECT $1::integer, $2::text, $3::bigint, $4::double precision, now_s(), now_s() + $5::double precision "
-    f"WHERE {SHARED_LOCK.format('$1::integer')} RETURNING number, now_s()"
-)
-_RENEW = "UPDATE workers SET lease_until = now_s() + $2::double precision WHERE number = $1 AND alive RETURNING now_s()"
-_END = "UPDATE workers SET alive = false, lease_until = now_s() WHERE number = $1 AND alive"
-_FORGET = f"""
-DELETE FROM workers WHERE number = $2 AND NOT EXISTS (SELECT FROM rows WHERE campaign = $1 AND worker = $2 AND {_UNDER_WAY})
-"""
-_RELEASE = "UPDATE rows SET worker = NULL WHERE campaign = $1 AND worker = $2 AND state IN ('planned', 'accepted', 'unknown')"
-_GIVE_BACK = (
-    "UPDATE rows SET state = 'planned', sent_at = NULL, worker = NULL WHERE campaign = $1 AND worker = $2 AND state = 'sent' "
-    "AND claim = ANY($3::bigint[])"
-)
-_LET_GO = "UPDATE rows SET worker = NULL WHERE campaign = $1 AND worker = $2 AND claim = ANY($3::bigint[])"
-_OTHERS = f"""
-WITH told AS (UPDATE workers SET resting = $3 WHERE number = $2 AND resting <> $3)
-SELECT EXISTS (SELECT FROM rows WHERE campaign = $1 AND state = 'planned' AND worker IS NULL)
-OR EXISTS (SELECT FROM rows WHERE campaign = $1 AND {_UNDER_WAY} AND worker IS DISTINCT FROM $2
-  AND state IN ('planned', 'sent', 'accepted')
-  AND NOT EXISTS (SELECT FROM workers WHERE workers.number = rows.worker AND resting AND lease_until > now_s()))
-"""
-_GENERATION = "SELECT generation, now_s() FROM campaigns WHERE number = $1"
-_NAMES = "SELECT identity, vendor, name FROM ledger, campaigns WHERE number = $1"
-_STANDING = "SELECT tables = these_tables(), audited_at, generation FROM ledger, campaigns WHERE number = $1"
 
 
 @frozen(kw_only=True)
@@ -209,7 +121,7 @@ class Worker:
         self._owned_until = 0.0
         self._renewed = asyncio.Event()
         self._claims = 0
-        self._doubtful: dict[int, float] = {}
+        self._doubtful: dict[int, float] = {}  # claim to the uptime until which the server may still carry it out
         self._doubtful_taking: dict[int, float] = {}
         self._after = 0
 
@@ -247,7 +159,7 @@ class Worker:
         """
         moved = await self._campaign.move_owned(wanted, self.number)
         if any(now.state is State.SENT for now in moved):  # again: the vendor could not be reached the first time
-            generation, at = await self._call(_GENERATION, self._campaign.number, row=True)
+            generation, at = await self._call(statements.GENERATION, self._campaign.number, row=True)
             await asyncio.to_thread(self._note.write, generation, at)
         return moved
 
@@ -262,37 +174,35 @@ class Worker:
             AuditNeeded: the database may be an older copy.
             LedgerInUse: a command decides by hand about rows of the campaign.
         """
-        identity, vendor, name = await self._call(_NAMES, self._campaign.number, row=True)
+        identity, vendor, name = await self._call(statements.NAMES, self._campaign.number, row=True)
         await asyncio.to_thread(self._note.open, identity, vendor, name)
         # the note is read first: another worker of this machine may send, and note it, at this moment
-        intact, audited_at, generation = await self._call(_STANDING, self._campaign.number, row=True)
+        intact, audited_at, generation, now = await self._call(statements.STANDING, self._campaign.number, row=True)
         if not intact:
             raise AuditNeeded(self._campaign.where, RESTORED, may_be_newest=True)
         self._check(generation, self._note.generation)
         self._campaign.check_opened(audited_at)
-        _, now = await self._call(_GENERATION, self._campaign.number, row=True)
         await asyncio.to_thread(self._note.write, generation, now)  # it must be writable before a row is marked as sent
         asked_at = uptime()
         begun = await self._call(
-            _BEGIN, self._campaign.number, socket.gethostname(), os.getpid(), self._rate, self._lease, row=True
+            statements.BEGIN, self._campaign.number, socket.gethostname(), os.getpid(), self._rate, self._lease, row=True
         )
         if begun is None:
             told = "A command decides by hand about rows of this campaign now. Nothing was sent. Start again when it has ended."
             raise LedgerInUse(told, pid=None)
         self.number, now = begun
         self._own_from(asked_at, now)
-        await self._call("UPDATE campaigns SET run_at = now_s() WHERE number = $1", self._campaign.number)
 
     async def end(self, *, forgotten: bool = False) -> None:
         """Tell the database that the worker has ended; others continue with its rows."""
         if not self.number:
             return
         try:
-            await self._give_back()
-            await self._call(_RELEASE, self._campaign.number, self.number)
-            await self._call(_END, self.number)
+            await self._plan_doubtful()
+            await self._call(statements.RELEASE, self._campaign.number, self.number)
+            await self._call(statements.END, self.number)
             if forgotten:
-                await self._call(_FORGET, self._campaign.number, self.number)
+                await self._call(statements.FORGET, self._campaign.number, self.number)
         except LedgerError as problem:
             logger.warning("could not release the rows of this worker; others take them when its lease has expired: %s", problem)
 
@@ -306,7 +216,7 @@ class Worker:
             await asyncio.sleep(self._lease / _RENEWALS)
             asked_at = uptime()
             try:
-                now = await self._call(_RENEW, self.number, self._lease)
+                now = await self._call(statements.RENEW, self.number, self._lease)
             except LedgerError as problem:
                 logger.warning("could not renew the lease of this worker; trying again: %s", problem)
                 continue
@@ -336,17 +246,15 @@ class Worker:
             LeaseLost: another worker has taken the rows.
             LedgerError: the database failed; no row is sent for that.
         """
-        await self._give_back()
+        await self._plan_doubtful()
         claim, asked_at, sent_before = self._next_claim(), uptime(), self._note.generation
         try:
-            statement, which = (_CLAIM, self._after) if row is None else (_CLAIM_ROW, row)
+            statement, which = (statements.CLAIM, self._after) if row is None else (statements.CLAIM_ROW, row)
             found = await self._call(statement, self._campaign.number, self.number, most, HORIZON, which, claim, rows=True)
             entries = [entry_of(row[7:]) for row in found if row[7] is not None]
-            condition, now, starts_in, per_second, alive, count, generation = found[0][:7]
-            self._campaign.set_time(now)
-            if not alive:
-                raise LeaseLost(self.number)
+            turn = self._turn(found[0][:6], asked_at, entries)
             if entries:
+                generation, now = found[0][6], found[0][1]
                 self._check(generation - len(entries), sent_before)
                 await asyncio.to_thread(self._note.write, generation, now)
         except BaseException:
@@ -354,22 +262,15 @@ class Worker:
             raise
         if entries:
             self._after = entries[-1].number
-        elif count:
+        elif turn.permits:
             self._after = 0  # rows that were given back have lower numbers
-        interval = 0.0 if per_second is None else 1.0 / per_second
-        return Turn(entries=entries, permits=count, begins=asked_at + starts_in, interval=interval, condition=condition)
+        return turn
 
     async def permits(self, most: int) -> Turn:
         """Return how many rows that the worker owns already may leave; errors are those of `claim`."""
         asked_at = uptime()
-        condition, now, starts_in, per_second, alive, count = await self._call(
-            _PERMIT, self._campaign.number, self.number, most, HORIZON, row=True
-        )
-        self._campaign.set_time(now)
-        if not alive:
-            raise LeaseLost(self.number)
-        interval = 0.0 if per_second is None else 1.0 / per_second
-        return Turn(entries=(), permits=count, begins=asked_at + starts_in, interval=interval, condition=condition)
+        found = await self._call(statements.PERMIT, self._campaign.number, self.number, most, HORIZON, row=True)
+        return self._turn(found, asked_at, ())
 
     async def take_over(self, most: int, *, unknown: bool = True, row: int | None = None) -> Sequence[Entry]:
         """Own rows that no living worker owns; planned ones are free again.
@@ -379,9 +280,9 @@ class Worker:
             unknown: Whether to take unknown rows besides those that are sent or accepted.
             row: The number of the only row that is wanted, if it is one.
         """
-        await self._let_go()
+        self._doubtful_taking = await self._undo(statements.LET_GO, self._doubtful_taking)
         claim = self._next_claim()
-        statement, which = (_TAKE_OVER, ()) if row is None else (_TAKE_OVER_ROW, (row,))
+        statement, which = (statements.TAKE_OVER, ()) if row is None else (statements.TAKE_OVER_ROW, (row,))
         values = (self._campaign.number, self.number, self._grace, most, unknown, claim, *which)
         try:
             found = await self._call(statement, *values, rows=True)
@@ -396,7 +297,16 @@ class Worker:
         Args:
             resting: Whether this worker has nothing left to do for the rows that it owns.
         """
-        return bool(await self._call(_OTHERS, self._campaign.number, self.number, resting))
+        return bool(await self._call(statements.OTHERS, self._campaign.number, self.number, resting))
+
+    def _turn(self, found: Sequence[Any], asked_at: float, entries: Sequence[Entry]) -> Turn:
+        """Return the turn that a claim or permit gave; raise `LeaseLost`."""
+        condition, now, starts_in, per_second, alive, count = found
+        self._campaign.set_time(now)
+        if not alive:
+            raise LeaseLost(self.number)
+        interval = 0.0 if per_second is None else 1.0 / per_second
+        return Turn(entries=entries, permits=count, begins=asked_at + starts_in, interval=interval, condition=condition)
 
     def _next_claim(self) -> int:
         self._claims += 1
@@ -412,19 +322,16 @@ class Worker:
         if generation < known:
             raise AuditNeeded(self._campaign.where, "an older copy of a ledger that was paid from since")
 
-    async def _give_back(self) -> None:
-        """Plan rows again that a failed claim may have marked as sent: this worker did not learn of them."""
-        if self._doubtful:
-            await self._call(_GIVE_BACK, self._campaign.number, self.number, list(self._doubtful))
-            now = uptime()
-            self._doubtful = {claim: until for claim, until in self._doubtful.items() if until > now}
+    async def _plan_doubtful(self) -> None:
+        self._doubtful = await self._undo(statements.GIVE_BACK, self._doubtful)
 
-    async def _let_go(self) -> None:
-        """Own no longer what a failed take-over may have taken: this worker did not learn of it."""
-        if self._doubtful_taking:
-            await self._call(_LET_GO, self._campaign.number, self.number, list(self._doubtful_taking))
-            now = uptime()
-            self._doubtful_taking = {claim: until for claim, until in self._doubtful_taking.items() if until > now}
+    async def _undo(self, statement: str, doubtful: dict[int, float]) -> dict[int, float]:
+        """Undo what failed claims may have done, of which this worker did not learn; return those to be undone again."""
+        if not doubtful:
+            return doubtful
+        await self._call(statement, self._campaign.number, self.number, list(doubtful))
+        now = uptime()
+        return {claim: until for claim, until in doubtful.items() if until > now}
 
     async def _call(self, statement: str, *values: Any, row: bool = False, rows: bool = False) -> Any:
         if rows:

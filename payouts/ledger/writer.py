@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from payouts.ledger import steps
-from payouts.ledger.generation import GenerationNote, Standing, standing
+from payouts.ledger.generation import GenerationNote, require_newest, standing
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.schema import connect_to_write, seal_branch
 from payouts.states import AuditNeeded, Entry, LedgerError, State
@@ -143,10 +143,11 @@ class LedgerWriter:
         identity, self._generation, self._branch = database.execute("SELECT identity, generation, branch FROM ledger").get
         note = GenerationNote(identity, self._state)
         note.take()
-        found = standing(self._generation, self._branch, note.read())
-        if found is not Standing.NEWEST:
+        try:
+            require_newest(self._path, standing(self._generation, self._branch, note.read()))
+        except AuditNeeded:
             note.release()
-            raise AuditNeeded(self._path, found.value, may_be_newest=found is Standing.UNKNOWN)
+            raise
         self._note = note
 
     def count_sent(self, at: float, database: Connection) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from payouts.payer import restated
 from payouts.states import Entry, State
-from rewards_core.backoff import delay
+from rewards_core.backoff import outage_delay
 from rewards_core.errors import NotFound, OperationFailed, OperationMismatch, StoreError
 from rewards_core.log_limit import LogLimit
 from webhooks import CompletionTimeout
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from webhooks import Completion, Completions, CompletionStream
 
 logger = logging.getLogger(__name__)
-
-_FIRST_PAUSE, _MAX_PAUSE = 0.2, 5.0
 
 
 class Settlement:
@@ -155,7 +153,7 @@ class Settlement:
             raise problem
         if self._log_limit.allows("store"):
             logger.warning("the store of webhooks failed; accepted rows are waited for again when it is back: %s", problem)
-        await asyncio.sleep(delay(repeats, first=_FIRST_PAUSE, longest=_MAX_PAUSE))
+        await asyncio.sleep(outage_delay(repeats))
 
     async def _store(self, entry: Entry, completion: Completion[Any]) -> None:
         state, problem = outcome_of(self._lookups, entry, completion.operation, completion.error)

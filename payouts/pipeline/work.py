@@ -14,7 +14,7 @@ from payouts.pipeline.flow import Pipeline
 from payouts.pipeline.places import Places
 from payouts.source.groups import groups_of
 from payouts.states import SETTLED, Entry, LedgerUnavailable, State
-from rewards_core.backoff import delay
+from rewards_core.backoff import outage_delay
 from rewards_core.clock import uptime
 from rewards_core.log_limit import LogLimit
 from rewards_core.rate import Limiter, Limits
@@ -42,7 +42,6 @@ _SOON = 0.02
 _LOOKS = 12
 """Looks for lost workers in one lease."""
 _TAKEN_AT_ONCE = 200
-_FIRST_PAUSE, _MAX_PAUSE = 0.2, 5.0
 _PLANNED_AT_ONCE = 5_000
 """Rows in a transaction: with 500, commits and the tops of indexes cost half as much again."""
 
@@ -250,7 +249,7 @@ async def until_answered(ask: Callable[[], Awaitable[T]], stop: Stop) -> T | Non
         except LedgerUnavailable as problem:
             if _log_limit.allows("unavailable"):
                 logger.warning("the ledger is not available; nothing new is sent until it is: %s", problem)
-            await stop.pause(delay(repeats, first=_FIRST_PAUSE, longest=_MAX_PAUSE))
+            await stop.pause(outage_delay(repeats))
             repeats += 1
     return None
 

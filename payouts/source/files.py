@@ -87,8 +87,8 @@ def read_rows(
         on_mistake: Called for each mistake; its row is left out. By default the first mistake is raised.
         check_unique: Called with name, value and line of each id and given key, also on lines that have another mistake; an
             `InvalidRow` it raises is a mistake.
-        check: Called with each row that is valid by itself; an `InvalidRow` it raises is a mistake in the column it names, and
-            so is one that it, or whoever gets the row, gives to its `Refuse`.
+        check: Called with each row that is valid by itself, and with a function that reports a mistake in it, also later. An
+            `InvalidRow` that it raises is a mistake in the column it names.
         on_note: Called for each harmless oddity; ignored by default.
 
     Raises:

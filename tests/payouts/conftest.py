@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from payouts.cli import app
 from tests.payouts.command_kit import Call
-from tests.payouts.postgres_ledger_kit import database_of_its_own
+from tests.payouts.postgres_ledger_kit import LedgerDatabase, database_of_its_own, ledger_database
 from tests.payouts.process_kit import original_at, sandbox
 from tests.postgres_server import Server
 
@@ -142,3 +142,10 @@ def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             if name.startswith("ORIGINAL_"):
                 monkeypatch.setenv(name, value)
         yield base
+
+
+@pytest_asyncio.fixture
+async def database(postgres: Server, tmp_path: Path) -> AsyncIterator[LedgerDatabase]:
+    """A schema for ledgers whose clock the test moves."""
+    async with ledger_database(postgres, tmp_path) as database:
+        yield database

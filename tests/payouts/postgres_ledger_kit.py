@@ -105,7 +105,7 @@ def losing(ledger: PostgresLedger, patched: pytest.MonkeyPatch, call: str) -> No
 
 
 async def limit_reads(connection: Any, rows: int, *, each: str = "statement") -> None:
-    """Let each statement, or each session, that reads more rows of the ledger fail, whatever it then leaves out of them.
+    """Fail each statement, or each session, that reads more rows of the ledger, including rows that it filters out.
 
     It serves instead of a limit of time, which depends on the machine.
     """

@@ -1,4 +1,4 @@
-"""The contract of whoever reads a ledger, and of what audits and people record in it; `ledger_contract` says its fixtures."""
+"""The contract of ledger readers, and of the records of audits and decisions. It uses the fixtures of `ledger_contract`."""
 
 from __future__ import annotations
 

@@ -28,9 +28,8 @@ from payouts import (
 )
 from rewards_core.errors import ConnectFailed, OutcomeUnknown, RequestRejected, Unauthorized
 from tests.payouts.payout_kit import StubEnkash, StubOriginal, coin_row, token_row, waiting
-from tests.payouts.postgres_ledger_kit import LedgerDatabase, ledger_database
+from tests.payouts.postgres_ledger_kit import LedgerDatabase
 from tests.payouts.process_kit import KEY, ROOT, SECRET, create_event, enkash_at, original_at
-from tests.postgres_server import Server
 from vendor_sandboxes import EnkashSandbox, OriginalSandbox
 
 FAST = RunOptions(rate=None)
@@ -63,12 +62,6 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
     for module in ("work", "row"):
         monkeypatch.setattr(f"payouts.pipeline.{module}.LOOK_EVERY", 0.01)
     return looks
-
-
-@pytest_asyncio.fixture
-async def database(postgres: Server, tmp_path: Path) -> AsyncIterator[LedgerDatabase]:
-    async with ledger_database(postgres, tmp_path) as database:
-        yield database
 
 
 @pytest_asyncio.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from payouts.ledger.reader import LedgerReader
 from payouts.states import State
 from tests.payouts.command_kit import HEADER, QUICK, REWARD, TWO, Call, records
 from tests.payouts.payout_kit import coin_row, token_row
-from tests.payouts.postgres_ledger_kit import database_of_its_own, run_sql
-from tests.payouts.process_kit import books, create_event, enkash_at, original_at, sandbox
-from tests.postgres_server import Server
+from tests.payouts.postgres_ledger_kit import run_sql
+from tests.payouts.process_kit import books, create_event, enkash_at, sandbox
 
 CAMPAIGN = "diwali-2026"
 PLAN = ("plan", "rewards.csv", "--vendor=original", f"--campaign={CAMPAIGN}", "--yes")
@@ -27,21 +25,9 @@ WORK = ("work", *QUICK)
 
 
 @pytest.fixture
-def url(postgres: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
-    with database_of_its_own(postgres) as url:
-        monkeypatch.setenv("PAYOUTS_LEDGER", url)
-        yield url
-
-
-@pytest.fixture
-def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Original, played; the environment has its credentials."""
-    with sandbox("original", "--confirm=0:0.01") as base:
-        for name, value in original_at(base).items():
-            if name.startswith("ORIGINAL_"):
-                monkeypatch.setenv(name, value)
-        yield base
+def url(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("PAYOUTS_LEDGER", url)
+    return url
 
 
 def states(url: str) -> dict[str, str]:

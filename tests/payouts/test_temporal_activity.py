@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from rewards_core.errors import OutcomeUnknown, RequestRejected
 from tests.payouts.payout_kit import REWARD, StubOriginal, waiting
-from tests.payouts.postgres_ledger_kit import LedgerDatabase, ledger_database
-from tests.postgres_server import Server
+from tests.payouts.postgres_ledger_kit import LedgerDatabase
 from tests.test_examples import load
 
 
@@ -54,12 +50,6 @@ PARTS = {"activity": "info", "client": "Client", "exceptions": "ApplicationError
 @pytest.fixture
 def temporal(monkeypatch: pytest.MonkeyPatch) -> Temporal:
     return Temporal(monkeypatch)
-
-
-@pytest_asyncio.fixture
-async def database(postgres: Server, tmp_path: Path) -> AsyncIterator[LedgerDatabase]:
-    async with ledger_database(postgres, tmp_path) as database:
-        yield database
 
 
 async def test_an_activity_that_is_cancelled_and_started_again_pays_once(temporal: Temporal, database: LedgerDatabase) -> None:

@@ -1,4 +1,4 @@
-"""Several workers pay one campaign: every row once, whatever becomes of a worker or of the database."""
+"""Several workers pay each row of a campaign once, even if workers die or the database fails."""
 
 from __future__ import annotations
 
@@ -24,17 +24,10 @@ from payouts.states import LeaseLost, RowChanged
 from rewards_core.clock import uptime
 from rewards_core.errors import OutcomeUnknown, StoreError
 from tests.payouts.payout_kit import StubEnkash, StubOriginal, coin_row, ledger_at, token_row, waiting
-from tests.payouts.postgres_ledger_kit import LedgerDatabase, ledger_database
-from tests.postgres_server import Server
+from tests.payouts.postgres_ledger_kit import LedgerDatabase
 from webhooks import Completions, MemoryStore, PollPolicy
 
 FAST = RunOptions(rate=None, concurrency=5)
-
-
-@pytest_asyncio.fixture
-async def database(postgres: Server, tmp_path: Path) -> AsyncIterator[LedgerDatabase]:
-    async with ledger_database(postgres, tmp_path) as database:
-        yield database
 
 
 @pytest_asyncio.fixture
@@ -276,8 +269,8 @@ async def test_a_database_that_fails_for_a_while_delays_a_worker_and_loses_nothi
                 raise StoreError("the connection was lost")
 
             monkeypatch.setattr(failing._engine, name, fail)
-        monkeypatch.setattr("payouts.pipeline.work._FIRST_PAUSE", 0.0)
-        monkeypatch.setattr("payouts.ledger.postgres._FIRST_PAUSE", 0.0)
+        monkeypatch.setattr("payouts.pipeline.work.outage_delay", lambda _: 0.0)
+        monkeypatch.setattr("payouts.ledger.postgres.outage_delay", lambda _: 0.0)
         done = await ended(work_payouts(client=vendor, completions=completions, ledger=failing, options=FAST))
     assert len(done) == 10
     assert set(Counter(vendor.created).values()) == {1}
@@ -310,7 +303,7 @@ class FailingStore(MemoryStore):
 async def test_a_store_that_fails_for_a_while_delays_a_worker_and_ends_a_run(
     method: str, database: LedgerDatabase, ledger: PostgresLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("payouts.pipeline.settling._FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("payouts.pipeline.settling.outage_delay", lambda _: 0.0)
     vendor, store, rows = StubOriginal(), FailingStore(method), [token_row(f"r{number}") for number in range(10)]
     polling = PollPolicy(first_after=0.02, growth=1.0, max_interval=0.05, max_per_second=5000)
     planned = await ledger.plan(rows)

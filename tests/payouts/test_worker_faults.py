@@ -17,14 +17,8 @@ from payouts.ledger.fleet_note import FleetNote, is_paid_elsewhere
 from payouts.ledger.postgres import PostgresLedger
 from payouts.states import AuditNeeded
 from tests.payouts.payout_kit import StubOriginal, token_row
-from tests.payouts.postgres_ledger_kit import CAMPAIGN, LedgerDatabase, database_of_its_own, ledger_database, losing
+from tests.payouts.postgres_ledger_kit import CAMPAIGN, LedgerDatabase, database_of_its_own, losing
 from tests.postgres_server import Server, programs
-
-
-@pytest_asyncio.fixture
-async def database(postgres: Server, tmp_path: Path) -> AsyncIterator[LedgerDatabase]:
-    async with ledger_database(postgres, tmp_path) as database:
-        yield database
 
 
 @pytest_asyncio.fixture

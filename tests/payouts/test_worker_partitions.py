@@ -48,8 +48,7 @@ async def ledger(database: LedgerDatabase) -> AsyncIterator[PostgresLedger]:
 @pytest.fixture(autouse=True)
 def _repeats_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("pipeline.work", "ledger.postgres"):
-        monkeypatch.setattr(f"payouts.{module}._FIRST_PAUSE", 0.01)
-        monkeypatch.setattr(f"payouts.{module}._MAX_PAUSE", 0.01)
+        monkeypatch.setattr(f"payouts.{module}.outage_delay", lambda _: 0.01)
 
 
 async def work(ledger: PostgresLedger, client: Any, options: RunOptions = FAST) -> list[Entry]:

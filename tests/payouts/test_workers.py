@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +14,7 @@ from payouts.ledger.postgres import PostgresLedger
 from payouts.ledger.worker import HORIZON
 from payouts.states import AuditNeeded, LeaseLost, LedgerUnavailable
 from tests.payouts.payout_kit import token_row
-from tests.payouts.postgres_ledger_kit import LedgerDatabase, ledger_database, losing
-from tests.postgres_server import Server
-
-
-@pytest_asyncio.fixture
-async def database(postgres: Server, tmp_path: Path) -> AsyncIterator[LedgerDatabase]:
-    async with ledger_database(postgres, tmp_path) as database:
-        yield database
+from tests.payouts.postgres_ledger_kit import LedgerDatabase, losing
 
 
 @pytest_asyncio.fixture
