@@ -26,6 +26,8 @@ from hypothesis import HealthCheck, settings
 from tests.postgres_server import Server, postgres_server
 from tests.stepped_time import SteppedTime
 
+pytest_plugins = ["pytester"]
+
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("project", UNHURRIED, derandomize=True, max_examples=30)
 settings.register_profile("soak", UNHURRIED, print_blob=True, max_examples=1000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from vendor_sandboxes.faults import UNANSWERED_COMMIT
@@ -117,17 +118,28 @@ class OriginalSandbox(Sandbox):
         Raises:
             KeyError: there is no such operation.
         """
-        delivery = self._settle(self.state.operations[kind][uid], status)
+        delivery = self.settle_now(uid, status, kind=kind)
         if delivery is not None:
             await delivery.tried.wait()
+
+    def settle_now(self, uid: str, status: str = "done", *, kind: str = "allocation") -> Delivery | None:
+        """Settle an operation as `settle` does, and return its webhook, if any, instead of waiting for it."""
+        return self._settle(self.state.operations[kind][uid], status)
+
+    async def unconfirmed(self, timeout: float) -> list[Operation]:
+        """Return the operations that stay pending for the next `timeout` seconds; without any it returns at once."""
+        with suppress(TimeoutError):
+            await self.until(lambda: not self.state.pending(), timeout)
+        return self.state.pending()
 
     async def delivered(self, timeout: float = 30.0) -> None:
         """Wait until every event is accepted, lost or given up, for at most `timeout` seconds."""
         await self.until(lambda: self.webhooks.open == 0, timeout)
 
-    async def quiet(self, timeout: float = 30.0) -> None:
-        """Wait, for at most `timeout` seconds, until no request, confirmation or webhook is pending."""
-        await self.until(lambda: not (self.under_way or self.scheduler.pending or self.webhooks.open), timeout)
+    @property
+    def busy(self) -> bool:
+        """Whether a request, confirmation or webhook is pending."""
+        return super().busy or bool(self.webhooks.open)
 
     def _settle(self, operation: Operation, status: str) -> Delivery | None:
         self.state.settle(operation, status)

@@ -207,6 +207,10 @@ class OriginalState:
         self.by_user[operation.kind].setdefault(operation.user_uid, []).append(operation)
         return operation
 
+    def pending(self) -> list[Operation]:
+        """Return the operations that the blockchain has not settled."""
+        return [each for kind in self.operations.values() for each in kind.values() if each.status == "pending"]
+
     def balance(self, reward_uid: str, user_uid: str) -> Decimal:
         """Return the user's balance of the reward."""
         return self.balances.get((reward_uid, user_uid), Decimal(0))

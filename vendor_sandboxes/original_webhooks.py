@@ -6,7 +6,7 @@ import asyncio
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -38,7 +38,13 @@ class Delivery:
 
 
 class WebhookSender:
-    """Send webhooks; a key that cannot sign and a negative `backoff` raise `ValueError`."""
+    """Send webhooks; a key that cannot sign and a negative `backoff` raise `ValueError`.
+
+    Attributes:
+        counts: The number of events, attempts and so on.
+        open: The number of events that are neither accepted nor given up.
+        refused: The last status other than 2xx with which an event was answered, by correlation id, until it is accepted.
+    """
 
     def __init__(
         self,
@@ -68,6 +74,7 @@ class WebhookSender:
         self._backoff = backoff
         self._changed = changed
         self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
+        self.refused: dict[str, int] = {}
         self._held: list[Delivery] = []
         self._senders: set[asyncio.Task[None]] = set()
         self._idle = 0
@@ -101,21 +108,15 @@ class WebhookSender:
         return delivery
 
     def _payload(self, operation: Operation, options: OriginalOptions) -> str:
-        data = [f'"app": {json.dumps(self._app)}']
         body = self._plan.pick("webhook_body", options.webhook_body)
         shape = self._plan.pick("webhook_shape", options.webhook_shape)
+        members = []
         if body != "opaque":
             resource = operation.resource(options.amounts) if body == "full" else f'{{"uid": "{operation.uid}"}}'
-            data.append(_member(operation, shape, resource))
-        log = {
-            "type": operation.kind,
-            "chain_id": 80002,
-            "transaction_hash": f"0x{self._plan.stream('hash').getrandbits(256):064x}",
-        }
-        data.append(f'"transaction_log": {json.dumps(log)}')
+            members.append(_member(operation, shape, resource))
+        transaction_hash = f"0x{self._plan.stream('hash').getrandbits(256):064x}"
         event = "reward.allocated" if operation.kind == "allocation" else "reward.claimed"
-        happened = timestamp(self._clock(), "+00:00")
-        return f'{{"data": {{{", ".join(data)}}}, "event": "{event}", "event_time": "{happened}"'
+        return payload(event, self._app, members, operation.kind, transaction_hash, self._clock())
 
     def _release(self) -> None:
         held, self._held = self._held, []
@@ -173,21 +174,20 @@ class WebhookSender:
             metadata = {"attempt": delivery.attempt, "correlation_id": delivery.correlation_id, "app_uid": self._app["uid"]}
             sent = {**metadata, **sent}
         body = f"{delivery.payload}, {json.dumps(sent)[1:]}".encode()
-        headers = {
-            "Content-Type": "application/json",
-            "x-app-uid": self._app["uid"],
-            "x-webhook-correlation-id": delivery.correlation_id,
-            "x-webhook-attempt": str(delivery.attempt),
-            "x-webhook-signature": sign(body, self.keys),
-        }
+        headers = signed_headers(body, self.keys, self._app["uid"], delivery.correlation_id, delivery.attempt)
         if self.url is None:
             return False
         try:
             async with self._session.post(self.url, data=body, headers=headers, allow_redirects=False) as reply:
                 await reply.read()
-                return 200 <= reply.status < 300
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
+        accepted = 200 <= reply.status < 300
+        if accepted:
+            self.refused.pop(delivery.correlation_id, None)
+        else:
+            self.refused[delivery.correlation_id] = reply.status
+        return accepted
 
     async def aclose(self) -> None:
         """Cancel all deliveries; callers that wait for an attempt resume."""
@@ -201,6 +201,26 @@ class WebhookSender:
         await asyncio.gather(*self._senders, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
+
+
+def payload(
+    event: str, app: Mapping[str, str], members: Iterable[str], kind: str, transaction_hash: str, happened_at: float
+) -> str:
+    """Return the body of an event without the time it is sent and the closing brace; `members` are JSON text inside `data`."""
+    log = {"type": kind, "chain_id": 80002, "transaction_hash": transaction_hash}
+    data = ", ".join([f'"app": {json.dumps(app)}', *members, f'"transaction_log": {json.dumps(log)}'])
+    return f'{{"data": {{{data}}}, "event": {json.dumps(event)}, "event_time": "{timestamp(happened_at, "+00:00")}"'
+
+
+def signed_headers(body: bytes, keys: Mapping[str, str], app_uid: str, correlation_id: str, attempt: int) -> dict[str, str]:
+    """Return the headers of a delivery of this body."""
+    return {
+        "Content-Type": "application/json",
+        "x-app-uid": app_uid,
+        "x-webhook-correlation-id": correlation_id,
+        "x-webhook-attempt": str(attempt),
+        "x-webhook-signature": sign(body, keys),
+    }
 
 
 def _member(operation: Operation, shape: str, resource: str) -> str:

@@ -144,6 +144,15 @@ class Sandbox(ABC):
         finally:
             self._waiters.remove(waiter)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request, or what it caused, is pending."""
+        return bool(self.under_way or self.scheduler.pending)
+
+    async def quiet(self, timeout: float = 30.0) -> None:
+        """Wait, for at most `timeout` seconds, until no request, confirmation or webhook is pending."""
+        await self.until(lambda: not self.busy, timeout)
+
     def changed(self) -> None:
         """Check the conditions of `until`."""
         for condition, waiting in self._waiters:

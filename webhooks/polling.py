@@ -32,6 +32,9 @@ DEADLINE_LEAD = 2.0
 URGENT_POLLS = 5
 """Polls of an operation that an event mentioned before its polls become routine."""
 
+fixed_interval: float | None = None
+"""Seconds between all polls, whatever the policies say, while `webhooks.testing.fast_polls` is in force."""
+
 _LEASE = 60.0
 _MAX_SLEEP = 5.0
 _SECONDS_IN_FLIGHT = 5.0
@@ -69,12 +72,14 @@ class PollPolicy:
 
     def interval(self, step: int, chance: float) -> float:
         """Return the seconds before poll number `step`, from 0; `chance` is a random number from 0 to 1."""
+        if fixed_interval is not None:
+            return fixed_interval
         longest = self.max_interval / (1.0 + self.jitter)
         return delay(step, first=self.first_after, longest=longest, growth=self.growth, jitter=self.jitter, chance=chance)
 
     def lookup_interval(self, attempt: int, chance: float) -> float:
         """Return the seconds after lookup number `attempt`, from 0. The first lookups are urgent, the others routine."""
-        if attempt + 1 < URGENT_POLLS:
+        if fixed_interval is None and attempt + 1 < URGENT_POLLS:
             return delay(attempt, first=1.0, longest=8.0)
         return self.interval(attempt + 1 - URGENT_POLLS, chance)
 
@@ -82,7 +87,7 @@ class PollPolicy:
         """Return the seconds after a poll that settled nothing; `attempt` polls of that priority preceded it."""
         if priority is Priority.LOOKUP:
             return self.lookup_interval(attempt, chance)
-        if priority is Priority.ABANDONED:
+        if fixed_interval is None and priority is Priority.ABANDONED:
             if attempt >= _ABANDONED_POLLS_OF_A_DAY:
                 return DAY
             grown = delay(attempt, first=_ABANDONED_FIRST, longest=_ABANDONED_MAX, growth=_ABANDONED_GROWTH)

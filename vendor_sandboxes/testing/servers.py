@@ -1,0 +1,183 @@
+"""Sandboxes that run in a thread, so that synchronous and asynchronous tests use them in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from vendor_sandboxes.enkash import EnkashSandbox
+from vendor_sandboxes.original import OriginalSandbox
+from vendor_sandboxes.server import Sandbox
+
+if TYPE_CHECKING:
+    from vendor_sandboxes.options import EnkashOptions, OriginalOptions
+    from vendor_sandboxes.server import ReceivedRequest
+    from vendor_sandboxes.testing.thread import LoopThread
+
+S = TypeVar("S", bound=Sandbox)
+
+_CONFIRMING = 5.0
+
+
+class SandboxServer(Generic[S]):
+    """A sandbox in a thread. Its methods may be called from any thread, inside and outside event loops."""
+
+    def __init__(self, sandbox: S, thread: LoopThread) -> None:
+        self._sandbox = sandbox
+        self._thread = thread
+
+    @property
+    def url(self) -> str:
+        """The base URL for a client."""
+        return self._sandbox.url
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables with which `from_env` makes objects that talk to this sandbox."""
+        raise NotImplementedError
+
+    @property
+    def requests(self) -> Sequence[ReceivedRequest]:
+        """The requests received so far; credentials are not kept."""
+        return self._thread.call(tuple, self._sandbox.requests)
+
+    def script(self, *faults: str, method: str = "POST", path: str = "") -> None:
+        """Set one fault for each of the next requests. A test fails at teardown if no request used one up.
+
+        Args:
+            faults: Names of options such as `"drop_after_commit"`, or `"none"` for a request without a fault.
+            method: Only requests with this method use up a fault.
+            path: Only requests whose path contains this text use up a fault.
+
+        Raises:
+            ValueError: a name is not that of a fault that can hit a request.
+        """
+        self._thread.call(self._sandbox.script, *faults, method=method, path=path)
+
+    def books(self) -> dict[str, Any]:
+        """Return everything that the vendor knows, as plain JSON values."""
+        return self._thread.call(self._sandbox.books)
+
+    async def quiet(self, timeout: float = 30.0) -> None:
+        """Wait until no request, confirmation or webhook is pending.
+
+        Raises:
+            TimeoutError: something is still pending after `timeout` seconds.
+        """
+        await self._thread.wait_for(self._sandbox.quiet(timeout))
+
+    def wait_until_quiet(self, timeout: float = 30.0) -> None:
+        """As `quiet`, for synchronous tests: the calling thread is blocked.
+
+        Raises:
+            TimeoutError: something is still pending after `timeout` seconds.
+        """
+        self._thread.run(self._sandbox.quiet(timeout))
+
+    def left_over(self) -> list[str]:
+        """Return a line for each thing that a test has left unfinished; at teardown it fails the test."""
+        return [
+            f'script("{step.fault}") hit no request: no {step.method} {step.path or "request"} came after it.'
+            for step in self._thread.call(tuple, self._sandbox.plan.steps)
+        ]
+
+
+class OriginalServer(SandboxServer[OriginalSandbox]):
+    """The sandbox of Original in a thread."""
+
+    @property
+    def options(self) -> OriginalOptions:
+        """The options, which may be changed while it runs."""
+        return self._sandbox.options
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """`ORIGINAL_API_KEY`, `ORIGINAL_API_SECRET`, `ORIGINAL_BASE_URL` and `ORIGINAL_WEBHOOK_KEYS`."""
+        return {
+            "ORIGINAL_API_KEY": self._sandbox.api_key,
+            "ORIGINAL_API_SECRET": self._sandbox.api_secret,
+            "ORIGINAL_BASE_URL": self._sandbox.url,
+            "ORIGINAL_WEBHOOK_KEYS": webhook_keys(self._sandbox.webhooks.keys),
+        }
+
+    @property
+    def webhook_url(self) -> str | None:
+        """Where webhooks are sent, None for nowhere; may be set at any time."""
+        return self._sandbox.webhook_url
+
+    @webhook_url.setter
+    def webhook_url(self, url: str | None) -> None:
+        self._thread.call(setattr, self._sandbox, "webhook_url", url)
+
+    def settle(self, uid: str, status: str = "done", *, kind: str = "allocation") -> None:
+        """Settle an operation now; if it is done, its webhook follows.
+
+        Args:
+            uid: The operation.
+            status: `"done"`, or `"failed"`, which no webhook reports.
+            kind: `"allocation"` or `"claim"`.
+
+        Raises:
+            KeyError: there is no such operation.
+        """
+        self._thread.call(self._sandbox.settle_now, uid, status, kind=kind)
+
+    def left_over(self) -> list[str]:
+        """Return a line for each thing that a test has left unfinished; at teardown it fails the test."""
+        sandbox = self._sandbox
+        for_ever = sandbox.options.confirm is None
+        pending = [] if for_ever else self._thread.run(sandbox.unconfirmed(_CONFIRMING))
+        refused = self._thread.call(sandbox.webhooks.refused.copy)
+        return [
+            *super().left_over(),
+            *(
+                f"Allocation {each.uid} of {each.amount} to {each.user_uid} is still pending: wait for it, settle it, "
+                'or use confirm="never".'
+                if each.kind == "allocation"
+                else f'Claim {each.uid} is still pending: wait for it, settle it, or use confirm="never".'
+                for each in pending
+            ),
+            *(
+                f"{sandbox.webhook_url} answered a webhook with HTTP {status} and never accepted it."
+                for status in refused.values()
+            ),
+        ]
+
+
+class EnkashServer(SandboxServer[EnkashSandbox]):
+    """The sandbox of EnKash in a thread."""
+
+    @property
+    def options(self) -> EnkashOptions:
+        """The options, which may be changed while it runs."""
+        return self._sandbox.options
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """`ENKASH_COINS_BASE_URL`, `ENKASH_AUTH_BASE_URL` and the four credentials."""
+        return {
+            "ENKASH_COINS_BASE_URL": self._sandbox.url,
+            "ENKASH_AUTH_BASE_URL": self._sandbox.url,
+            "ENKASH_CLIENT_ID": self._sandbox.client_id,
+            "ENKASH_CLIENT_SECRET": self._sandbox.client_secret,
+            "ENKASH_USERNAME": self._sandbox.username,
+            "ENKASH_PASSWORD": self._sandbox.password,
+        }
+
+    @property
+    def funds(self) -> int | None:
+        """Coins that the company can still give, None for no limit; may be set at any time."""
+        return self._sandbox.funds
+
+    @funds.setter
+    def funds(self, funds: int | None) -> None:
+        self._thread.call(setattr, self._sandbox, "funds", funds)
+
+    def expire_tokens(self) -> None:
+        """Expire every token."""
+        self._thread.call(self._sandbox.expire_tokens)
+
+
+def webhook_keys(keys: Mapping[str, str]) -> str:
+    """Return the value of `ORIGINAL_WEBHOOK_KEYS` for these keys."""
+    return ",".join(f"{key_id}:{secret}" for key_id, secret in keys.items())
