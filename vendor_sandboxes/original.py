@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from vendor_sandboxes.faults import UNANSWERED_COMMIT
@@ -14,6 +13,7 @@ from vendor_sandboxes.original_replies import Refused, client_error, created, se
 from vendor_sandboxes.original_routes import Routes
 from vendor_sandboxes.original_state import Operation, OriginalState, User
 from vendor_sandboxes.original_webhooks import Delivery, WebhookSender
+from vendor_sandboxes.scheduler import Scheduler
 from vendor_sandboxes.server import FAULT, Sandbox
 
 if TYPE_CHECKING:
@@ -70,12 +70,13 @@ class OriginalSandbox(Sandbox):
         self.api_secret = api_secret
         self.app_uid = app_uid
         self.state = OriginalState(seed, clock, rewards)
+        self._retries = Scheduler(self.changed)
         self.webhooks = WebhookSender(
             webhook_url,
             webhook_keys,
             {"uid": app_uid, "name": "Sandbox", "region": "EU", "environment": "Development"},
             plan=self.plan,
-            scheduler=self.scheduler,
+            scheduler=self._retries,
             clock=clock,
             attempts=webhook_attempts,
             backoff=webhook_backoff,
@@ -94,6 +95,7 @@ class OriginalSandbox(Sandbox):
 
     async def aclose(self) -> None:
         """Stop listening and sending; pending operations stay pending."""
+        self._retries.close()
         await self.webhooks.aclose()
         await super().aclose()
 
@@ -127,9 +129,8 @@ class OriginalSandbox(Sandbox):
         return self._settle(self.state.operations[kind][uid], status)
 
     async def unconfirmed(self, timeout: float) -> list[Operation]:
-        """Return the operations that stay pending for the next `timeout` seconds; without any it returns at once."""
-        with suppress(TimeoutError):
-            await self.until(lambda: not self.state.pending(), timeout)
+        """Return the operations that are pending after all confirmations that are due within `timeout` seconds."""
+        await self.until(lambda: self.scheduler.is_calm(timeout))
         return self.state.pending()
 
     async def delivered(self, timeout: float = 30.0) -> None:

@@ -26,6 +26,10 @@ class Scheduler:
         """The number of functions that wait for their time."""
         return len(self._calls)
 
+    def is_calm(self, seconds: float) -> bool:
+        """Whether no function is called within this many seconds."""
+        return not self._calls or self._calls[0][0] > asyncio.get_running_loop().time() + seconds
+
     def call_later(self, delay: float, action: Callable[..., object], *arguments: Any) -> None:
         """Call `action(*arguments)` after `delay` seconds; calls of the same time keep their order."""
         if self._closed:

@@ -77,13 +77,18 @@ class Rewards:
         """Return a line for each thing that a test has left unfinished; at teardown it fails the test."""
         waits = [f"A wait for {ref} is still open: await it, or cancel its task." for ref in self.completions.pending()]
         with suppress(TimeoutError):
-            await self.sandbox.quiet(_FINISHING)
             async with asyncio.timeout(_FINISHING):
-                while (await self.store.statistics()).ready:  # noqa: ASYNC110 - a store tells nobody that it is idle
-                    await asyncio.sleep(_LOOK_EVERY)
+                await self._finish()
         stored = await self.store.statistics()
         return [
             *waits,
-            *([f"{counted(stored.ready, 'event')} still waiting for handlers."] if stored.ready else []),
-            *([f"{counted(stored.dead, 'dead letter')}: a handler failed or an event is unusable."] if stored.dead else []),
+            *([f"{counted(stored.ready, 'event')} still waiting for a handler."] if stored.ready else []),
+            *([f"{counted(stored.dead, 'dead letter')} in the store."] if stored.dead else []),
         ]
+
+    async def _finish(self) -> None:
+        """Wait for the webhooks of what has settled, and then for their handlers."""
+        if self.sandbox.webhook_url == self.webhook_url:
+            await self.sandbox.delivered()
+        while (await self.store.statistics()).ready and not self.receiver.handler_statistics.failed:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_EVERY)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Sandbox)
 
-_CONFIRMING = 5.0
+_CONFIRMING = 1.0
 
 
 class SandboxServer(Generic[S]):
@@ -122,11 +122,18 @@ class OriginalServer(SandboxServer[OriginalSandbox]):
         """
         self._thread.call(self._sandbox.settle_now, uid, status, kind=kind)
 
+    async def delivered(self, timeout: float = 30.0) -> None:
+        """Wait until every webhook is accepted, lost or given up.
+
+        Raises:
+            TimeoutError: one is still open after `timeout` seconds.
+        """
+        await self._thread.wait_for(self._sandbox.delivered(timeout))
+
     def left_over(self) -> list[str]:
         """Return a line for each thing that a test has left unfinished; at teardown it fails the test."""
         sandbox = self._sandbox
-        for_ever = sandbox.options.confirm is None
-        pending = [] if for_ever else self._thread.run(sandbox.unconfirmed(_CONFIRMING))
+        pending = [] if sandbox.options.confirm is None else self._thread.run(sandbox.unconfirmed(_CONFIRMING))
         refused = self._thread.call(sandbox.webhooks.refused.copy)
         return [
             *super().left_over(),
