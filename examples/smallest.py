@@ -9,7 +9,7 @@ arrive on port 8080, or on PORT.
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -31,7 +31,7 @@ async def grant(to_user_uid: str, amount: str, nonce: str) -> None:
 
 
 @asynccontextmanager
-async def serving(app: web.Application) -> AsyncIterator[None]:
+async def serving(app: web.Application) -> AsyncGenerator[None]:
     runner = web.AppRunner(app)
     await runner.setup()
     try:

@@ -6,14 +6,14 @@ The order number is the nonce: the same order sent again, with "again": true, ge
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from aiohttp import web
 
 from original_async import AllocationFailed, OriginalClient, OriginalWebhooks
 from rewards_core import Conflict, Operation, OperationMismatch, OutcomeUnknown, RequestRejected, RewardsError
-from webhooks import Completions, MemoryStore, Receiver
+from webhooks import Completions, Receiver
 
 original = web.AppKey("original", OriginalClient)
 completions = web.AppKey("completions", Completions)
@@ -39,24 +39,29 @@ async def settle(app: web.Application, order: dict[str, Any]) -> Operation:
 async def grant(request: web.Request) -> web.Response:
     try:
         done = await settle(request.app, await request.json())
-    except (Conflict, OperationMismatch) as error:
-        return web.json_response({"error": str(error)}, status=409)
-    except (RequestRejected, AllocationFailed) as error:
-        return web.json_response({"error": str(error)}, status=422)
-    except RewardsError as error:  # timed out, unknown or never sent: the nonce makes it safe to ask again
-        return web.json_response({"error": str(error), "again": True}, status=503)
+    except RewardsError as error:
+        status = status_of(error)
+        return web.json_response({"error": str(error), "again": status == 503}, status=status)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return web.json_response({"error": str(error)}, status=400)
     return web.json_response({"uid": done.ref.uid, "status": done.status})
 
 
+def status_of(error: RewardsError) -> int:
+    if isinstance(error, Conflict | OperationMismatch):
+        return 409  # this order was granted with other content
+    if isinstance(error, RequestRejected | AllocationFailed) and error.status not in {401, 403, 429}:
+        return 422  # nothing was paid; those three statuses say nothing about an earlier request for this order
+    return 503  # unknown, timed out or never sent: the order number makes it safe to ask again
+
+
 def make_app() -> web.Application:
-    app, store, client = web.Application(), MemoryStore(), OriginalClient.from_env()
-    app[original], app[completions] = client, Completions(client, store)
-    receiver = Receiver(OriginalWebhooks.from_env(), store)
+    app, client = web.Application(), OriginalClient.from_env()
+    receiver = Receiver(OriginalWebhooks.from_env(), "sqlite:///inbox.db")
+    app[original], app[completions] = client, Completions(client, receiver.store)
     receiver.register(app, "/webhooks/original", app[completions])  # SIGTERM ends open waits; callers send the order again
 
-    async def vendor(app: web.Application) -> AsyncIterator[None]:
+    async def vendor(app: web.Application) -> AsyncGenerator[None]:
         async with client, app[completions]:
             yield
 
