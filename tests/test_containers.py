@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import pytest
 import yaml
 
 from tests.test_fleet import understood
-from tests.webhooks.listener_process import running
+from tests.webhooks.listener_process import delivery, running
+from tests.webhooks.test_listener_workers import half_sent
 from webhooks.cli import PROGRAM
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,13 +112,15 @@ async def healthy(port: str) -> int:
     return await checking.wait()
 
 
-async def test_the_health_check_asks_whether_deliveries_can_be_stored(tmp_path: Path) -> None:
-    async with running(tmp_path, "--drain", "60") as listener:
+async def test_the_health_check_asks_whether_deliveries_should_be_sent_here(tmp_path: Path) -> None:
+    async with running(tmp_path, "--body-timeout", "60", "--log-level", "info") as listener:
         port = listener.where["admin"].rpartition(":")[2]
         assert await healthy(port) == 0
-        (tmp_path / "inbox.db").rename(tmp_path / "elsewhere.db")  # an event stored now would be lost
+        _, writer = await half_sent(listener, delivery("1"))
+        listener.send_signal(signal.SIGTERM)
+        await listener.log_until("draining; ")
         assert await healthy(port) == 1
-        (tmp_path / "elsewhere.db").rename(tmp_path / "inbox.db")
+        writer.close()
     assert await healthy(port) == 1
 
 
