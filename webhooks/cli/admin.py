@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiohttp import HttpVersion11, web
 from attrs import evolve, frozen
 
+from rewards_core.install_hint import install_hint
 from webhooks.cli.hosts import AllowedHosts, from_another_site, is_address
 from webhooks.cli.refusal_lists import to_json
 from webhooks.cli.sockets import open_tcp, url_of
@@ -131,7 +132,9 @@ async def _get(monitored: Monitored, path: str) -> Reply:
     if path == "/metrics":
         text = await monitored.metrics()
         if text is None:
-            return Reply(status=501, body=b"Metrics need an extra: install rewards-async[metrics].\n")
+            return Reply(
+                status=501, body=f"Metrics need the package prometheus-client. Run {install_hint('metrics')}.\n".encode()
+            )
         return Reply(status=200, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}, body=text)
     if path == "/refused":
         refused = json.dumps({"refused": to_json(await monitored.refused())})

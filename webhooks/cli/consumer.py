@@ -107,7 +107,7 @@ class Consumer:
         """End the process now; messages in progress are received again after their visibility timeout."""
         os._exit(Exit.NOT_YET)
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Reload keys; if one is invalid, none is replaced."""
         self._reloadable.reload()
         warn_of_open_files(self._settings)

@@ -107,7 +107,7 @@ class Listener:
         """End the process now; deliveries in progress are not answered."""
         os._exit(Exit.NOT_YET)
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Reload keys and certificate; if one is invalid, none is replaced."""
         self._reloadable.reload()
         if self._inherited is None:  # otherwise the supervisor warns

@@ -33,6 +33,7 @@ logger = logging.getLogger("webhooks.listener")
 
 _KILL_AFTER = 5.0
 _ASK_TIMEOUT = 2.0
+_RELOAD_TIMEOUT = 30.0
 _PROBE_TIMEOUTS = (0.5, 1.5)  # a health probe gives up after a second or more, and one ready worker is enough
 
 
@@ -107,12 +108,13 @@ class Supervisor:
             worker.kill()
         os._exit(Exit.NOT_YET)
 
-    def reload(self) -> None:
-        """Reload keys and certificate in every worker; if one is invalid, none is replaced."""
+    async def reload(self) -> None:
+        """Reload keys and certificate in every worker, and wait until they use them; if one is invalid, none is replaced."""
         warn_of_open_files(self._settings)
         if self._reloadable.reload():
             for worker in self._workers:
                 worker.order("reload")
+            await asyncio.gather(*(worker.ask("reloaded", _RELOAD_TIMEOUT) for worker in self._workers))
 
     async def readiness(self) -> Readiness:
         """Return whether deliveries should be sent here now: yes while at least one worker can store them."""

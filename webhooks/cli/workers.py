@@ -194,7 +194,7 @@ class _WorkerProcess:
         self._channel.send({"do": order})
 
     async def ask(self, question: str, timeout: float) -> Mapping[str, Any] | None:
-        """Return the answer to `"readiness"`, `"counted"`, `"refused"` or `"held"`; an open question is not asked again."""
+        """Return the answer to a question that the worker's program knows; an open question is not asked again."""
         answered = self._asked.get(question)
         if answered is None or answered.is_set():
             answered = self._asked[question] = asyncio.Event()
