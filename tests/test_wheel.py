@@ -25,9 +25,9 @@ for name in names:
             importlib.import_module(module.name)
     print(package.__file__)
 """
-OF_EXTRAS = "asyncpg cryptography greenlet prometheus_client rich typer"
+OF_EXTRAS = "asyncpg cryptography greenlet opentelemetry prometheus_client rich typer"
 OF_POSTGRES = [path.stem for folder in ("webhooks/store", "payouts/ledger") for path in (ROOT / folder).glob("postgres*.py")]
-NEEDS_EXTRAS = " ".join(["__main__", "cli", *OF_POSTGRES])
+NEEDS_EXTRAS = " ".join(["__main__", "cli", "prometheus", *OF_POSTGRES])
 
 
 def run(*command: str | Path, cwd: Path) -> str:

@@ -14,7 +14,7 @@ from original_async import OriginalClient
 from rewards_core import CallSpans, RetryPolicy
 from rewards_core.errors import ConnectFailed, ServerFailed
 from rewards_core.http.messages import Effect
-from rewards_core.observe import CallEnded
+from rewards_core.observe import CallEnded, CallStarted
 from rewards_core.tracing import UNRECORDED, start_span
 from tests.rewards_core.call_kit import Vendor, http, request_to, vendor
 from tests.rewards_core.conftest import MakeTransport
@@ -92,6 +92,28 @@ async def test_calls_within_a_call_and_beside_it_keep_their_own_spans(spans: Spa
     later = [span for name in spans.names() for span in spans.named(name) if span.kind is SpanKind.CLIENT][5:]
     assert len(later) > 1
     assert all(parent_of(each) in {again, context_of(made[5])} for each in later)
+
+
+def test_calls_within_a_call_end_their_own_spans(spans: Spans) -> None:
+    observer = CallSpans("acme")
+
+    def begin(name: str) -> None:
+        observer.on_start(CallStarted(operation=name, method="GET", path="/", idempotency_key=None))
+
+    def end(name: str) -> None:
+        observer.on_end(
+            CallEnded(
+                operation=name, idempotency_key=None, attempts=1, elapsed=1.0, status=200, error=None, outcome_unknown=False
+            )
+        )
+
+    begin("outer")
+    for name in ("first", "second"):
+        begin(name)
+        end(name)
+    end("outer")
+    assert spans.names() == ["acme.first", "acme.second", "acme.outer"]
+    assert {parent_of(spans.one(f"acme.{name}")) for name in ("first", "second")} == {context_of(spans.one("acme.outer"))}
 
 
 async def test_the_sessions_of_others_are_used_with_their_own_hooks(make_transport: MakeTransport, spans: Spans) -> None:

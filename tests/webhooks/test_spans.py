@@ -328,6 +328,23 @@ async def test_a_handlers_run_is_a_trace_of_its_own_linked_to_the_delivery(spans
 
 
 @virtual_time
+async def test_a_run_after_a_duplicate_is_linked_to_the_first_delivery(spans: Spans) -> None:
+    receiver = Receiver(FakeSource(), MemoryStore(), handlers=HandlerPolicy(first_delay=0.5, attempts=2))
+    runs, repeated = Runs(2), list[int]()
+
+    @receiver.on("*", name="fail")
+    async def fail(_: Any) -> None:
+        with runs.count():
+            repeated.append(await deliver(receiver))
+            raise ValueError
+
+    await runs.of(receiver)
+    assert repeated == [200, 200]
+    first = next(each for each in spans.named("rewards.delivery") if (each.attributes or {})["rewards.delivery.verdict"] == "new")
+    assert [linked(each) for each in spans.named("process thing.done")] == [[context_of(first)]] * 2
+
+
+@virtual_time
 @pytest.mark.parametrize("error", [ValueError("hunter2"), RetryLater("hunter2")])
 async def test_a_run_that_fails_fails_its_span_and_each_run_has_its_own(spans: Spans, error: Exception) -> None:
     receiver = Receiver(FakeSource(), MemoryStore(), handlers=HandlerPolicy(first_delay=0.5, attempts=2))
