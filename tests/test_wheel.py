@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 from rewards_core.version import VERSION
 from tests.wheel_check import IMPORT_ALL, OF_POSTGRES, PACKAGES, PROMISES, build, keep_promise
 
-OF_EXTRAS = "asyncpg cryptography greenlet prometheus_client rich typer"
-NEEDS_EXTRAS = " ".join(["__main__", "cli", *OF_POSTGRES])
+OF_EXTRAS = "asyncpg cryptography greenlet opentelemetry prometheus_client rich typer"
+NEEDS_EXTRAS = " ".join(["__main__", "cli", "prometheus", *OF_POSTGRES])
 
 
 def run(*command: str | Path, cwd: Path) -> str:

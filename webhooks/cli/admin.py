@@ -19,7 +19,6 @@ from webhooks.ingress.acceptor import Acceptor
 from webhooks.ingress.base import Reply
 from webhooks.ingress.hardened_server import HardenedServer
 from webhooks.ingress.limits import ServerLimits
-from webhooks.ingress.responses import PlainResponse
 
 if TYPE_CHECKING:
     from rewards_core.secrets import Secret
@@ -78,7 +77,7 @@ class AdminServer(HardenedServer):
         self._token = token
         self._hosts = hosts
 
-    async def _answer(self, request: web.BaseRequest, connection: Any) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, connection: Any) -> Reply:
         path = request.raw_path.partition("?")[0]
         refusal = self._refusal(request, path)
         reply = await _get(self._monitored, path) if refusal is None else refusal[1]
@@ -86,7 +85,7 @@ class AdminServer(HardenedServer):
             refusal = "admin_path", reply
         if refusal is not None:
             self.refusals.note(refusal[0], connection.peer, status=reply.status, method=request.method, path=path)
-        return PlainResponse(reply if request.method != "HEAD" else evolve(reply, body=b""))
+        return reply if request.method != "HEAD" else evolve(reply, body=b"")
 
     def _refusal(self, request: web.BaseRequest, path: str) -> tuple[str, Reply] | None:
         """Return why a request is refused, and the reply; None if it is not."""

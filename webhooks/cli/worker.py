@@ -106,7 +106,7 @@ class _ControlledListener:
         if question == "readiness":
             return await self._listener.why_not_ready()
         if question == "counted":
-            return self._listener.families()
+            return await self._listener.families()
         if question == "refused":
             return to_json(await self._listener.refused())
         if question == "reloaded":

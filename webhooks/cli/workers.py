@@ -19,13 +19,12 @@ from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.logs import current_log_settings
 from webhooks.cli.control_channel import Channel, settings_to_json
 from webhooks.cli.errors import CannotStart
-from webhooks.cli.metrics import cumulative, summed
+from webhooks.cli.metric_families import Families, cumulative, summed
 from webhooks.cli.refusal_lists import from_json
 from webhooks.refusals import merged
 from webhooks.supervise import wait_at_most
 
 if TYPE_CHECKING:
-    from webhooks.cli.metrics import Families
     from webhooks.cli.settings import ListenerSettings
     from webhooks.refusals import Refusal
 
