@@ -34,19 +34,27 @@ _NO_POSTGRES = " ".join(OF_POSTGRES)
 
 _ENCRYPTS = "from enkash_async.encryption import BodyCipher; assert b'request' in BodyCipher('a-client-secret').encrypt(b'{}')"
 _COUNTS = "from webhooks.cli.metrics import as_text, worker_families; assert as_text(worker_families({'ready': 1}, 0))"
+_TRACES = "from rewards_core import CallSpans; CallSpans()"
+_TESTS = """
+import pathlib, pytest, sys
+pathlib.Path("test_kit.py").write_text("def test_paid(rewards, rewards_books): assert not rewards_books.payments")
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "test_kit.py"]))
+"""
 
 PROMISES: dict[str, Sequence[tuple[str, ...]]] = {
-    "": [("-c", IMPORT_ALL, f"__main__ cli sqs {_NO_POSTGRES}", "", *PACKAGES)],
+    "": [("-c", IMPORT_ALL, f"__main__ cli sqs prometheus pytest_plugin {_NO_POSTGRES}", "", *PACKAGES)],
     "cli": [
         ("-m", "payouts", "--version"),
         ("-m", "webhooks", "--version"),
-        ("-c", IMPORT_ALL, f"__main__ sqs postgres_checks {_NO_POSTGRES}", "", *PACKAGES),
+        ("-c", IMPORT_ALL, f"__main__ sqs prometheus pytest_plugin postgres_checks {_NO_POSTGRES}", "", *PACKAGES),
     ],
     "encryption": [("-c", _ENCRYPTS)],
     "cli,metrics": [("-c", _COUNTS)],
     "postgres": [("-c", "import webhooks.store.postgres, payouts.ledger.postgres, payouts.ledger.postgres_planner")],
+    "otel": [("-c", _TRACES)],
+    "test-kit": [("-c", _TESTS)],
     "sqs": [("-c", "import webhooks.ingress.sqs")],
-    "cli,encryption,metrics,postgres,sqs": [("-c", IMPORT_ALL, "__main__", "", *PACKAGES)],
+    "cli,encryption,metrics,otel,postgres,sqs,test-kit": [("-c", IMPORT_ALL, "__main__", "", *PACKAGES)],
 }
 """For each set of extras, what must work where nothing else is installed: the arguments of the interpreter."""
 
