@@ -17,7 +17,7 @@ from vendor_sandboxes.testing import OriginalServer, Rewards, RewardsBooks
 
 USER = "110985463782"
 ROW = ("A-1001", USER, "1.23")
-ALLOCATION = {"reward_uid": "764893807463", "to_user_uid": USER, "amount": "1.23", "nonce": "A-1001"}
+ALLOCATION: Any = {"reward_uid": "764893807463", "to_user_uid": USER, "amount": "1.23", "nonce": "A-1001"}
 
 
 @pytest.fixture
