@@ -14,7 +14,7 @@ GREENLETS = $(addprefix tests/payouts/test_,$(addsuffix .py,postgres_ledger work
 unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes would each compile what they import
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fleet test check lint types contracts unit floor soak mutants bench clean
+.PHONY: help demo demo-fleet test check lint types contracts unit floor wheel-check dist release-check soak mutants bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -66,6 +66,26 @@ floor: ## test on the lowest declared versions of dependencies
 	$(UV) --constraint $(FLOOR)/lowest.txt --editable '.[test]'
 	@cat $(FLOOR)/lowest.txt
 	$(FLOOR)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(FLOOR_TESTS)
+
+wheel-check: $(STAMP) ## install the wheel with each extra from the package index, as users do
+	$(BIN)/python -m tests.wheel_check
+
+dist: ## build what a release uploads into dist, check it, and list what it is made of
+	rm -rf dist
+	$(PYTHON) -m venv --clear .venv-release
+	.venv-release/bin/python -m pip install --quiet 'build>=1.2' 'check-wheel-contents>=0.6' 'cyclonedx-bom>=7' 'twine>=6'
+	.venv-release/bin/python -m build --outdir dist .
+	.venv-release/bin/python -m twine check --strict dist/*
+	.venv-release/bin/check-wheel-contents --ignore W009 dist/*.whl
+	$(PYTHON) -m venv --clear --without-pip .venv-release/installed
+	.venv-release/bin/python -m pip --python .venv-release/installed/bin/python install --quiet "$$(echo dist/*.whl)[cli,encryption,metrics,postgres,sqs]"
+	.venv-release/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --output-file dist/rewards-async.cdx.json .venv-release/installed/bin/python
+
+release-check: ## see that TAG names this version and that the changelog has a section for it
+	@test '$(TAG)' = "v$$($(PYTHON) -c 'from rewards_core.version import VERSION; print(VERSION)')" || \
+	  { echo "The tag '$(TAG)' is not the version of rewards_core/version.py with a v before it." >&2; exit 1; }
+	@grep -q '^## \[$(TAG:v%=%)\] - [0-9-]*$$' CHANGELOG.md || \
+	  { echo 'CHANGELOG.md has no section for $(TAG:v%=%).' >&2; exit 1; }
 
 soak: $(STAMP) ## run the long versions of the tests
 	@tests/install_system_parts.sh --soak

@@ -10,6 +10,7 @@ from base64 import b64decode, b64encode
 from typing import Any, NoReturn
 
 from rewards_core.errors import UnexpectedResponse
+from rewards_core.install_hint import install_hint
 from rewards_core.json import dumps, loads
 from rewards_core.secrets import Secret, shielded
 
@@ -35,7 +36,7 @@ class BodyCipher:
             from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: PLC0415 - an extra
             from cryptography.hazmat.primitives.padding import PKCS7  # noqa: PLC0415 - an extra
         except ImportError:
-            raise ImportError("Encryption needs the package cryptography. Run pip install 'rewards-async[encryption]'.") from None
+            raise ImportError(f"Encryption needs the package cryptography. Run {install_hint('encryption')}.") from None
         secret = client_secret if isinstance(client_secret, Secret) else Secret(client_secret, "client_secret")
         key = hashlib.sha256(secret.reveal().encode()).digest()[: BLOCK // 8]
         self._cipher: Cipher[Any] = Cipher(algorithms.AES(key), modes.ECB())  # noqa: S305 - the mode the vendor prescribes

@@ -103,7 +103,6 @@ class TokenAuthorizer:
                 "Authorization": f"Bearer {token.reveal()}",
                 "Content-Type": "application/json",
                 "Accept": "application/json",
-                "User-Agent": "rewards-async",
             }
         )
         self._minted_uptime, self._minted_wall = uptime(), now

@@ -43,11 +43,13 @@ if TYPE_CHECKING:
     )
     from rewards_core.rate import Limits
     from rewards_core.secrets import Secret
+    from rewards_core.tracing import CallSpans
 
 __all__ = [
     "DEFAULT_SCOPE",
     "CallEnded",
     "CallRetried",
+    "CallSpans",
     "CallStarted",
     "ClientClosed",
     "ConfigurationError",
@@ -85,5 +87,5 @@ __all__ = [
 
 if not TYPE_CHECKING:  # else a type checker would believe in every name
     __getattr__ = lazy_names(
-        __name__, __all__, ("errors", "operations", "secrets", "observe", "rate", "backoff", "http.timeouts")
+        __name__, __all__, ("errors", "operations", "secrets", "observe", "rate", "backoff", "http.timeouts", "tracing")
     )

@@ -20,6 +20,7 @@ from original_async import OriginalClient
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import ClientClosed, RateLimited, ServerFailed, UnexpectedResponse
 from rewards_core.http.timeouts import Timeouts
+from rewards_core.version import USER_AGENT
 from tests.enkash_async import enkash_kit as enkash
 from tests.original_async import conftest as original
 from tests.stepped_time import SteppedTime
@@ -115,6 +116,17 @@ async def test_a_borrowed_session_is_used_and_left_open(door: Door) -> None:
         async with door.make(session=session) as client:
             await door.read(client)
         assert not session.closed
+
+
+async def test_every_request_says_which_version_sends_it(door: Door) -> None:
+    door.wire.get(door.read_url, payload=door.read_answer)
+    door.wire.post(door.write_url, payload=door.write_answer)
+    async with door.make() as client:
+        await door.read(client)
+        await door.write(client)
+    agents = [call.kwargs["headers"].getall("User-Agent") for calls in door.wire.requests.values() for call in calls]
+    assert len(agents) >= 2
+    assert all(each == [USER_AGENT] for each in agents)
 
 
 async def test_a_client_is_neither_copied_nor_pickled_and_shows_its_address(door: Door) -> None:

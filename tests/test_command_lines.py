@@ -18,6 +18,7 @@ from payouts import Ledger
 from payouts.cli import PROGRAM as PAYOUTS
 from payouts.cli import app as payouts
 from rewards_core.cli.program import OptionSpec, Program
+from rewards_core.version import VERSION
 from webhooks.cli import PROGRAM as LISTENER
 from webhooks.cli import app as webhooks
 
@@ -84,7 +85,7 @@ def test_the_help_breaks_no_line_before_the_screen_does(module: str, words: str)
 @pytest.mark.parametrize("module", LINES)
 def test_the_version_is_shown(module: str) -> None:
     done = process(module, "--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{LINES[module][0].name} 0.1.0\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{LINES[module][0].name} {VERSION}\n", "")
 
 
 @pytest.mark.parametrize(("module", "words"), [(module, "") for module in LINES] + [("webhooks", "events")] + COMMANDS)

@@ -7,7 +7,7 @@ import copy
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,15 +126,19 @@ def commands() -> dict[str, list[str]]:
     return {name: service["command"] for name, service in services.items() if service.get("image") == "rewards-fleet"}
 
 
-@pytest.mark.parametrize("name", commands())
-def test_each_command_of_the_compose_file_is_understood(name: str) -> None:
-    program, *words = commands()[name]
+def understood(program: str, words: Sequence[str]) -> Any:
+    """Return what a program makes of the words of a command line; none of them may be unknown to it."""
     if program == "python":
         module, *words = words[1:]
         parse: Any = {"vendor_sandboxes": build, "examples.fleet.waiting_service": waiting_service.parsed}[module]
-        assert parse(words)
-    else:
-        group: Any = get_command({"payouts": payouts, "webhook-listener": listener}[program])
-        context = group.make_context(program, list(words))
-        _, command, rest = group.resolve_command(context, [*words])
-        assert command.make_context(words[0], rest, parent=context).params
+        return parse(words)
+    group: Any = get_command({"payouts": payouts, "webhook-listener": listener}[program])
+    context = group.make_context(program, list(words))
+    _, command, rest = group.resolve_command(context, [*words])
+    return command.make_context(words[0], rest, parent=context).params
+
+
+@pytest.mark.parametrize("name", commands())
+def test_each_command_of_the_compose_file_is_understood(name: str) -> None:
+    program, *words = commands()[name]
+    assert understood(program, words)

@@ -21,6 +21,7 @@ from webhooks.errors import CompletionsClosed, CompletionsFailed, not_found_by_k
 from webhooks.key_search import KeySearch, KeyWaiter, request_of
 from webhooks.polling import PollPolicy
 from webhooks.settlement import Settlement
+from webhooks.spans import links_of, note_operation, note_settled, wait_span
 from webhooks.store.base import A_STORE, Store
 from webhooks.store.records import Priority
 from webhooks.supervise import RestartPolicy, keep_running
@@ -96,6 +97,7 @@ class Completions:
     ) -> None:
         self._client = check_methods(client, "client", "a vendor's client", OperationReader)
         self._store = check_methods(store, "store", A_STORE, Store)
+        self._links = links_of(store)
         policy = setting(polling, "polling", PollPolicy)
         trust_event_body = check_flag(trust_event_body, "trust_event_body")
         check_callable(clock, "clock")
@@ -182,22 +184,25 @@ class Completions:
         check_flag(poll_now, "poll_now")
         self._check_running()
         deadline = math.inf if timeout is None else loop_time() + timeout
-        if request is not None:
-            operation, poll_now = await self._find(request, timeout, deadline), True
-        ref = self._client.ref_of(operation)
-        if not isinstance(operation, str | OperationRef):
-            if operation.status.terminal:
-                settled = await self._settlement.record_known(operation, deadline)
-                return self._client.conclude(asked, operation if settled is None else settled.operation)
-            poll_now = poll_now or operation.recovered
-        waiter = OperationWaiter(asyncio.get_running_loop().create_future(), deadline, self._poller, ref=ref)
-        ending = await self._wait(waiter, poll_now=poll_now)
-        if ending is None:
-            self._settlement.timeouts += 1
-            raise timed_out(ref, timeout or 0.0, waiter.last_seen, waiter.last_error, request)
-        if isinstance(ending, Exception):
-            raise ending
-        return self._client.conclude(asked, ending.operation)
+        with wait_span() as span:
+            if request is not None:
+                operation, poll_now = await self._find(request, timeout, deadline), True
+            ref = self._client.ref_of(operation)
+            note_operation(span, ref)
+            if not isinstance(operation, str | OperationRef):
+                if operation.status.terminal:
+                    settled = await self._settlement.record_known(operation, deadline)
+                    return self._client.conclude(asked, operation if settled is None else settled.operation)
+                poll_now = poll_now or operation.recovered
+            waiter = OperationWaiter(asyncio.get_running_loop().create_future(), deadline, self._poller, ref=ref)
+            ending = await self._wait(waiter, poll_now=poll_now)
+            if ending is None:
+                self._settlement.timeouts += 1
+                raise timed_out(ref, timeout or 0.0, waiter.last_seen, waiter.last_error, request)
+            if isinstance(ending, Exception):
+                raise ending
+            note_settled(span, ref, ending.via, self._links)
+            return self._client.conclude(asked, ending.operation)
 
     async def find(self, unknown: OutcomeUnknown, *, timeout: float | None = None) -> OperationRef:
         """Return the operation of a call that ended without an answer, as soon as it is found; it may still be pending.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rewards_core.text import one_line
 
@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 deliveries = logging.getLogger("webhooks.deliveries")
 """Logs at INFO. Neither the line nor its fields hold anything of a body, a signature or a key."""
 
+Verdict = Literal["new", "duplicate", "dead letter", "not kept"]
+"""What became of a signed delivery."""
+
 _MAX_LENGTH = 100
 
 
-def log_delivery(event: Event, verdict: str, seconds: float, peer: object) -> None:
-    """Log a signed delivery: `"new"`, `"duplicate"`, `"dead letter"` or `"not kept"`, `seconds` after its body arrived."""
+def log_delivery(event: Event, verdict: Verdict, seconds: float, peer: object) -> None:
+    """Log a signed delivery, `seconds` after its body arrived."""
     name = one_line(event.name, _MAX_LENGTH) or "(unnamed)"
     uid = None if event.ref is None else one_line(event.ref.uid, _MAX_LENGTH)
     ms = round(seconds * 1_000, 1)

@@ -18,6 +18,7 @@ from rewards_core.operations import EventSource
 from rewards_core.text import counted, one_line
 from rewards_core.validation import check_callable, check_methods, check_name, number, optional, shown, whole
 from webhooks.errors import RetryLater
+from webhooks.spans import handler_span, links_of
 from webhooks.store.base import Subscriber
 from webhooks.store.outcomes import CONFLICT_EVENT
 from webhooks.store.records import ANY_EVENT, UNSERVED_DAYS, Subscription, handler_of, job_name
@@ -109,6 +110,7 @@ class HandlerRunner(Subscriber):
         if "/" in check_name(service, "service"):
             raise ValueError(f"service: give a name without '/', not {shown(service)}.")
         self._store = store
+        self._links = links_of(store)
         self._sources = sources
         self._service = service
         self._policy = policy
@@ -295,8 +297,9 @@ class HandlerRunner(Subscriber):
         limit = asyncio.timeout(policy.timeout)
         try:
             event = claimed.event if claimed.event.resource is not None else await self.parse_again(claimed.event)
-            async with limit:
-                await self._handlers[name](event)
+            with handler_span(event, job, self._links):
+                async with limit:
+                    await self._handlers[name](event)
         except asyncio.CancelledError:
             if is_cancelled():
                 raise

@@ -32,6 +32,7 @@ from webhooks.ingress.base import (
 )
 from webhooks.parsing import LARGE_BODY, BodyParser, unreadable_event
 from webhooks.refusals import ADVICE, Refusal, Refusals
+from webhooks.spans import delivery_span, links_of, note_verdict
 from webhooks.store import open_store
 from webhooks.store.base import A_STORE, Store
 from webhooks.store.records import DEFAULT_SERVICE, Acceptance
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rewards_core.operations import Event, EventSource
+    from webhooks.delivery_log import Verdict
     from webhooks.ingress.base import BodyProblem, Closable
 
     _Verified = tuple[EventSource | SignatureError, Event | None]
@@ -121,6 +123,7 @@ class Receiver:
         self._sources = tuple(by_scopes.values())
         self._owns_store = isinstance(store, str)
         self._store = open_store(store) if isinstance(store, str) else check_methods(store, "store", A_STORE, Store)
+        self._links = links_of(self._store)
         policy = setting(handlers, "handlers", HandlerPolicy)
         self._parser = BodyParser()
         self._handlers = HandlerRunner(self._store, by_scopes, service=service, policy=policy, parser=self._parser, random=random)
@@ -262,33 +265,12 @@ class Receiver:
                 event = await self._parser.parse(signer, body, headers, remember=self._handlers.running)
             except Exception as problem:  # noqa: BLE001 - a body may trigger any bug of a source
                 event = unreadable_event(signer, body, problem)
-        try:
-            acceptance = await self._store.accept(event)
-        except Exception:
-            self._store_failures += 1
-            if self._log_limit.allows("store"):
-                logger.exception("a delivery could not be stored and was answered 503, so the vendor repeats it")
-            if started is not None:
-                log_delivery(event, "not kept", time.perf_counter() - started, peer)
-            return NOT_KEPT
-        await asyncio.sleep(0)  # the deliveries of one commit continue together, and waiters run before the replies
-        self._last_delivery_at = self._clock()
-        if self._handlers_not_started:
-            self._handlers_not_started = False
-            logger.warning(_NOT_STARTED)
-        if acceptance is Acceptance.DUPLICATE:
-            self._duplicates += 1
-            verdict = "duplicate"
-        else:
-            self._accepted += 1
-            verdict = "new"
-            if event.problem is not None:
-                self._dead_letters += 1
-                verdict = "dead letter"
-                logger.warning("a signed delivery was stored as a dead letter: %s", event.problem)
+        with delivery_span(event, self._links) as span:
+            verdict = await self._keep(event)
+            note_verdict(span, event, verdict, self._links)
         if started is not None:
             log_delivery(event, verdict, time.perf_counter() - started, peer)
-        return ACCEPTED
+        return NOT_KEPT if verdict == "not kept" else ACCEPTED
 
     async def replay(self, event_ids: Sequence[int]) -> int:
         """Parse stored events again and process them as new ones, for all handlers that want them.
@@ -377,6 +359,30 @@ class Receiver:
         if length is not None and length > self._max_body:
             return "size", TOO_LARGE
         return None
+
+    async def _keep(self, event: Event) -> Verdict:
+        """Store the event of a delivery, count it, and return the verdict."""
+        try:
+            acceptance = await self._store.accept(event)
+        except Exception:
+            self._store_failures += 1
+            if self._log_limit.allows("store"):
+                logger.exception("a delivery could not be stored and was answered 503, so the vendor repeats it")
+            return "not kept"
+        await asyncio.sleep(0)  # the deliveries of one commit continue together, and waiters run before the replies
+        self._last_delivery_at = self._clock()
+        if self._handlers_not_started:
+            self._handlers_not_started = False
+            logger.warning(_NOT_STARTED)
+        if acceptance is Acceptance.DUPLICATE:
+            self._duplicates += 1
+            return "duplicate"
+        self._accepted += 1
+        if event.problem is None:
+            return "new"
+        self._dead_letters += 1
+        logger.warning("a signed delivery was stored as a dead letter: %s", event.problem)
+        return "dead letter"
 
     async def _verify(self, headers: Mapping[str, str], body: bytes) -> _Verified:
         """Return the source whose key signed a delivery, or why none did, and the event unless the body is large."""

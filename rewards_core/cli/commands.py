@@ -21,6 +21,7 @@ from rewards_core.cli.messages import OptionNames, option_names, with_option_nam
 from rewards_core.cli.output import fail
 from rewards_core.cli.presets import Preset, peek_preset, presets
 from rewards_core.cli.program import OptionSpec, Program, option_specs
+from rewards_core.version import VERSION
 
 _CONFIG = f"{__name__}:config"
 _PRESETS = f"{__name__}:presets"
@@ -62,9 +63,7 @@ def command_line(program: Program, *, help: str, exit_codes: Mapping[Exit, str])
 
 def _show_version(context: typer.Context, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        from importlib import metadata  # noqa: PLC0415 - it takes time
-
-        typer.echo(f"{context.find_root().info_name} {metadata.version('rewards-async')}")
+        typer.echo(f"{context.find_root().info_name} {VERSION}")
         raise typer.Exit
 
 

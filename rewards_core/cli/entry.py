@@ -24,7 +24,9 @@ def run_command_line(program: str, module: str) -> None:
             try:
                 import_module(needed)
             except ModuleNotFoundError:
-                sys.stderr.write(f"{program} needs {needed}: pip install 'rewards-async[cli]'\n")
+                from rewards_core.install_hint import install_hint  # noqa: PLC0415 - it takes time
+
+                sys.stderr.write(f"{program} needs the package {needed}. Run {install_hint('cli')}.\n")
                 raise SystemExit(Exit.USAGE) from None
         import_module(module).app(prog_name=program)
     except KeyboardInterrupt:  # during the import

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, 
 from attrs import define, field, frozen
 from multidict import CIMultiDict
 
+from rewards_core.version import USER_AGENT
+
 if TYPE_CHECKING:
     from rewards_core.errors import FieldError, RequestRejected
     from rewards_core.operations import MaySend
@@ -102,8 +104,10 @@ class Headers:
 
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> Headers:
-        """Return these headers, plus `Accept-Encoding: identity` unless they name another encoding."""
-        return cls(CIMultiDict({"Accept-Encoding": "identity", **headers}))
+        """Return these headers, plus `Accept-Encoding: identity` and our `User-Agent` unless they name others."""
+        fields = CIMultiDict({"Accept-Encoding": "identity", "User-Agent": USER_AGENT})
+        fields.update(headers)
+        return cls(fields)
 
     def __repr__(self) -> str:
         return f"<Headers {', '.join(self.fields)}: hidden>"

@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 from attrs import field, frozen
 
 from rewards_core.errors import StoreError, StoreFull
+from rewards_core.install_hint import install_hint
 from rewards_core.secrets import Secret, shielded, without_frames
 from rewards_core.text import one_line
 from rewards_core.validation import check_str
@@ -18,7 +19,7 @@ from rewards_core.validation import check_str
 try:
     import asyncpg
 except ImportError:
-    raise ImportError("PostgreSQL needs the package asyncpg. Run pip install 'rewards-async[postgres]'.") from None
+    raise ImportError(f"PostgreSQL needs the package asyncpg. Run {install_hint('postgres')}.") from None
 
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _SHOWN_OPTIONS = frozenset({"host", "port", "dbname", "database", "user", "sslmode"})

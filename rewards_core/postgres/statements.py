@@ -9,13 +9,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rewards_core.errors import StoreError
+from rewards_core.install_hint import install_hint
 from rewards_core.postgres.connection import DATABASE_ERRORS, as_store_error
 from rewards_core.postgres.migrations import SchemaMissing
 
 try:
     from greenlet import getcurrent, greenlet
 except ImportError:
-    raise ImportError("PostgreSQL needs the package greenlet. Run pip install 'rewards-async[postgres]'.") from None
+    raise ImportError(f"PostgreSQL needs the package greenlet. Run {install_hint('postgres')}.") from None
 
 if TYPE_CHECKING:
     from rewards_core.postgres.connection import Connection

@@ -726,6 +726,18 @@ async def test_a_refused_refresh_after_a_lost_reply_leaves_the_allocation_unknow
         await client.allocate_coins(**GRANT)
 
 
+async def test_an_extra_header_replaces_the_user_agent(new_client: New, with_token: aioresponses) -> None:
+    with_token.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE)
+    await new_client(extra_headers={"user-agent": "a shop"}).get_balance("EK6CYE6K")
+    (agents,) = [
+        call.kwargs["headers"].getall("User-Agent")
+        for (_, url), calls in with_token.requests.items()
+        for call in calls
+        if "userId" in str(url)
+    ]
+    assert agents == ["a shop"]
+
+
 async def test_extra_headers_go_to_the_coin_endpoints_and_nowhere_else(new_client: New, with_token: aioresponses) -> None:
     with_token.get(f"{BALANCE_URL}?userId=EK6CYE6K", payload=BALANCE)
 

@@ -26,6 +26,7 @@ from payouts.progress import Progress
 from payouts.runner import RunOptions
 from payouts.states import Entry, State
 from rewards_core.cli.output import Output
+from rewards_core.install_hint import install_hint
 from tests.payouts.command_kit import HEADER, REWARD, TWO, Call, entries, for_people, records, run_of
 from tests.payouts.payout_kit import Time, coin_row, token_row
 from tests.payouts.process_kit import (
@@ -585,7 +586,7 @@ def test_an_unknown_row_is_settled_by_hand_with_a_note(call: Call, folder: Path,
 def test_the_command_says_which_extra_it_needs(folder: Path) -> None:
     code = "import sys; sys.modules['typer'] = None; from payouts.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment(), cwd=ROOT, check=False)
-    assert (done.returncode, done.stderr) == (2, b"payouts needs typer: pip install 'rewards-async[cli]'\n")
+    assert (done.returncode, done.stderr) == (2, f"payouts needs the package typer. Run {install_hint('cli')}.\n".encode())
 
 
 def test_another_missing_module_is_a_fault_and_no_extra(folder: Path) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry, Counter
 
 from webhooks.cli.control_channel import Channel, settings_from_json, settings_to_json
-from webhooks.cli.metrics import cumulative, summed
+from webhooks.cli.metric_families import cumulative, families_of, summed
 from webhooks.cli.settings import AdminSettings, ForwardSettings, ListenerSettings, PollSettings, TlsSettings
 from webhooks.cli.sources import SourceSpec
 from webhooks.cli.unix_socket import UnixSettings
@@ -84,14 +85,36 @@ async def test_an_endless_message_is_refused() -> None:
 def test_metrics_are_summed_and_ended_processes_keep_their_cumulative_ones() -> None:
     def families(path: str, count: float) -> list[object]:
         return [
-            ["taken", "Deliveries.", "counter", [["taken_total", {"path": path}, count]]],
-            ["open", "Connections.", "gauge", [["open", {}, count]]],
-            ["time", "Seconds.", "histogram", [["time_bucket", {"le": "+Inf"}, count], ["time_sum", {}, count / 2]]],
+            ["webhooks_taken", "Deliveries.", "counter", [["webhooks_taken_total", {"path": path}, count]]],
+            ["webhooks_open", "Connections.", "gauge", [["webhooks_open", {}, count]]],
+            ["webhooks_time", "Seconds.", "histogram", [["webhooks_time_bucket", {"le": "+Inf"}, count]]],
+            ["process_cpu", "Seconds.", "counter", [["process_cpu_total", {"worker": path}, count]]],
         ]
 
+    taken = [["webhooks_taken_total", {"path": "/a"}, 5.0], ["webhooks_taken_total", {"path": "/b"}, 2.0]]
     assert summed([families("/a", 1.0), [], families("/b", 2.0), families("/a", 4.0)]) == [
-        ["taken", "Deliveries.", "counter", [["taken_total", {"path": "/a"}, 5.0], ["taken_total", {"path": "/b"}, 2.0]]],
-        ["open", "Connections.", "gauge", [["open", {}, 7.0]]],
-        ["time", "Seconds.", "histogram", [["time_bucket", {"le": "+Inf"}, 7.0], ["time_sum", {}, 3.5]]],
+        ["webhooks_taken", "Deliveries.", "counter", taken],
+        ["webhooks_open", "Connections.", "gauge", [["webhooks_open", {}, 7.0]]],
+        ["webhooks_time", "Seconds.", "histogram", [["webhooks_time_bucket", {"le": "+Inf"}, 7.0]]],
+        [
+            "process_cpu",
+            "Seconds.",
+            "counter",
+            [["process_cpu_total", {"worker": "/a"}, 5.0], ["process_cpu_total", {"worker": "/b"}, 2.0]],
+        ],
     ]
-    assert [name for name, *_ in cumulative(families("/a", 1.0))] == ["taken", "time"]
+    assert [name for name, *_ in cumulative(families("/a", 1.0))] == ["webhooks_taken", "webhooks_time"]
+
+
+def test_samples_with_other_labels_are_not_added_up() -> None:
+    one = [["f", "Help.", "gauge", [["f", {"a": "x"}, 1.0]]]]
+    two = [["f", "Help.", "gauge", [["f", {"b": "x"}, 2.0]]]]
+    assert summed([one, two]) == [["f", "Help.", "gauge", [["f", {"a": "x"}, 1.0], ["f", {"b": "x"}, 2.0]]]]
+
+
+def test_metrics_of_a_process_are_plain_data_with_its_name_and_without_moments() -> None:
+    registry = CollectorRegistry()
+    Counter("jobs", "Jobs.", ["path"], registry=registry).labels("/a").inc()
+    assert families_of(registry.collect(), "3") == [
+        ["jobs", "Jobs.", "counter", [["jobs_total", {"path": "/a", "worker": "3"}, 1.0]]]
+    ]

@@ -17,6 +17,7 @@ import pytest
 from rewards_core.cli.columns import Column
 from rewards_core.cli.output import Output, cell
 from rewards_core.errors import StoreError
+from rewards_core.install_hint import install_hint
 from tests.texts import said
 from tests.webhooks.command_kit import CONTROL, STRANGE, fill, lines, run, some_events
 from tests.webhooks.listener_process import environment
@@ -215,7 +216,7 @@ def test_without_its_extra_the_command_says_which_to_install(
     with pytest.raises(SystemExit) as left:
         entry.main()
     assert left.value.code == 2
-    assert capsys.readouterr().err == f"webhook-listener needs {missing}: pip install 'rewards-async[cli]'\n"
+    assert capsys.readouterr().err == f"webhook-listener needs the package {missing}. Run {install_hint('cli')}.\n"
 
 
 def test_another_missing_module_is_not_blamed_on_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from rewards_core.install_hint import install_hint
 from tests.texts import said
 from tests.webhooks.command_kit import alone, destination, run
 from tests.webhooks.listener_process import ListenerProcess, delivery, signed
@@ -243,4 +244,4 @@ def test_without_the_extra_it_says_how_to_install_it(folder: Path, monkeypatch: 
     monkeypatch.delitem(sys.modules, "webhooks.ingress.sqs", raising=False)
     monkeypatch.setitem(sys.modules, "aiobotocore.config", None)
     done = run("consume", "sqs://rewards?region=eu-west-1")
-    assert (done.exit_code, done.stderr) == (2, "SQS needs the package aiobotocore. Run pip install 'rewards-async[sqs]'.\n")
+    assert (done.exit_code, done.stderr) == (2, f"SQS needs the package aiobotocore. Run {install_hint('sqs')}.\n")

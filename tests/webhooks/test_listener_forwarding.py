@@ -8,12 +8,15 @@ import logging
 import aiohttp
 import pytest
 from attrs import evolve
+from prometheus_client import CollectorRegistry
 
 from tests.webhooks.listener_process import SOURCE, delivery, signed
 from tests.webhooks.store_contract import event, outcome, ref
+from tests.webhooks.world import a_world, leave, settle
 from webhooks.cli.forwarding import Forwarder, ForwardFailed
-from webhooks.cli.metrics import Metrics, as_text, store_families
-from webhooks.completions import CompletionStatistics
+from webhooks.cli.metric_families import as_text, families_of
+from webhooks.cli.metrics import Metrics, of_store
+from webhooks.prometheus import collector
 from webhooks.receiver import Receiver
 from webhooks.store.memory import MemoryStore
 from webhooks.store.outcomes import CONFLICT_EVENT
@@ -72,36 +75,48 @@ async def test_a_failed_forward_logs_one_line_without_a_traceback(caplog: pytest
 
 
 async def test_metrics_include_refusals_polls_and_waiters() -> None:
-    completions = CompletionStatistics(
-        waiting=2,
-        pending=3,
-        settled_by_webhook=4,
-        settled_by_poll=5,
-        timeouts=0,
-        conflicts=0,
-        polls=6,
-        poll_errors=1,
-        polls_pause_for=0.0,
-        restarts=0,
-        delays={},
-    )
     store = StoreStatistics(events=9, ready=2, dead=1, lookups=0, pending=3, outcomes=9, conflicts=1, oldest_ready_at=990.0)
-    metrics = Metrics()
+    metrics = Metrics({"header_timeout": 7})
     for via in ("webhook", "poll", "webhook"):
         metrics.settled(evolve(outcome(ref("1")), via=via))
-    counted = metrics.families(receivers={}, refused={"header_timeout": 7}, connections=8, completions=completions)
-    text = (as_text([*counted, *store_families(store, now=1_000.0)]) or b"").decode()
+    metrics.watch_connections(lambda: 8)
+    async with a_world() as world:
+        receiver = Receiver(SOURCE, world.store)
+        await receiver.receive({}, b"")
+        metrics.watch({"/in": receiver}, world.completions)
+        waiting = world.start("2")
+        await settle()
+        text = as_text([await metrics.families(), families_of(of_store(store, now=1_000.0, free_bytes=5))]).decode()
+        await leave(waiting)
     for line in (
         'webhooks_rejected_total{path="",reason="header_timeout"} 7.0',
+        'webhooks_rejected_total{path="/in",reason="missing"} 1.0',
+        'webhooks_handler_runs_total{path="/in",result="failed"} 0.0',
         "webhooks_connections 8.0",
         "webhooks_inbox_lag_seconds 10.0",
-        "webhooks_waiters 2.0",
+        "webhooks_waiters 1.0",
+        'webhooks_waits_total{ended="timeout"} 0.0',
         'webhooks_settled_total{via="webhook"} 2.0',
         'webhooks_settled_total{via="poll"} 1.0',
-        "webhooks_polled 3.0",
-        "webhooks_polls_total 6.0",
-        "webhooks_poll_errors_total 1.0",
+        "webhooks_polled 1.0",
+        "webhooks_polls_total 0.0",
+        "webhooks_poll_errors_total 0.0",
         "webhooks_dead_letters 1.0",
         "webhooks_conflicts 1.0",
+        "webhooks_disk_free_bytes 5.0",
     ):
-        assert line in text
+        assert text.count(f"\n{line}\n") == 1, line
+    assert text.count("# TYPE webhooks_rejected_total counter") == 1
+    assert "_created" not in text
+
+
+async def test_an_application_shows_what_its_receiver_counts() -> None:
+    registry = CollectorRegistry(auto_describe=True)
+    receiver = Receiver(SOURCE, MemoryStore())
+    registry.register(collector(receiver))
+    body = delivery("1")
+    for _ in range(2):
+        assert (await receiver.receive(signed(body), body)).status == 200
+    assert registry.get_sample_value("webhooks_accepted_total", {"path": ""}) == 1
+    assert registry.get_sample_value("webhooks_duplicates_total", {"path": ""}) == 1
+    assert registry.get_sample_value("webhooks_waiters") is None

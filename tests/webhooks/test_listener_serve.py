@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from original_async import OriginalClient, OriginalWebhooks
 from rewards_core.backoff import delay
+from rewards_core.install_hint import install_hint
 from rewards_core.operations import OperationRef, OperationStatus
 from tests.texts import said
 from tests.webhooks.listener_process import APP, SOURCE, delivery, environment, post, running, signed
@@ -284,7 +285,7 @@ async def test_without_the_metrics_extra_it_names_the_extra(tmp_path: Path) -> N
         assert await post(session, listener.url, delivery("1")) == 200
         assert await get(listener.where["admin"] + "/metrics") == (
             501,
-            "Metrics need an extra: install rewards-async[metrics].\n",
+            f"Metrics need the package prometheus-client. Run {install_hint('metrics')}.\n",
         )
 
 

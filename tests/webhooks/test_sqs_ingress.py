@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from rewards_core.errors import ConfigurationError
+from rewards_core.install_hint import install_hint
 from tests.texts import said
 from tests.webhooks.fakes import SIGNATURE, FakeSource
 from tests.webhooks.listener_process import KEYS, ROOT, delivery
@@ -246,7 +247,7 @@ async def test_without_a_region_it_says_where_to_give_one(gate: Gate) -> None:
 def test_without_the_extra_it_says_how_to_install_it() -> None:
     code = "import sys; sys.modules['aiobotocore'] = None; sys.modules['aiobotocore.config'] = None\nimport webhooks.ingress.sqs"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.endswith("ImportError: SQS needs the package aiobotocore. Run pip install 'rewards-async[sqs]'.\n")
+    assert done.stderr.endswith(f"ImportError: SQS needs the package aiobotocore. Run {install_hint('sqs')}.\n")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import webhooks
+from rewards_core.install_hint import install_hint
 from tests.webhooks.listener_process import SOURCE
 from webhooks import MemoryStore, PostgresStore, Receiver, SQLiteStore, open_store
 from webhooks.store import StoreUrl
@@ -76,7 +77,7 @@ def test_a_database_without_its_driver_says_what_to_install() -> None:
     program = "import sys; sys.modules['asyncpg'] = None; from webhooks import open_store; open_store('postgresql://db/inbox')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=webhooks.__path__[0] + "/..")
     assert done.stderr.splitlines()[-1] == (
-        "ValueError: store: PostgreSQL needs the package asyncpg. Run pip install 'rewards-async[postgres]'."
+        f"ValueError: store: PostgreSQL needs the package asyncpg. Run {install_hint('postgres')}."
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiohttp import HttpVersion11, web
 from attrs import evolve, frozen
 
+from rewards_core.install_hint import install_hint
 from webhooks.cli.hosts import AllowedHosts, from_another_site, is_address
 from webhooks.cli.refusal_lists import to_json
 from webhooks.cli.sockets import open_tcp, url_of
@@ -18,7 +19,6 @@ from webhooks.ingress.acceptor import Acceptor
 from webhooks.ingress.base import Reply
 from webhooks.ingress.hardened_server import HardenedServer
 from webhooks.ingress.limits import ServerLimits
-from webhooks.ingress.responses import PlainResponse
 
 if TYPE_CHECKING:
     from rewards_core.secrets import Secret
@@ -77,7 +77,7 @@ class AdminServer(HardenedServer):
         self._token = token
         self._hosts = hosts
 
-    async def _answer(self, request: web.BaseRequest, connection: Any) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, connection: Any) -> Reply:
         path = request.raw_path.partition("?")[0]
         refusal = self._refusal(request, path)
         reply = await _get(self._monitored, path) if refusal is None else refusal[1]
@@ -85,7 +85,7 @@ class AdminServer(HardenedServer):
             refusal = "admin_path", reply
         if refusal is not None:
             self.refusals.note(refusal[0], connection.peer, status=reply.status, method=request.method, path=path)
-        return PlainResponse(reply if request.method != "HEAD" else evolve(reply, body=b""))
+        return reply if request.method != "HEAD" else evolve(reply, body=b"")
 
     def _refusal(self, request: web.BaseRequest, path: str) -> tuple[str, Reply] | None:
         """Return why a request is refused, and the reply; None if it is not."""
@@ -131,7 +131,9 @@ async def _get(monitored: Monitored, path: str) -> Reply:
     if path == "/metrics":
         text = await monitored.metrics()
         if text is None:
-            return Reply(status=501, body=b"Metrics need an extra: install rewards-async[metrics].\n")
+            return Reply(
+                status=501, body=f"Metrics need the package prometheus-client. Run {install_hint('metrics')}.\n".encode()
+            )
         return Reply(status=200, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}, body=text)
     if path == "/refused":
         refused = json.dumps({"refused": to_json(await monitored.refused())})

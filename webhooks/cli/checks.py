@@ -107,7 +107,7 @@ def check_sqlite(version: tuple[int, ...] = VERSION) -> Finding:
         return failed(
             "sqlite",
             f"{name} can lose commits when several processes write",
-            f"Run pip install --upgrade apsw, which contains SQLite {first} or newer.",
+            f"Upgrade the package apsw to a version that contains SQLite {first} or newer.",
         )
     return passed("sqlite", name)
 

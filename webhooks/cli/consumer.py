@@ -14,8 +14,8 @@ from rewards_core.cli.exit_codes import Exit
 from rewards_core.errors import StoreError
 from webhooks.cli.admin import Readiness, open_admin
 from webhooks.cli.errors import CannotStart
-from webhooks.cli.inbox import Inbox
-from webhooks.cli.metrics import as_text, queue_families
+from webhooks.cli.inbox import Inbox, open_metrics
+from webhooks.cli.metric_families import as_text, families_of
 from webhooks.cli.reloading import Reloadable
 from webhooks.cli.secret_files import warn_of_open_files
 from webhooks.errors import QueueError
@@ -49,11 +49,12 @@ class Consumer:
         if len({spec.path for spec in settings.sources}) > 1:
             raise ValueError("--source: a queue has no paths. Give all sources the same path, or each queue its own consumer.")
         self._reloadable = Reloadable(settings)
-        self._inbox = Inbox(settings, self._reloadable, clock, maintains=True)
         if settings.admin is not None:
             settings.admin.hosts()
         self._token = None if settings.admin is None else settings.admin.token()
         self._refusals = Refusals(logger, clock=clock)
+        self._metrics = open_metrics(self._refusals.total)
+        self._inbox = Inbox(settings, self._reloadable, clock, metrics=self._metrics, maintains=True)
         self._stop = asyncio.Event()
         self._ingress: SqsIngress
 
@@ -107,7 +108,7 @@ class Consumer:
         """End the process now; messages in progress are received again after their visibility timeout."""
         os._exit(Exit.NOT_YET)
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Reload keys; if one is invalid, none is replaced."""
         self._reloadable.reload()
         warn_of_open_files(self._settings)
@@ -120,9 +121,12 @@ class Consumer:
 
     async def metrics(self) -> bytes | None:
         """Return the metrics; None if the extra is not installed."""
-        counted = self._inbox.families(refused=self._refusals.total, connections=None)
-        queue = queue_families(self._ingress.statistics, readable=self._ingress.trouble is None)
-        return as_text([*counted, *queue, *await self._inbox.store_families()])
+        if self._metrics is None:
+            return None
+        from webhooks.cli.metrics import of_queue  # noqa: PLC0415 - needs an extra
+
+        queue = families_of(of_queue(self._ingress.statistics, readable=self._ingress.trouble is None))
+        return as_text([await self._metrics.families(), queue, await self._inbox.store_families()])
 
     async def refused(self) -> Sequence[Refusal]:
         """Return the last refusals, newest first."""

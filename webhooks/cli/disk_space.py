@@ -124,6 +124,17 @@ def days_until_full(room: float, rate: float, ages: Mapping[int, int], keep_days
     return math.inf
 
 
+async def free_bytes(store: Store) -> int | None:
+    """Return the free space on the disk of a store; None if it has no file, or its folder cannot be read."""
+    if not isinstance(store, SQLiteStore):
+        return None
+    try:
+        figures = await asyncio.to_thread(os.statvfs, store.path.absolute().parent)
+    except OSError:
+        return None
+    return figures.f_bavail * figures.f_frsize
+
+
 async def watch_space(store: Store, *, keep_days: float, clock: Callable[[], float] = time.time) -> None:
     """Measure the disk space of a store once an hour, and warn while it is critical; return if the store has no file."""
     while isinstance(store, SQLiteStore):

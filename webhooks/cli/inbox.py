@@ -14,9 +14,9 @@ from attrs import evolve
 from original_async import OriginalClient
 from rewards_core.clock import DAY, HOUR
 from rewards_core.errors import StoreError
-from webhooks.cli.disk_space import watch_space
+from webhooks.cli.disk_space import free_bytes, watch_space
 from webhooks.cli.forwarding import Forwarder
-from webhooks.cli.metrics import Metrics, store_families
+from webhooks.cli.metric_families import Families, families_of
 from webhooks.cli.sources import by_path
 from webhooks.completions import Completions
 from webhooks.polling import PollPolicy
@@ -24,13 +24,22 @@ from webhooks.receiver import Receiver
 from webhooks.supervise import RestartPolicy, keep_running
 
 if TYPE_CHECKING:
-    from webhooks.cli.metrics import Families
+    from webhooks.cli.metrics import Metrics
     from webhooks.cli.reloading import Reloadable
     from webhooks.cli.settings import ListenerSettings
     from webhooks.refusals import Refusal
     from webhooks.store.base import Store
 
 logger = logging.getLogger("webhooks.listener")
+
+
+def open_metrics(refused: Mapping[str, int], worker: str | None = None) -> Metrics | None:
+    """Return the metrics of this process, None without the extra; the arguments are those of `Metrics`."""
+    try:
+        from webhooks.cli.metrics import Metrics  # noqa: PLC0415 - needs an extra
+    except ImportError:
+        return None
+    return Metrics(refused, worker)
 
 
 class Inbox:
@@ -40,33 +49,41 @@ class Inbox:
         settings: The listener's settings.
         reloadable: The sources with their keys.
         clock: Unix time in seconds.
+        metrics: What this process counts, None without the extra.
         maintains: Whether it removes old events from the store, and watches disk space.
 
     Attributes:
         store: The store, once it is open.
         receivers: The receiver of each path.
-        metrics: What is counted as it happens.
     """
 
     def __init__(
-        self, settings: ListenerSettings, reloadable: Reloadable, clock: Callable[[], float], *, maintains: bool
+        self,
+        settings: ListenerSettings,
+        reloadable: Reloadable,
+        clock: Callable[[], float],
+        *,
+        metrics: Metrics | None,
+        maintains: bool,
     ) -> None:
         self._settings = settings
         self._reloadable = reloadable
         self._clock = clock
         self._maintains = maintains
-        self._completions: Completions | None = None
+        self._metrics = metrics
         self.store: Store
         self.receivers: dict[str, Receiver] = {}
-        self.metrics = Metrics()
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the store, and start everything; raises `StoreError`, or `ValueError` for a setting or a credential."""
         self.store = self._settings.store.open()
         stack.push_async_callback(self.store.aclose)
         await self.store.ping()
-        await self.store.subscribe(self.metrics)
-        await self._start_receivers(stack)
+        if self._metrics is not None:
+            await self.store.subscribe(self._metrics)
+        completions = await self._start_receivers(stack)
+        if self._metrics is not None:
+            self._metrics.watch(self.receivers, completions)
 
     async def why_not_ready(self) -> str | None:
         """Return why the store can take no event; None if it can."""
@@ -80,22 +97,15 @@ class Inbox:
         """Return the last refusals of all receivers."""
         return [evolve(each, path=path) for path, receiver in self.receivers.items() for each in receiver.refused]
 
-    def families(self, *, refused: Mapping[str, int], connections: int | None) -> Families:
-        """Return the metrics of this process; the arguments are those of `Metrics.families`."""
-        return self.metrics.families(
-            receivers={path: receiver.statistics for path, receiver in self.receivers.items()},
-            refused=refused,
-            connections=connections,
-            completions=None if self._completions is None else self._completions.statistics,
-        )
-
     async def store_families(self) -> Families:
-        """Return the metrics of the store."""
+        """Return the metrics of the store; it needs the extra."""
+        from webhooks.cli.metrics import of_store  # noqa: PLC0415 - needs an extra
+
         try:
             statistics = await self.store.statistics()
         except StoreError:
             statistics = None  # the other metrics are needed most when the store fails
-        return store_families(statistics, self._clock())
+        return families_of(of_store(statistics, self._clock(), await free_bytes(self.store)))
 
     async def drain(self, seconds: float) -> None:
         """Let running handlers finish within so many seconds, and stop them all."""
@@ -103,7 +113,7 @@ class Inbox:
         for receiver in self.receivers.values():
             await receiver.aclose(max(0.0, end - asyncio.get_running_loop().time()))
 
-    async def _start_receivers(self, stack: AsyncExitStack) -> None:
+    async def _start_receivers(self, stack: AsyncExitStack) -> Completions | None:
         settings, forward, poll = self._settings, self._settings.forward, self._settings.poll
         self.receivers = {
             path: Receiver(
@@ -123,16 +133,18 @@ class Inbox:
                 receiver.on("*", name=f"forward {path}")(forwarder)  # the store keeps its jobs under this name
         for receiver in self.receivers.values():
             await stack.enter_async_context(receiver)
+        completions: Completions | None = None
         if poll is not None:
             client = OriginalClient.from_env(scope=poll.scope, allow_insecure=poll.allow_insecure)
             await stack.enter_async_context(client)
             policy = PollPolicy(first_after=poll.first_after, max_per_second=poll.max_per_second)
-            self._completions = await stack.enter_async_context(Completions(client, self.store, polling=policy))
+            completions = await stack.enter_async_context(Completions(client, self.store, polling=policy))
         if self._maintains:
             self._run_in_background(stack, "the upkeep of the store", self._keep_up)
             self._run_in_background(
                 stack, "the watch of disk space", lambda: watch_space(self.store, keep_days=settings.keep_days)
             )
+        return completions
 
     def _run_in_background(self, stack: AsyncExitStack, name: str, work: Callable[[], Any]) -> None:
         running = keep_running(work, name=name, policy=RestartPolicy(deaths=None), died=lambda _: None)

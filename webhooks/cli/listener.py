@@ -14,8 +14,8 @@ from rewards_core.cli.exit_codes import Exit
 from rewards_core.errors import StoreError
 from webhooks.cli.admin import Readiness, open_admin
 from webhooks.cli.errors import CannotStart
-from webhooks.cli.inbox import Inbox
-from webhooks.cli.metrics import as_text
+from webhooks.cli.inbox import Inbox, open_metrics
+from webhooks.cli.metric_families import Families, as_text
 from webhooks.cli.process_tuning import fit_connections, shrink_tls_buffers
 from webhooks.cli.reloading import Reloadable
 from webhooks.cli.secret_files import warn_of_open_files
@@ -28,7 +28,6 @@ from webhooks.refusals import Refusal, Refusals, merged
 if TYPE_CHECKING:
     import socket
 
-    from webhooks.cli.metrics import Families
     from webhooks.cli.settings import ListenerSettings
 
 logger = logging.getLogger("webhooks.listener")
@@ -61,11 +60,12 @@ class Listener:
         self._inherited = sockets
         self._make_server = make_server
         self._reloadable = Reloadable(settings)
-        self._inbox = Inbox(settings, self._reloadable, clock, maintains=number == 0)
         if settings.admin is not None:
             settings.admin.hosts()
         self._token = None if settings.admin is None else settings.admin.token()
         self._refusals = Refusals(logger, clock=clock)
+        self._metrics = open_metrics(self._refusals.total, None if sockets is None else str(number))
+        self._inbox = Inbox(settings, self._reloadable, clock, metrics=self._metrics, maintains=number == 0)
         self._trusted = Networks(settings.trusted, "--trusted-proxy")
         self._allowed = Networks(settings.allowed, "--allow") if settings.allowed else None
         self._stop = asyncio.Event()
@@ -107,7 +107,7 @@ class Listener:
         """End the process now; deliveries in progress are not answered."""
         os._exit(Exit.NOT_YET)
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Reload keys and certificate; if one is invalid, none is replaced."""
         self._reloadable.reload()
         if self._inherited is None:  # otherwise the supervisor warns
@@ -124,18 +124,18 @@ class Listener:
 
     async def metrics(self) -> bytes | None:
         """Return the metrics; None if the extra is not installed."""
-        return as_text([*self.families(), *await self.store_families()])
+        return None if self._metrics is None else as_text([await self.families(), await self.store_families()])
 
     async def refused(self) -> Sequence[Refusal]:
         """Return the last refusals, newest first."""
         return merged([*self._refusals.newest_first(), *self._inbox.refused()])
 
-    def families(self) -> Families:
-        """Return the metrics of this process."""
-        return self._inbox.families(refused=self._refusals.total, connections=self._server.open_connections)
+    async def families(self) -> Families:
+        """Return the metrics of this process; none without the extra."""
+        return [] if self._metrics is None else await self._metrics.families()
 
     async def store_families(self) -> Families:
-        """Return the metrics of the store."""
+        """Return the metrics of the store; it needs the extra."""
         return await self._inbox.store_families()
 
     async def _listen(self, stack: AsyncExitStack) -> dict[str, Any]:
@@ -146,8 +146,10 @@ class Listener:
             trusted=self._trusted,
             allowed=self._allowed,
             refusals=self._refusals,
-            observe=self._inbox.metrics.observe,
+            **({} if self._metrics is None else {"observe": self._metrics.observe}),
         )
+        if self._metrics is not None:
+            self._metrics.watch_connections(lambda: self._server.open_connections)
         if context is not None:
             shrink_tls_buffers()
         sockets, admin, where = self._inherited, {}, {}

@@ -14,6 +14,7 @@ import aiohttp
 from original_async.signature import SIGNATURE_HEADER
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import fail
+from rewards_core.version import USER_AGENT
 
 if TYPE_CHECKING:
     from rewards_core.operations import Event
@@ -27,7 +28,7 @@ def delivery_headers(event: Event, signature: str | None) -> dict[str, str]:
         "x-webhook-attempt": event.attempt,
     }
     headers = {name: value for name, value in hints.items() if value is not None and value.isascii()}
-    return {**headers, "Content-Type": "application/json"}
+    return {**headers, "Content-Type": "application/json", "User-Agent": USER_AGENT}
 
 
 def _trust(cacert: Path | None, url: str) -> ssl.SSLContext | bool:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from webhooks.cli.systemd import Notifier
 from webhooks.early_signals import HAD_TERMINAL, has_terminal, take_hang_ups
 
 if TYPE_CHECKING:
@@ -56,16 +57,19 @@ class Service(Protocol):
         """End the process now."""
         ...
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Reload keys and certificate."""
         ...
 
 
 async def run_until_signalled(service: Service, started: Callable[[Mapping[str, Any]], None]) -> Exit:
-    """Run a service until SIGTERM or SIGINT, reload it on SIGHUP, and return its exit code."""
+    """Run a service until SIGTERM or SIGINT, reload it on SIGHUP, and return its exit code; systemd is told of each step."""
+    notifier = Notifier()
+    hung_up = asyncio.Event()
 
     def drain() -> None:
         logger.info("draining; a second signal exits at once")
+        notifier.stopping()
         service.stop()
 
     stop = end_on_signals(drain, service.abort)
@@ -74,8 +78,27 @@ async def run_until_signalled(service: Service, started: Callable[[Mapping[str, 
         if HAD_TERMINAL and not has_terminal():
             stop()
         else:
-            service.reload()
+            hung_up.set()
+
+    async def reload() -> None:
+        while await hung_up.wait():
+            hung_up.clear()
+            try:
+                with notifier.reloading():
+                    await service.reload()
+            except Exception:
+                logger.exception("could not reload; the old keys and certificate stay in use")
+
+    def ready(where: Mapping[str, Any]) -> None:
+        started(where)
+        notifier.ready()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
     take_hang_ups()
-    return await service.run(started)
+    beside = [asyncio.create_task(work, name=name) for name, work in (("reload", reload()), ("watchdog", notifier.keep_alive()))]
+    try:
+        return await service.run(ready)
+    finally:
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)

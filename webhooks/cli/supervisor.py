@@ -15,8 +15,9 @@ from attrs import evolve
 from rewards_core.cli.exit_codes import Exit
 from webhooks.cli.admin import Readiness, open_admin
 from webhooks.cli.errors import CannotStart
+from webhooks.cli.inbox import open_metrics
 from webhooks.cli.listener import Listener, startup_record
-from webhooks.cli.metrics import as_text, rejected, summed, worker_families
+from webhooks.cli.metric_families import Families, as_text, families_of
 from webhooks.cli.process_tuning import fit_connections
 from webhooks.cli.reloading import Reloadable
 from webhooks.cli.secret_files import warn_of_open_files
@@ -26,13 +27,13 @@ from webhooks.refusals import Refusal, Refusals, merged
 from webhooks.supervise import RestartPolicy, keep_running
 
 if TYPE_CHECKING:
-    from webhooks.cli.metrics import Families
     from webhooks.cli.settings import ListenerSettings
 
 logger = logging.getLogger("webhooks.listener")
 
 _KILL_AFTER = 5.0
 _ASK_TIMEOUT = 2.0
+_RELOAD_TIMEOUT = 30.0
 _PROBE_TIMEOUTS = (0.5, 1.5)  # a health probe gives up after a second or more, and one ready worker is enough
 
 
@@ -54,6 +55,7 @@ class Supervisor:
         if settings.store.in_memory:
             raise ValueError("--workers: a memory: store cannot be shared between processes. Give --store sqlite:///FILE.")
         self._refusals = Refusals(logger)
+        self._metrics = open_metrics(self._refusals.total, "supervisor")
         self._stop = asyncio.Event()
         self._workers: list[Worker] = []
 
@@ -107,12 +109,13 @@ class Supervisor:
             worker.kill()
         os._exit(Exit.NOT_YET)
 
-    def reload(self) -> None:
-        """Reload keys and certificate in every worker; if one is invalid, none is replaced."""
+    async def reload(self) -> None:
+        """Reload keys and certificate in every worker, and wait until they use them; if one is invalid, none is replaced."""
         warn_of_open_files(self._settings)
         if self._reloadable.reload():
             for worker in self._workers:
                 worker.order("reload")
+            await asyncio.gather(*(worker.ask("reloaded", _RELOAD_TIMEOUT) for worker in self._workers))
 
     async def readiness(self) -> Readiness:
         """Return whether deliveries should be sent here now: yes while at least one worker can store them."""
@@ -128,6 +131,10 @@ class Supervisor:
 
     async def metrics(self) -> bytes | None:
         """Return the sums over all workers, and the store's metrics once; None if the extra is not installed."""
+        if self._metrics is None:
+            return None
+        from webhooks.cli.metrics import of_workers  # noqa: PLC0415 - needs an extra
+
         answers = await asyncio.gather(*(worker.ask("counted", _ASK_TIMEOUT) for worker in self._workers))
         held: Families = []
         for worker in (worker for worker, answer in zip(self._workers, answers, strict=True) if answer is not None):
@@ -137,9 +144,9 @@ class Supervisor:
                 break
         states = Counter(worker.state for worker in self._workers)
         restarts = sum(max(0, worker.starts - 1) for worker in self._workers)
-        here = [rejected(self._refusals.total)]
-        counted = summed([*(families for worker in self._workers for families in worker.families()), here])
-        return as_text([*counted, *held, *worker_families({state: states[state] for state in STATES}, restarts)])
+        about_workers = families_of(of_workers({state: states[state] for state in STATES}, restarts))
+        counted = [families for worker in self._workers for families in worker.families()]
+        return as_text([*counted, held, await self._metrics.families(), about_workers])
 
     async def refused(self) -> Sequence[Refusal]:
         """Return the last refusals of all workers and the admin port, newest first."""

@@ -90,7 +90,7 @@ class _ControlledListener:
                     if "ask" in message:
                         group.create_task(self._answer(message["ask"]))
                     elif message["do"] == "reload":
-                        self._listener.reload()
+                        await self._listener.reload()
                     else:
                         self._stop()
         finally:
@@ -106,9 +106,11 @@ class _ControlledListener:
         if question == "readiness":
             return await self._listener.why_not_ready()
         if question == "counted":
-            return self._listener.families()
+            return await self._listener.families()
         if question == "refused":
             return to_json(await self._listener.refused())
+        if question == "reloaded":
+            return True  # orders are obeyed one after the other
         return await self._listener.store_families()
 
     def _send_answer(self, question: str, value: Any) -> None:

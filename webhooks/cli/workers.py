@@ -19,13 +19,12 @@ from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.logs import current_log_settings
 from webhooks.cli.control_channel import Channel, settings_to_json
 from webhooks.cli.errors import CannotStart
-from webhooks.cli.metrics import cumulative, summed
+from webhooks.cli.metric_families import Families, cumulative, summed
 from webhooks.cli.refusal_lists import from_json
 from webhooks.refusals import merged
 from webhooks.supervise import wait_at_most
 
 if TYPE_CHECKING:
-    from webhooks.cli.metrics import Families
     from webhooks.cli.settings import ListenerSettings
     from webhooks.refusals import Refusal
 
@@ -194,7 +193,7 @@ class _WorkerProcess:
         self._channel.send({"do": order})
 
     async def ask(self, question: str, timeout: float) -> Mapping[str, Any] | None:
-        """Return the answer to `"readiness"`, `"counted"`, `"refused"` or `"held"`; an open question is not asked again."""
+        """Return the answer to a question that the worker's program knows; an open question is not asked again."""
         answered = self._asked.get(question)
         if answered is None or answered.is_set():
             answered = self._asked[question] = asyncio.Event()

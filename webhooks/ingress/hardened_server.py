@@ -21,12 +21,14 @@ from webhooks.ingress.limits import ServerLimits
 from webhooks.ingress.paths import normal_path, path_of
 from webhooks.ingress.peers import Client, Networks, quota_keys, resolve_client
 from webhooks.ingress.proxies import PROXY_HEADERS, ProxyDetector
+from webhooks.ingress.request_spans import note_route, note_status, request_span
 from webhooks.ingress.responses import PlainResponse
 from webhooks.ingress.slots import ConnectionSlots, Phase
 from webhooks.ingress.sweeper import Sweeper
 from webhooks.refusals import ADVICE, Refusals
 
 if TYPE_CHECKING:
+    from rewards_core.tracing import Span
     from webhooks.ingress.base import Intake
 
 logger = logging.getLogger("webhooks.listener")
@@ -168,23 +170,30 @@ class HardenedServer(web.Server):
         connection = cast("Connection", request.protocol)
         self._in_flight += 1
         try:
-            return await self._answer(request, connection)
-        except _Refused as refusal:
-            self.refusals.note(
-                refusal.reason,
-                self._client(request, connection).address,
-                status=refusal.status,
-                method=request.method,
-                path=request.raw_path,
-                length=request.content_length,
-                advice=refusal.advice,
-            )
-            return PlainResponse(Reply(status=refusal.status, headers=refusal.headers, close=True))
+            return PlainResponse(await self._answer(request, connection))
         finally:
             self._in_flight -= 1
             self._sweeper.notify_if_drained()
 
-    async def _answer(self, request: web.BaseRequest, connection: Connection) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, connection: Connection) -> Reply:
+        with request_span(request) as span:
+            try:
+                reply = await self._process(request, connection, span)
+            except _Refused as refusal:
+                self.refusals.note(
+                    refusal.reason,
+                    self._client(request, connection).address,
+                    status=refusal.status,
+                    method=request.method,
+                    path=request.raw_path,
+                    length=request.content_length,
+                    advice=refusal.advice,
+                )
+                reply = Reply(status=refusal.status, headers=refusal.headers, close=True)
+            note_status(span, reply.status)
+        return reply
+
+    async def _process(self, request: web.BaseRequest, connection: Connection, span: Span) -> Reply:
         if connection.proxy_unchecked:
             connection.proxy_unchecked = False
             if any(name in request.headers for name in PROXY_HEADERS):
@@ -201,14 +210,15 @@ class HardenedServer(web.Server):
                     if not self._slots.acquire_client(connection, keys):
                         raise _Refused(429, "connections_per_peer", {"Retry-After": "1"})
         try:
-            receiver = self._routes.get(request.raw_path) or self._routes.get(path_of(request.raw_path) or "")
+            path = request.raw_path if request.raw_path in self._routes else path_of(request.raw_path) or ""
+            receiver = self._routes.get(path)
             if receiver is None:
                 raise _Refused(404, "path", advice=self._paths_advice)
-            reply = await self._deliver(receiver, request, connection)
+            note_route(span, request, path)
+            return await self._deliver(receiver, request, connection)
         finally:
             if keys:
                 self._slots.release_client(connection, keys)
-        return PlainResponse(reply)
 
     async def _deliver(self, receiver: Intake, request: web.BaseRequest, connection: Connection) -> Reply:
         headers, payload = request.headers, request.content

@@ -13,6 +13,7 @@ from attrs import field, frozen
 
 from rewards_core.clock import DAY, HOUR
 from rewards_core.errors import ConfigurationError
+from rewards_core.install_hint import install_hint
 from rewards_core.secrets import shielded
 from rewards_core.text import counted, one_line
 from webhooks.errors import QueueError
@@ -28,7 +29,7 @@ try:
     from aiobotocore.session import get_session
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 except ModuleNotFoundError:
-    raise ImportError("SQS needs the package aiobotocore. Run pip install 'rewards-async[sqs]'.") from None
+    raise ImportError(f"SQS needs the package aiobotocore. Run {install_hint('sqs')}.") from None
 
 logger = logging.getLogger(__name__)
 

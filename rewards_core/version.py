@@ -1,0 +1,9 @@
+"""The version of this distribution, which the build, both commands and the clients read here."""
+
+from __future__ import annotations
+
+import sys
+
+VERSION = "0.2.0"
+USER_AGENT = f"rewards-async/{VERSION} (Python {sys.version_info.major}.{sys.version_info.minor}; {sys.platform})"
+"""The User-Agent of every request that this distribution makes."""

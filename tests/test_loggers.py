@@ -1,0 +1,78 @@
+"""The page about observability lists every logger with the levels that it uses."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("rewards_core", "original_async", "enkash_async", "webhooks", "payouts", "vendor_sandboxes")
+LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error", "critical": "critical"}
+GIVEN_ON = {("webhooks.receiver", "warning"), ("webhooks.listener", "warning")}
+"""What `Refusals` logs to the logger that it is given."""
+
+
+def loggers(path: Path) -> Iterator[tuple[str, set[str]]]:
+    """Yield the loggers that a module keeps, and the levels at which it calls them."""
+    tree = ast.parse(path.read_text("utf-8"))
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and ast.unparse(node.value.func) == "logging.getLogger"
+        ):
+            (given,) = node.value.args
+            own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            names[ast.unparse(node.targets[0])] = str(given.value) if isinstance(given, ast.Constant) else own
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    for variable, name in names.items():
+        yield name, {LEVELS[call.attr] for call in calls if ast.unparse(call.value) == variable and call.attr in LEVELS}
+
+
+def in_code() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for name, levels in loggers(path):
+                found[name] |= levels
+    for name, level in GIVEN_ON:
+        found[name].add(level)
+    return found
+
+
+def on_the_page() -> dict[str, set[str]]:
+    text = (ROOT / "docs" / "observability.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w.]+)` \| ([a-z, ]+) \|", text, re.MULTILINE)
+    return {name: set(levels.split(", ")) for name, levels in rows if set(levels.split(", ")) <= set(LEVELS)}
+
+
+def test_the_page_lists_every_logger_and_its_levels() -> None:
+    rows, covered = on_the_page(), defaultdict[str, set[str]](set)
+    assert len(rows) > 15
+    for name, levels in in_code().items():
+        above = [row for row in rows if name == row or name.startswith(f"{row}.")]
+        assert above, f"{name} is on no row"
+        covered[max(above, key=len)] |= levels
+    assert covered == rows
+
+
+def test_every_logger_lies_below_its_package() -> None:
+    assert {name.partition(".")[0] for name in in_code()} - {"fault"} <= set(PACKAGES)
+
+
+def test_no_logger_has_a_handler_and_warnings_reach_standard_error() -> None:
+    program = (
+        "import logging, webhooks.receiver, original_async.client, enkash_async.client\n"
+        "known = logging.Logger.manager.loggerDict\n"
+        "print([name for name in known if logging.getLogger(name).handlers and name != 'backoff'])\n"
+        "original_async.client.OriginalClient('key', 'a-weak-secret', environment='development')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert "weak for HS256" in done.stderr

@@ -1,0 +1,141 @@
+"""`/metrics` of a listener as Prometheus reads it, and the dashboard and the alerts that are made of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.webhooks.fakes import FakeSource
+from tests.webhooks.listener_process import ROOT, delivery, post, running
+from tests.webhooks.queue_kit import FakeQueue
+from tests.webhooks.workers_kit import client
+from vendor_sandboxes.original import API_KEY, API_SECRET
+from webhooks.cli.metrics import of_queue
+from webhooks.ingress.queue import QueueIngress
+from webhooks.receiver import Receiver
+from webhooks.store.memory import MemoryStore
+
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on this machine")
+ALERTS = ROOT / "deploy" / "alerts.yml"
+DASHBOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text("utf-8"))
+PAGE = (ROOT / "docs" / "observability.md").read_text("utf-8")
+PROMQL = {"absent", "by", "histogram_quantile", "increase", "max", "offset", "or", "predict_linear", "rate", "sum"}
+POLLING = {"ORIGINAL_API_KEY": API_KEY, "ORIGINAL_API_SECRET": API_SECRET, "ORIGINAL_BASE_URL": "http://127.0.0.1:9/v1"}
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(ALERTS.read_text("utf-8"))["groups"] for rule in group["rules"]]
+
+
+def panels() -> Iterator[str]:
+    for panel in DASHBOARD["panels"]:
+        for target in panel["targets"]:
+            yield target["expr"]
+
+
+def named_in(expression: str) -> set[str]:
+    """Return the metrics in an expression."""
+    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\bby \([^)]*\)|\b\d+\w*", " ", expression)
+    return set(re.findall(r"[a-zA-Z_:][\w:]*", bare)) - PROMQL
+
+
+def promtool(*arguments: str, given: str | None = None, folder: Path | None = None) -> str:
+    command = ["promtool", *arguments]
+    done = subprocess.run(command, input=given, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+async def metrics(folder: Path, workers: int) -> str:
+    """Return the metrics of a listener that stored two deliveries and refused one."""
+    async with running(folder, "--workers", str(workers), env=POLLING) as listener, client() as session:
+        for body in (delivery("1"), delivery("2")):
+            assert await post(session, listener.url, body) == 200
+        assert await post(session, listener.url, delivery("3"), {}) == 401
+        async with session.get(listener.where["admin"] + "/metrics") as answer:
+            assert (answer.status, answer.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+            return await answer.text()
+
+
+def samples(text: str) -> dict[str, list[tuple[Mapping[str, str], float]]]:
+    found: dict[str, list[tuple[Mapping[str, str], float]]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.processes_are_measured
+@needs_promtool
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_prometheus_understands_the_metrics_and_each_process_has_its_own(tmp_path: Path, workers: int) -> None:
+    text = await metrics(tmp_path, workers)
+    assert promtool("check", "metrics", given=text) == ""
+    found = samples(text)
+    assert len(re.findall("^# TYPE webhooks_rejected_total ", text, re.MULTILINE)) == 1
+    assert found["webhooks_delivery_seconds_count"] == [({}, 2.0)]
+    assert found["webhooks_outcomes"] == [({}, 2.0)]
+    processes = [{}] if workers == 1 else [{"worker": each} for each in ("0", "1", "supervisor")]
+    for name in ("process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds", "process_open_fds"):
+        assert sorted((labels for labels, _ in found[name]), key=str) == processes
+    starts = [value for _, value in found["process_start_time_seconds"]]
+    assert max(starts) - min(starts) < 3_600
+    assert not [name for name in found if name.endswith("_created")]
+    if workers > 1:
+        missing = {name for each in (*panels(), *(rule["expr"] for rule in alerts())) for name in named_in(each)} - found.keys()
+        assert not missing
+        queue = QueueIngress(FakeQueue(), Receiver(FakeSource(), MemoryStore()))
+        of_queues = {family.name for family in of_queue(queue.statistics, readable=True)}
+        shown = {family.name for family in text_string_to_metric_families(text) if family.name.startswith("webhooks_")}
+        told = set(re.findall(r"^\| `(webhooks_\w+)`", PAGE, re.MULTILINE))
+        assert {name.removesuffix("_total") for name in told} == shown | of_queues
+
+
+def test_expressions_are_read_as_prometheus_reads_them() -> None:
+    assert named_in('max by (job) (a_total{b=~"c|d"}) > max by (job) (e offset 1h) or predict_linear(f[6h], 3 * 86400) < 0') == {
+        "a_total",
+        "e",
+        "f",
+    }
+    assert len(list(panels())) > 10
+
+
+@needs_promtool
+def test_each_alert_fires_when_it_should_and_is_silent_otherwise(tmp_path: Path) -> None:
+    shutil.copy(ALERTS, tmp_path)
+    shutil.copy(ROOT / "tests" / "webhooks" / "data" / "alerts_test.yml", tmp_path)
+    promtool("check", "rules", "alerts.yml", folder=tmp_path)
+    promtool("test", "rules", "alerts_test.yml", folder=tmp_path)
+    tested = (tmp_path / "alerts_test.yml").read_text("utf-8")
+    for rule in alerts():
+        assert tested.count(rule["alert"]) == 2, rule["alert"]
+
+
+def test_the_page_says_what_to_do_about_each_alert() -> None:
+    assert re.findall(r"^\| `(Webhook\w+)` \|", PAGE, re.MULTILINE) == [rule["alert"] for rule in alerts()]
+
+
+@needs_promtool
+def test_the_expressions_of_the_dashboard_are_valid(tmp_path: Path) -> None:
+    assert DASHBOARD["schemaVersion"] >= 36
+    assert [each["type"] for each in DASHBOARD["templating"]["list"]] == ["datasource", "query"]
+    for panel in DASHBOARD["panels"]:
+        for each in (panel, *panel["targets"]):
+            assert each["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+    rules = [
+        {"record": f"panel:{number}", "expr": expression.replace("$__rate_interval", "5m")}
+        for number, expression in enumerate(panels())
+    ]
+    (tmp_path / "panels.yml").write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
+    promtool("check", "rules", "panels.yml", folder=tmp_path)
