@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, web
-from examples.aiohttp_service import make_app
 
+from examples.aiohttp_service import make_app
 from original_async import AllocationFailed
 from vendor_sandboxes.testing import OriginalServer, Rewards, RewardsBooks, SignDelivery
 
