@@ -30,11 +30,11 @@ class Order(BaseModel):
     again: bool = False  # an earlier request for this order may have been sent
 
 
-async def of_app(request: Request) -> object:
+async def get_rewards(request: Request) -> object:
     return request.app.state.rewards
 
 
-async def grant(order: Order, rewards: Annotated[tuple[OriginalClient, Completions], Depends(of_app)]) -> dict[str, str]:
+async def grant(order: Order, rewards: Annotated[tuple[OriginalClient, Completions], Depends(get_rewards)]) -> dict[str, str]:
     client, completions = rewards
     sent: Operation | OutcomeUnknown
     try:

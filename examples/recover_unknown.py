@@ -29,11 +29,11 @@ class Order:
     user: str
     amount: str
     state: str = "planned"
-    sendings: int = 0
+    attempts: int = 0
     pending: Operation | OutcomeUnknown | None = None  # both can be pickled
 
     def save(self, state: str) -> None:
-        """Commit, as your database does it, before anything else happens."""
+        """Commit before anything else happens; your database also syncs what it commits."""
         self.state = state
         new = Path("orders", f"{self.number}.new")
         new.write_bytes(pickle.dumps(vars(self)))
@@ -42,7 +42,7 @@ class Order:
 
 async def send(order: Order, client: OriginalClient) -> None:
     repeated = order.state != "planned"
-    order.sendings += 1
+    order.attempts += 1
     order.save("sent")
     try:
         order.pending = await client.create_allocation(
@@ -76,7 +76,7 @@ async def settle(order: Order, client: OriginalClient, completions: Completions,
         except CompletionTimeout:
             if order.state == "unknown":  # its nonce was not found
                 order.pending = None
-                order.save("sent" if order.sendings < 10 else "person")
+                order.save("sent" if order.attempts < 10 else "person")
 
 
 def load(number: str, user: str, amount: str) -> Order:

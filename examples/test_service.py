@@ -1,6 +1,7 @@
 """Tests of a service that grants rewards; every fixture here but `service` comes with rewards-async."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -31,7 +32,8 @@ async def test_a_reward_that_fails_on_the_blockchain_is_not_paid(rewards: Reward
 
 
 @pytest_asyncio.fixture
-async def service(original_sandbox: OriginalServer) -> AsyncIterator[str]:
+async def service(original_sandbox: OriginalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    monkeypatch.chdir(tmp_path)  # its store is a file in the current folder
     runner = web.AppRunner(make_app())
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -17,7 +17,7 @@ from vendor_sandboxes.testing import OriginalServer, Rewards, RewardsBooks
 
 USER = "110985463782"
 ROW = ("A-1001", USER, "1.23")
-ALLOCATION = {"reward_uid": "764893807463", "to_user_uid": USER, "amount": "1.23", "nonce": "A-1001"}
+ALLOCATION: Any = {"reward_uid": "764893807463", "to_user_uid": USER, "amount": "1.23", "nonce": "A-1001"}
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ async def test_a_refusal_ends_only_an_order_that_was_never_sent_before(
 
 @pytest.mark.rewards(strict=True)
 async def test_an_order_that_stays_unknown_is_for_a_person(example: Any, states: list[str], rewards: Rewards) -> None:
-    example.Order("A-1001", "1", "1.23", sendings=9).save("sent")
+    example.Order("A-1001", "1", "1.23", attempts=9).save("sent")
     await example.settle(example.load(*ROW), rewards.client, rewards.completions, timeout=0.1)
     assert states[-1] == "person"
     await example.settle(example.load(*ROW), rewards.client, rewards.completions)

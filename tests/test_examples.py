@@ -1,166 +1,134 @@
-"""The examples that no command in the documents runs."""
+"""The examples that are programs: they are short, the quickstart lists them, and what they print is true."""
 
 from __future__ import annotations
 
-import asyncio
-import importlib.util
+import ast
 import os
+import re
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
-import pytest_asyncio
-from aiohttp import web
 
-from original_async import sign
 from rewards_core.errors import ConnectFailed, OutcomeUnknown, RequestRejected, VendorError
-from vendor_sandboxes import OriginalSandbox
+from tests.example_kit import EXAMPLES, ROOT, load
+from vendor_sandboxes.testing import EnkashServer, OriginalServer, RewardsBooks
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-ORDER = {"user": "110985463782", "amount": "1.23", "order": "A-1001"}
-
-
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+SHORT = sorted({path.stem for path in EXAMPLES.glob("*.py")} - {"demo", "enkash_cashback"})
+REWARD, USER = "764893807463", "110985463782"
 
 
-@pytest_asyncio.fixture
-async def sandbox() -> AsyncIterator[OriginalSandbox]:
-    async with OriginalSandbox(confirm=(0.0, 0.0)) as played:
-        yield played
+@pytest.mark.parametrize("name", SHORT)
+def test_an_example_is_short_enough_to_read(name: str) -> None:
+    source = (EXAMPLES / f"{name}.py").read_text("utf-8")
+    begins = ast.parse(source).body[0].end_lineno  # after the docstring
+    assert len([line for line in source.splitlines()[begins:] if line]) < 70
 
 
-@pytest_asyncio.fixture
-async def service(sandbox: OriginalSandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
-    monkeypatch.setenv("ORIGINAL_API_KEY", sandbox.api_key)
-    monkeypatch.setenv("ORIGINAL_API_SECRET", sandbox.api_secret)
-    monkeypatch.setenv("ORIGINAL_BASE_URL", sandbox.url)
-    monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", ":".join(next(iter(sandbox.webhooks.keys.items()))))
-    runner = web.AppRunner(load("service").make_app())
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    sandbox.webhook_url = f"{url}/webhooks/original"
-    yield url
-    await runner.cleanup()
+def test_the_quickstart_lists_every_example() -> None:
+    listed = re.findall(r"\]\(\.\./examples/([\w.]+)\)", (ROOT / "docs/quickstart.md").read_text("utf-8"))
+    assert sorted(listed) == sorted([*(f"{name}.py" for name in SHORT), "enkash_cashback.py"])
 
 
-async def ask(url: str, order: Any) -> tuple[int, Any]:
-    async with aiohttp.ClientSession() as session, session.post(f"{url}/rewards", json=order) as response:
-        return response.status, await response.json()
+@pytest.fixture
+def port(original_sandbox: OriginalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A free port for the example, to which the sandbox sends its webhooks."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = probe.getsockname()[1]
+    monkeypatch.setenv("PORT", str(free))
+    original_sandbox.webhook_url = f"http://127.0.0.1:{free}/webhooks/original"
 
 
-async def test_service_answers_once_the_chain_has_confirmed(service: str, sandbox: OriginalSandbox) -> None:
-    status, answer = await ask(service, ORDER)
-    assert (status, answer["status"]) == (200, "done")
-    (allocation,) = sandbox.books()["allocations"]
-    assert (allocation["uid"], allocation["nonce"], allocation["amount"]) == (answer["uid"], "A-1001", "1.23")
-
-
-async def test_service_finds_what_the_vendor_made_of_an_order_whose_answer_was_lost(
-    service: str, sandbox: OriginalSandbox
+async def test_the_smallest_example_pays_once_and_says_so(
+    port: None, capsys: pytest.CaptureFixture[str], rewards_books: RewardsBooks
 ) -> None:
-    sandbox.options.list_lag = 600.0  # no look-up can find it: only the webhook shows it
-    sandbox.plan.script("drop_after_commit")
-    status, answer = await ask(service, ORDER)
-    assert (status, answer["status"]) == (200, "done")
-    assert sandbox.books()["created"] == {"A-1001": 1}
+    for _ in range(2):
+        await load("smallest").grant(USER, "1.23", "order-1001")
+        assert capsys.readouterr().out == f"1.23 to {USER}: done\n"
+    assert rewards_books.paid(USER, "1.23", once=True)
 
 
-async def test_service_pays_an_order_once_however_often_it_is_asked(service: str, sandbox: OriginalSandbox) -> None:
-    first, second = await ask(service, ORDER), await ask(service, {**ORDER, "again": True})
-    assert first == second
-    assert sandbox.books()["created"] == {"A-1001": 1}
+def batch(folder: Path, *rows: str) -> Path:
+    """Return a file with rows of user, amount and nonce."""
+    file = folder / "rewards.csv"
+    lines = ["to_user_uid,amount,nonce,reward_uid", *(f"{row},{REWARD}" for row in rows)]
+    file.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    return file
 
 
-@pytest.mark.parametrize("order", [{}, [], {**ORDER, "amount": 1.5}, {**ORDER, "user": "a/b"}])
-async def test_service_refuses_bad_orders_before_any_request(service: str, sandbox: OriginalSandbox, order: Any) -> None:
-    status, answer = await ask(service, order)
-    assert status == 400
-    assert answer["error"]
-    assert not sandbox.requests
-
-
-async def test_service_refuses_a_body_that_is_no_json(service: str) -> None:
-    async with aiohttp.ClientSession() as session, session.post(f"{service}/rewards", data=b"{") as response:
-        assert response.status == 400
-
-
-async def test_service_says_that_an_order_was_paid_with_another_amount(service: str, sandbox: OriginalSandbox) -> None:
-    await ask(service, ORDER)
-    status, _ = await ask(service, {**ORDER, "amount": "9"})
-    assert status == 409
-    assert sandbox.books()["created"] == {"A-1001": 1}
-
-
-async def test_service_that_cannot_reach_the_vendor_says_that_asking_again_is_safe(
-    service: str, sandbox: OriginalSandbox
+@pytest.mark.rewards(strict=True)
+async def test_a_batch_tells_of_rows_that_it_could_not_pay(
+    port: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], rewards_books: RewardsBooks
 ) -> None:
-    await sandbox.aclose()
-    status, answer = await ask(service, ORDER)
-    assert (status, answer["again"]) == (503, True)
+    file = batch(tmp_path, f"{USER},1e3,n-1", f"{USER},2,n-2")  # an amount that is none, and a user whom the vendor does not know
+    assert await load("batch_allocate").main(file, again=False) == 1
+    assert sorted(line.partition(": ")[0] for line in capsys.readouterr().out.splitlines()) == ["n-1", "n-2"]
+    assert not rewards_books.payments
 
 
-def test_examples_are_short_enough_to_read() -> None:
-    for name in ("smallest", "service", "many"):
-        assert len((EXAMPLES / f"{name}.py").read_text("utf-8").splitlines()) < 70, name
+@pytest.mark.rewards(list_lag=600)  # only its webhook shows it
+async def test_a_batch_finds_a_row_whose_answer_was_lost(
+    port: None,
+    tmp_path: Path,
+    original_sandbox: OriginalServer,
+    capsys: pytest.CaptureFixture[str],
+    rewards_books: RewardsBooks,
+) -> None:
+    original_sandbox.script("drop_after_commit")
+    assert await load("batch_allocate").main(batch(tmp_path, f"{USER},1.23,n-1"), again=False) == 0
+    assert rewards_books.paid(USER, "1.23", once=True)
+    assert capsys.readouterr().out == f"default/allocation/{rewards_books.payments[0].uid}: done\n"
 
 
-async def test_a_fastapi_service_keeps_a_delivery_and_hands_it_to_its_handler(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_service:app"),
-            *("--fd", str(listening.fileno()), "--log-level", "warning"),
-            cwd=tmp_path,
-            env={**os.environ, "ORIGINAL_WEBHOOK_KEYS": "4o3vfxtcmo7b:a-webhook-secret"},
-            pass_fds=[listening.fileno()],
-            stdout=asyncio.subprocess.PIPE,
-        )
-        try:
-            body = b'{"event": "reward.allocated", "data": {"allocation": {"uid": "1"}}}'
-            headers = {"x-webhook-signature": sign(body, {"4o3vfxtcmo7b": "a-webhook-secret"})}
-            url = f"http://127.0.0.1:{listening.getsockname()[1]}/webhooks/original"
-            async with aiohttp.ClientSession() as session, session.post(url, data=body, headers=headers) as response:
-                assert response.status == 200
-            assert process.stdout is not None
-            assert await process.stdout.readline() == b"reward.allocated: default/allocation/1\n"
-        finally:
-            process.terminate()
-            await process.wait()
+async def test_a_batch_that_was_interrupted_pays_only_the_rest(port: None, tmp_path: Path, rewards_books: RewardsBooks) -> None:
+    example = load("batch_allocate")
+    assert await example.main(batch(tmp_path, f"{USER},1.23,n-1"), again=False) == 0
+    assert await example.main(batch(tmp_path, f"{USER},1.23,n-1", f"{USER},2,n-2"), again=True) == 0
+    assert rewards_books.paid(USER, "1.23", once=True)
+    assert rewards_books.paid(USER, "2", once=True)
 
 
-def cashback(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ENKASH_")}
-    command = [sys.executable, str(EXAMPLES / "enkash_cashback.py"), *arguments]
+@pytest.mark.rewards(fail_rate=1)
+async def test_a_batch_tells_which_row_failed_on_the_blockchain(
+    port: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await load("batch_allocate").main(batch(tmp_path, f"{USER},1.23,n-1"), again=False) == 0
+    assert "failed on the blockchain" in capsys.readouterr().out
+
+
+def cashback(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command,
+        [sys.executable, str(EXAMPLES / "enkash_cashback.py"), *arguments],
         cwd=cwd,
-        env={**environment, "PYTHONPATH": str(EXAMPLES.parent)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 
 
-def test_cashback_gives_every_user_the_coins_of_the_event_once(tmp_path: Path) -> None:
-    done = cashback("--sandbox", "--coins", "7", "EK1", "EK2", "EK3", "EK2", cwd=tmp_path)
+def check_given(done: subprocess.CompletedProcess[str], coins: int) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     event, *lines = done.stdout.splitlines()
-    assert event.startswith("MEAL_CARD_PAYMENT gives 7 coins (WCC")
+    assert event.startswith(f"MEAL_CARD_PAYMENT gives {coins} coins (WCC")
     users = ("EK1", "EK2", "EK3")
     assert sorted(lines[:3]) == [f"{user}: Successfully allocated enkash Coins (cashback-1-{user})" for user in users]
-    assert lines[3:] == [f"{user} has 7 coins" for user in users]
+    assert lines[3:] == [f"{user} has {coins} coins" for user in users]
+
+
+def test_cashback_gives_every_user_the_coins_of_the_event_once(
+    enkash_sandbox: EnkashServer, rewards_books: RewardsBooks, tmp_path: Path
+) -> None:
+    check_given(cashback("--coins", "7", "EK1", "EK2", "EK3", "EK2", cwd=tmp_path), 7)
+    assert all(rewards_books.paid(user, 7, once=True) for user in ("EK1", "EK2", "EK3"))
+
+
+def test_cashback_needs_no_set_up_with_a_sandbox_of_its_own(tmp_path: Path) -> None:
+    check_given(cashback("--sandbox", "EK1", "EK2", "EK3", cwd=tmp_path), 6)
 
 
 @pytest.mark.parametrize(
