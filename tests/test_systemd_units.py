@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
 LISTENER_UNIT, WORKER_UNIT = "webhook-listener.service", "payouts-worker@.service"
 UNITS = (LISTENER_UNIT, WORKER_UNIT)
-MAX_EXPOSURE = 20
+MAX_EXPOSURE = 17
 """Tenths of what `systemd-analyze security` calls exposure; 15 are those of a service that may use the network."""
 
 systemd_only = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine")
@@ -72,6 +72,13 @@ def test_systemd_waits_longer_than_a_listener_drains() -> None:
     drain = understood("webhook-listener", [words[0]])["drain"]
     assert int(stop.removesuffix("s")) > drain + 5  # and some time to kill workers
     assert values(LISTENER_UNIT, "Type") == ["notify"]
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_unit_runs_as_a_user_without_rights(name: str) -> None:
+    (user,) = values(name, "User")
+    assert user not in {"root", "0", "nobody"}
+    assert values(name, "CapabilityBoundingSet") == values(name, "AmbientCapabilities") == [""]
 
 
 def allowed_calls(name: str) -> set[str]:

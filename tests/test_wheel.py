@@ -118,7 +118,7 @@ def test_an_extra_declares_all_that_it_needs(wheel: Path, tmp_path: Path, extras
         assert tops, f"{name} has no list of its files"
         for top in tops:
             if not (site / top).exists():  # a folder that two distributions share is linked once
-                (site / top).symlink_to(distribution.locate_file(top))
+                (site / top).symlink_to(str(distribution.locate_file(top)))
     for promise in PROMISES[extras]:
         keep_promise(program, promise, tmp_path)
 

@@ -285,7 +285,7 @@ async def test_without_the_metrics_extra_it_names_the_extra(tmp_path: Path) -> N
         assert await post(session, listener.url, delivery("1")) == 200
         assert await get(listener.where["admin"] + "/metrics") == (
             501,
-            f"Metrics need the package prometheus-client. Run {install_hint('metrics')}.\n",
+            f"Metrics need the package prometheus-client. Run {await asyncio.to_thread(install_hint, 'metrics')}.\n",
         )
 
 

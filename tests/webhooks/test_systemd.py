@@ -36,8 +36,9 @@ class Systemd(asyncio.DatagramProtocol):
 
     async def hears(self) -> list[str]:
         """Return the next states, but for signs of life."""
-        while (states := await self.told.get()) == ["WATCHDOG=1"]:
-            pass
+        async with asyncio.timeout(120):
+            while (states := await self.told.get()) == ["WATCHDOG=1"]:
+                pass
         return states
 
 

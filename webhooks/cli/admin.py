@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 from collections.abc import Sequence
@@ -131,9 +132,8 @@ async def _get(monitored: Monitored, path: str) -> Reply:
     if path == "/metrics":
         text = await monitored.metrics()
         if text is None:
-            return Reply(
-                status=501, body=f"Metrics need the package prometheus-client. Run {install_hint('metrics')}.\n".encode()
-            )
+            hint = await asyncio.to_thread(install_hint, "metrics")  # it reads files
+            return Reply(status=501, body=f"Metrics need the package prometheus-client. Run {hint}.\n".encode())
         return Reply(status=200, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}, body=text)
     if path == "/refused":
         refused = json.dumps({"refused": to_json(await monitored.refused())})
