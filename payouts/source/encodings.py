@@ -95,9 +95,9 @@ def _by_start(start: bytes) -> Encoding | None:
         return Encoding("UTF-32", "")
     pairs = len(start) // 2
     even, odd = (start[place : pairs * 2 : 2].count(0) for place in (0, 1))
-    if max(even, odd) * 4 < pairs * 3 or min(even, odd) or not pairs:
+    if max(even, odd) * 4 < pairs * 3 or min(even, odd) * 8 >= pairs:
         return None
-    return Encoding("UTF-16", "utf-16-le" if odd else "utf-16-be")
+    return Encoding("UTF-16", "utf-16-le" if odd > even else "utf-16-be")
 
 
 def _may_be_utf8(stream: BinaryIO, start: bytes) -> bool:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _MAX_ROWS, _MAX_COLUMNS = 1 << 20, 1 << 14
 _MAX_LISTED = 20
-_reference = re.compile("([A-Z]{1,3})([0-9]{1,7})", re.ASCII).fullmatch
-_whole = re.compile("[0-9]{1,9}", re.ASCII).fullmatch
+_letters = re.compile("[A-Z]{1,3}").fullmatch
+_row_number = re.compile("[1-9][0-9]{0,6}").fullmatch
 _ANEW = "format the column as Text and enter the value again"
 
 
@@ -146,15 +146,16 @@ class _RowParser:
 
     def __init__(self, book: Workbook) -> None:
         self.rows: list[_Row] = []
-        self._book = book
+        self._dates = book.dates
+        self._texts = book.texts
         self._columns: dict[str, int] = {}
         self._within = False
         self._number = self._column = self._size = self._sounds = 0
         self._hidden = False
         self._cells: list[Any] = []
         self._pieces: list[str] | None = None  # of the value that is being read
-        self._type = self._style = self._value = ""
-        self._formula = self._stored = False
+        self._type = self._style = self._value = self._digits = ""
+        self._formula = self._stored = self._filled = False
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         if not self._within:
@@ -182,7 +183,7 @@ class _RowParser:
         elif name == "c":
             self._add(self._cell())
         elif name == "row":
-            if any(not isinstance(cell, str) or cell.strip() for cell in self._cells) or self._size > MAX_TEXT:
+            if self._filled or self._size > MAX_TEXT:
                 self.rows.append(_Row(self._number, self._cells, self._hidden, self._size))
             self._cells = []
         elif name == "rPh":
@@ -198,10 +199,12 @@ class _RowParser:
 
     def _begin(self, attributes: dict[str, str]) -> None:
         given = attributes.get("r")
-        number = self._number + 1 if given is None else int(given) if _whole(given) else 0
+        number = self._number + 1 if given is None else int(given) if _row_number(given) else 0
         if not self._number < number <= _MAX_ROWS:
             raise damaged(f"row {given} follows row {self._number}")
-        self._number, self._column, self._size = number, 0, 0
+        self._number, self._digits = number, str(number)
+        self._column = self._size = 0
+        self._filled = False
         self._hidden = attributes.get("hidden") in {"1", "true"}
         self._cells = []
 
@@ -211,17 +214,17 @@ class _RowParser:
         if reference is None:
             self._column += 1
         else:
-            found = _reference(reference)
-            if found is None or int(found[2]) != self._number:
+            letters = reference.rstrip("0123456789")
+            if reference[len(letters) :] != self._digits or (letters not in self._columns and not _letters(letters)):
                 raise damaged(f"the cell {quoted(reference)} is in row {self._number}")
-            self._column = self._columns.get(found[1]) or self._columns.setdefault(found[1], _column_number(found[1]))
+            self._column = self._columns.get(letters) or self._columns.setdefault(letters, _column_number(letters))
         if not before < self._column <= _MAX_COLUMNS:
-            raise damaged(f"the cell {reference} follows column {before} in row {self._number}")
+            raise damaged(f"the cell {quoted(str(reference))} follows column {before} in row {self._number}")
 
     def _cell(self) -> str | NotText:
         value, kind = self._value, self._type
         if kind == "s" and value:
-            text = self._book.texts[int(value) if _whole(value) else -1]
+            text = self._texts[int(value) if value.isascii() and value.isdecimal() else -1]
             self._size += len(text)
             return unescaped(text)
         if kind in {"inlineStr", "str"} and (value or self._stored or not self._formula):
@@ -232,7 +235,7 @@ class _RowParser:
 
     def _not_text(self, kind: str, value: str) -> NotText:
         shown = quoted(value)[1:-1]
-        if kind == "n" and self._style not in self._book.dates:
+        if kind == "n" and self._style not in self._dates:
             told = f"the cell is a number ({shown}), of which a spreadsheet keeps only 15 digits: {_ANEW}"
             return NotText(shown, Misspelling("number", told))
         if kind in {"n", "d"}:
@@ -248,6 +251,7 @@ class _RowParser:
         if cell != "" and self._size <= MAX_TEXT:
             self._cells += [""] * (self._column - 1 - len(self._cells))
             self._cells.append(cell)
+            self._filled = self._filled or not isinstance(cell, str) or not cell.isspace()
 
 
 _NO_VALUE = NotText(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import posixpath
 import re
 import struct
@@ -98,11 +99,17 @@ class Workbook:
     def texts(self) -> SharedTexts:
         """The texts that cells refer to by number, read when the first one is wanted."""
         if self._texts is None:
-            self._texts = SharedTexts()
-            if self._texts_part:
-                collector = _TextCollector(self._texts)
-                for _ in self.feed(self._texts_part, collector.start, collector.end, collector.characters):
-                    pass
+            texts = SharedTexts()
+            try:
+                if self._texts_part:
+                    collector = _TextCollector(texts)
+                    for _ in self.feed(self._texts_part, collector.start, collector.end, collector.characters):
+                        pass
+                texts.settle()
+            except BaseException:
+                texts.close()
+                raise
+            self._texts = texts
         return self._texts
 
     def close(self) -> None:
@@ -112,26 +119,26 @@ class Workbook:
             self._texts.close()
 
     def feed(self, part: str, start: Start, end: End, characters: End | None = None) -> Iterator[None]:
-        """Parse a part piece by piece; the handlers get the names of elements and attributes without their namespaces.
+        """Parse a part piece by piece; the handlers get the names of elements without a prefix.
 
         Raises:
             WorkbookRefused: it is missing or damaged.
         """
-        parser = expat.ParserCreate(namespace_separator=" ")
+        parser = expat.ParserCreate()
         parser.buffer_text = True
-        local: dict[str, str] = {}
-
-        def bare(name: str) -> str:
-            return local.get(name) or local.setdefault(name, name.rpartition(" ")[2])
 
         def refuse_doctype(*_: object) -> None:
             raise damaged("it declares a document type")
 
-        def on_start(name: str, attributes: dict[str, str]) -> None:
-            start(bare(name), attributes)
+        def on_root(name: str, attributes: dict[str, str]) -> None:
+            if ":" in name:
+                parser.StartElementHandler = lambda name, attributes: start(name.rpartition(":")[2], attributes)
+                parser.EndElementHandler = lambda name: end(name.rpartition(":")[2])
+            else:  # nearly always, and twice as fast
+                parser.StartElementHandler, parser.EndElementHandler = start, end
+            parser.StartElementHandler(name, attributes)
 
-        parser.StartElementHandler = on_start
-        parser.EndElementHandler = lambda name: end(bare(name))
+        parser.StartElementHandler = on_root
         parser.StartDoctypeDeclHandler = refuse_doctype
         if characters is not None:
             parser.CharacterDataHandler = characters
@@ -151,7 +158,7 @@ class Workbook:
 
         def start(name: str, attributes: Mapping[str, str]) -> None:
             if name == wanted:
-                found.append({key.rpartition(" ")[2]: value for key, value in attributes.items()})
+                found.append({key.rpartition(":")[2]: value for key, value in attributes.items()})
 
         for _ in self.feed(part, start, lambda _: None):
             pass
@@ -207,20 +214,27 @@ class SharedTexts:
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115
         self._ends = array("Q", [0])
+        self._content: mmap.mmap | bytes = b""
 
     def append(self, text: str) -> None:
         """Add the next text."""
         self._ends.append(self._ends[-1] + self._file.write(text.encode()))
 
+    def settle(self) -> None:
+        """Make every text readable, after the last one."""
+        self._file.flush()
+        if self._ends[-1]:
+            self._content = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+
     def __getitem__(self, number: int) -> str:
         if not 0 <= number < len(self._ends) - 1:
             raise damaged(f"it has no text {number}")
-        at, end = self._ends[number], self._ends[number + 1]
-        self._file.seek(at)
-        return self._file.read(end - at).decode()
+        return self._content[self._ends[number] : self._ends[number + 1]].decode()
 
     def close(self) -> None:
         """Delete the file."""
+        if not isinstance(self._content, bytes):
+            self._content.close()
         self._file.close()
 
 

@@ -104,7 +104,7 @@ def test_line_numbers_as_ids_only_on_demand() -> None:
         (b"\xef\xbb\xbf", (1, 1, ""), "empty_file"),
         (b"\n\n", (1, 1, ""), "header"),
         (b",,,\n,,,\n", (1, 1, ""), "header"),
-        (b"\xff\xfei\x00d\x00", (1, 1, ""), "header"),
+        (b"\xff\xfei\x00d\x00", (1, 2, "reward_uid"), "header"),
         (b"\x00\x00\xfe\xff", (1, 1, ""), "encoding"),
         (b"id,reward_uid,\xc3\xa9\xe9,amount\nr1,21,32,1\n", (1, 3, ""), "encoding"),
         (b"id,reward_uid,amount\n", (1, 4, "to_user_uid"), "header"),

@@ -138,3 +138,7 @@ def _relations(targets: Mapping[str, tuple[str, str]]) -> str:
         f'<Relationship Id="{key}" Type="{_OFFICE}/{kind}" Target="{target}"/>' for key, (kind, target) in targets.items()
     )
     return f'<Relationships xmlns="{_PACKAGE}">{listed}</Relationships>'
+
+
+GOOD = table_book([["id", "reward_uid", "to_user_uid", "amount"], ["r1", "21", "32", "1"], ["r2", "21", "33", "2"]])
+"""A workbook with two rows."""
