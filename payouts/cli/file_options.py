@@ -30,14 +30,14 @@ class FileOptions:
     ledger: LedgerOption = DEFAULT_LEDGER
     form: Annotated[
         Literal["csv", "jsonl", "workbook"] | None,
-        typer.Option("--format", help="Format of the file; by default from its name. Excel's is workbook."),
+        typer.Option("--format", help="csv, jsonl or workbook (Excel).", show_default="from the file's name", metavar="FORMAT"),
     ] = None
     sheet: Annotated[
         str | None, typer.Option(help="Sheet of a workbook.", show_default="the only one with content", metavar="NAME")
     ] = None
     encoding: Annotated[
         Literal["utf-8", "utf-16", "windows-1252"] | None,
-        typer.Option(help="Encoding of CSV and JSONL.", show_default="detected"),
+        typer.Option(help="utf-8, utf-16 or windows-1252, for CSV and JSONL.", show_default="detected", metavar="NAME"),
     ] = None
     delimiter: Annotated[str | None, typer.Option(help="Delimiter of CSV cells.", show_default="detected in the header")] = None
     id_column: Annotated[str | None, typer.Option(help="Column of the row's id.")] = None
