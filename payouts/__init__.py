@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from payouts.rows import InvalidRow, Row
     from payouts.runner import PayoutRun, PayoutsStopped, RunOptions, pay_row, run_payouts, work_payouts
     from payouts.source.files import read_rows
-    from payouts.source.lines import FileRefused, Layout, Mistake, Note
+    from payouts.source.layout import Layout
+    from payouts.source.mistakes import FileRefused, Mistake, Note
     from payouts.states import (
         AuditNeeded,
         CampaignStopped,
@@ -87,7 +88,8 @@ if not TYPE_CHECKING:  # else a type checker would believe in every name
         __name__,
         __all__,
         (
-            *("states", "rows", "keys", "vendors", "payer", "source.lines", "ledger.base", "ledger.reader", "ledger.sqlite"),
-            *("source.files", "progress", "report.page", "report.results", "runner", "ledger.postgres"),
+            *("states", "rows", "keys", "vendors", "payer", "source.layout", "source.mistakes", "source.files"),
+            *("ledger.base", "ledger.reader", "ledger.sqlite", "progress"),
+            *("report.page", "report.results", "runner", "ledger.postgres"),
         ),
     )

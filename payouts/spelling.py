@@ -57,6 +57,22 @@ class Misspelling:
     message: str
 
 
+@frozen
+class NotText:
+    """A cell of a workbook that holds something other than text, such as a number, of which a spreadsheet keeps 15 digits.
+
+    Attributes:
+        shown: What it holds, as text.
+        why: Why it is not taken for an id, a name or an amount.
+    """
+
+    shown: str
+    why: Misspelling
+
+    def __str__(self) -> str:
+        return self.shown
+
+
 def quoted(value: str) -> str:
     """Return a text from outside in quotes, as one short printable line."""
     short = value if len(value) <= _MAX_SHOWN else f"{value[: _MAX_SHOWN - 1]}…"
@@ -125,6 +141,8 @@ def unfit(value: object, *, is_amount: bool = False) -> Misspelling:
 def _of_another_type(value: object, wanted: str) -> Misspelling:
     if value is None:
         return _EMPTY
+    if isinstance(value, NotText):
+        return value.why
     if isinstance(value, bool):
         what = str(value).lower()
     elif isinstance(value, int | float | Decimal):

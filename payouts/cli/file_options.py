@@ -11,7 +11,7 @@ from attrs import frozen
 
 from payouts.cli.options import DEFAULT_LEDGER, LedgerOption
 from payouts.source.files import form_of, is_piped
-from payouts.source.lines import COLUMNS, Layout, check_delimiter
+from payouts.source.layout import COLUMNS, Layout, check_delimiter, check_sheet, fits
 from payouts.spelling import misspelled_amount
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import exit_on_value_error, fail, print_stderr
@@ -24,12 +24,20 @@ VendorName = Literal["original", "enkash"]
 class FileOptions:
     """The file, and where its rows go."""
 
-    file: Annotated[str, typer.Argument(help="CSV or JSONL file; - for standard input.", metavar="FILE")]
+    file: Annotated[str, typer.Argument(help="CSV, JSONL or Excel file; - for standard input.", metavar="FILE")]
     vendor: Annotated[VendorName, typer.Option(help="The vendor that pays.")]
     campaign: Annotated[str, typer.Option(help="Name of this payout; part of every key.")]
     ledger: LedgerOption = DEFAULT_LEDGER
     form: Annotated[
-        Literal["csv", "jsonl"] | None, typer.Option("--format", help="Format of the file; by default from its name.")
+        Literal["csv", "jsonl", "workbook"] | None,
+        typer.Option("--format", help="csv, jsonl or workbook (Excel).", show_default="from the file's name", metavar="FORMAT"),
+    ] = None
+    sheet: Annotated[
+        str | None, typer.Option(help="Sheet of a workbook.", show_default="the only one with content", metavar="NAME")
+    ] = None
+    encoding: Annotated[
+        Literal["utf-8", "utf-16", "windows-1252"] | None,
+        typer.Option(help="utf-8, utf-16 or windows-1252, for CSV and JSONL.", show_default="detected", metavar="NAME"),
     ] = None
     delimiter: Annotated[str | None, typer.Option(help="Delimiter of CSV cells.", show_default="detected in the header")] = None
     id_column: Annotated[str | None, typer.Option(help="Column of the row's id.")] = None
@@ -70,12 +78,19 @@ class FileOptions:
                 fail(f"{option}: give the name of a column, not an empty text. Nothing was sent.", Exit.USAGE)
         start = stream.read(1024)
         stream.seek(0)
+        form = self.form or form_of(self.file, start)
+        for name in ("sheet", "delimiter", "encoding"):
+            if getattr(self, name) is not None and not fits(name, form):
+                what = "a workbook" if form == "workbook" else form.upper()
+                fail(f"--{name}: {what} has none; leave it out, or give another --format. Nothing was sent.", Exit.USAGE)
         with exit_on_value_error():
             return Layout(
                 vendor=self.vendor,
                 names=given,
-                form=self.form or form_of(self.file, start),
+                form=form,
                 delimiter=None if self.delimiter is None else check_delimiter(self.delimiter, "--delimiter"),
+                sheet=None if self.sheet is None else check_sheet(self.sheet, "--sheet"),
+                encoding=self.encoding,
                 ids_from_line=self.ids_from_line,
                 piped=is_piped(self.file),
             )

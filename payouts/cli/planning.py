@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from payouts.cli.file_options import CheckOptions, FileOptions
     from payouts.ledger.campaign import CampaignLedger
     from payouts.ledger.place import LedgerPlace
-    from payouts.source.lines import Layout
+    from payouts.source.layout import Layout
 
 
 @frozen(kw_only=True)

@@ -16,7 +16,7 @@ from payouts.ledger.fleet_note import is_paid_elsewhere
 from payouts.ledger.place import LedgerPlace
 from payouts.pipeline.preflight import Preflight, Repeat
 from payouts.source.checks import Checked, check_rows
-from payouts.source.lines import Mistake
+from payouts.source.mistakes import Mistake, quoted_sheet
 from payouts.vendors import FIELDS, ROW_TYPES
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output, fail, print_stderr
@@ -25,7 +25,7 @@ from rewards_core.text import counted
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from payouts.source.lines import Layout
+    from payouts.source.layout import Layout
 
 _MAX_REPEATED = 5
 _MAX_PLACES = 10
@@ -76,7 +76,7 @@ def prepare(stream: BinaryIO, layout: Layout, terms: Terms, output: Output, *, b
             found = counted(checked.mistakes, "mistake")
             fail(f"{found}. Nothing was sent. Fix the file and run the same command again.", Exit.USAGE)
         if preflight is not None:
-            _refuse_keys(preflight, terms, output)
+            _refuse_keys(preflight, layout.line_word, terms, output)
         known, settled = (0, 0) if preflight is None else (preflight.known, preflight.settled)
         _check_total(checked, terms)
         if not terms.dry_run:
@@ -85,7 +85,7 @@ def prepare(stream: BinaryIO, layout: Layout, terms: Terms, output: Output, *, b
         _show(checked, terms, output, preflight)
         repeats: list[int] = []
         if preflight is not None:
-            _settle_repeats(preflight, terms, output)
+            _settle_repeats(preflight, layout.line_word, terms, output)
             repeats = preflight.repeated()
     if not terms.dry_run and known < checked.rows:
         _confirm(checked.rows - known, known - settled, terms)
@@ -172,25 +172,25 @@ def _show(checked: Checked, terms: Terms, output: Output, preflight: Preflight |
         output.say(f"and {len(checked.counts) - MAX_SHOWN:,} more {row_type.item_word}s")
 
 
-def _refuse_keys(preflight: Preflight, terms: Terms, output: Output) -> None:
+def _refuse_keys(preflight: Preflight, line_word: str, terms: Terms, output: Output) -> None:
     """End the command if the file contains keys of other campaigns; no confirmation can allow that."""
     found = preflight.keys_elsewhere()
     for each in found:
         whole = each.rows == preflight.rows
         keys = f"All {each.rows:,} keys" if whole and each.rows > 1 else counted(each.rows, "key")
         hint = f"Did you mean --campaign {each.campaign}?" if whole else "Those rows are already in that campaign: remove them."
-        told = f"{keys} {_verb('belong', each.rows)} to campaign {each.campaign} (the first on line {each.line}). {hint}"
+        told = f"{keys} {_verb('belong', each.rows)} to campaign {each.campaign} (the first on {line_word} {each.line}). {hint}"
         place = {"line": each.line, "name": FIELDS[terms.vendor][3], "count": each.rows, "campaign": each.campaign}
         output.record({"event": "mistake", "kind": "key_of_another_campaign", **place, "message": told}, text=told)
     if found:
         fail("Nothing was sent.", Exit.USAGE)
 
 
-def _settle_repeats(preflight: Preflight, terms: Terms, output: Output) -> None:
+def _settle_repeats(preflight: Preflight, line_word: str, terms: Terms, output: Output) -> None:
     """Let a person type the names of the campaigns that are repeated, or end the command."""
     repeats = preflight.repeats()
     for repeat in repeats if output.as_json else repeats[:_MAX_REPEATED]:
-        name, told = repeat.campaign.name, _describe(repeat, preflight, terms)
+        name, told = repeat.campaign.name, _describe(repeat, preflight, line_word, terms)
         facts = {"event": "repeats", "campaign": name, "rows": repeat.rows, "line": repeat.line, "message": told}
         output.record(facts, text=told)
     if len(repeats) > _MAX_REPEATED:
@@ -205,10 +205,10 @@ def _settle_repeats(preflight: Preflight, terms: Terms, output: Output) -> None:
         preflight.allowed.add(repeat.campaign.number)
 
 
-def _describe(repeat: Repeat, preflight: Preflight, terms: Terms) -> str:
+def _describe(repeat: Repeat, preflight: Preflight, line_word: str, terms: Terms) -> str:
     """Return what a repeat is, and what may have been intended."""
     what = "recipient, reward and amount" if ROW_TYPES[terms.vendor].has_amounts else "recipient and event"
-    where = f"(the first on line {repeat.line})"
+    where = f"(the first on {line_word} {repeat.line})"
     repeats = _verb("repeat", repeat.rows)
     if repeat.itself:
         told = f"{_rows(repeat.rows)} with a new id {repeats} {what} of rows already in this campaign {where}."
@@ -249,7 +249,7 @@ def _verb(word: str, count: int) -> str:
 class _Group:
     first: Mistake
     count: int = 0
-    places: list[tuple[int, str]] = Factory(list)
+    places: list[Mistake] = Factory(list)
 
 
 class Mistakes:
@@ -263,12 +263,12 @@ class Mistakes:
     def add(self, mistake: Mistake) -> None:
         """Record one mistake."""
         if self._all_errors:
-            self._record(_Group(mistake, 1, [(mistake.line, mistake.name)]), str(mistake))
+            self._record(_Group(mistake, 1, [mistake]), str(mistake))
             return
         group = self._groups.setdefault((mistake.kind, mistake.name), _Group(mistake))
         group.count += 1
         if len(group.places) < _MAX_PLACES:
-            group.places.append((mistake.line, mistake.name))
+            group.places.append(mistake)
 
     def tell(self) -> None:
         """Show what was collected; to people at most 20 lines."""
@@ -282,16 +282,20 @@ class Mistakes:
 
     def _record(self, group: _Group, text: str) -> None:
         first = group.first
-        place = {"line": first.line, "column": first.column, "name": first.name}
-        told = {"message": first.message, "count": group.count, "places": group.places}
+        place: dict[str, object] = {"line": first.line, "column": first.column, "name": first.name}
+        if first.sheet:
+            place |= {"sheet": first.sheet, "cell": first.cell}
+        places = [(each.line, each.name) for each in group.places]
+        told = {"message": first.message, "count": group.count, "places": places}
         self._output.record({"event": "mistake", "kind": first.kind, **place, **told}, text=text)
 
 
 def _text(group: _Group) -> str:
     if group.count == 1:
         return str(group.first)
-    *others, last = [str(line) for line, _ in group.places[:_MAX_LINES]]
+    first, sheet = group.first, group.first.sheet
+    *others, last = [each.cell if sheet else str(each.line) for each in group.places[:_MAX_LINES]]
     more = group.count - len(others) - 1
     listed = f"{', '.join((*others, last))} and {more:,} more" if more else f"{', '.join(others)} and {last}"
-    named = f" ({group.first.name})" if group.first.name else ""
-    return f"lines {listed}{named}: {group.first.message}"
+    named = f" ({first.name})" if first.name else ""
+    return f"{quoted_sheet(sheet)}!{listed}{named}: {first.message}" if sheet else f"lines {listed}{named}: {first.message}"

@@ -19,7 +19,8 @@ from rewards_core.sqlite.connection import temporary
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from payouts.source.lines import Layout, Mistake, Note
+    from payouts.source.layout import Layout
+    from payouts.source.mistakes import Mistake, Note
 
 MAX_ITEMS = 1000
 MOST_AT_ONCE = 512
@@ -82,6 +83,7 @@ def check_rows(
     """
     checked = Checked()
     odd_ids = OddIds(layout)
+    word = layout.line_word
     pending: list[tuple[Row, Refuse] | Mistake] = []  # rows for the preflight, and the mistakes among them
 
     def report(mistake: Mistake) -> None:
@@ -118,7 +120,7 @@ def check_rows(
         def check_unique(name: str, value: str, line: int) -> None:
             first = seen.first_line_of_id(value, line) if name == "id" else seen.first_line(name, value, line)
             if first is not None:
-                told = f"{quoted(value)} is already on line {first}: each {name} may appear once"
+                told = f"{quoted(value)} is already on {word} {first}: each {name} may appear once"
                 raise InvalidRow(told, name=name, kind="duplicate")
 
         def check(row: Row, refuse: Refuse) -> None:
@@ -126,7 +128,7 @@ def check_rows(
             if before is not None:
                 one, other = told_apart(row.id, before[1])
                 told = (
-                    f"row id {one} is another spelling of row {other} on line {before[0]}, to the same recipient. If they are "
+                    f"row id {one} is another spelling of row {other} on {word} {before[0]}, to the same recipient. If they are "
                     "one grant, delete one of the two rows; if not, give one of them a new id"
                 )
                 raise InvalidRow(told, name="id", kind="respelled")

@@ -1,4 +1,4 @@
-"""Rows of a CSV or JSONL file, one line in memory at a time; every mistake is reported with its line and column."""
+"""Rows of a CSV or JSONL file or a workbook, one line in memory at a time; every mistake is reported with its place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from payouts.rows import InvalidRow, Row
-from payouts.source.lines import BOM, REQUIRED, Layout, Lines, OnMistake, OnNote, ignore, refuse
+from payouts.source.csv_records import CsvRecords
+from payouts.source.encodings import plain_start
+from payouts.source.layout import REQUIRED, Layout
+from payouts.source.lines import WORKBOOKS, Lines
+from payouts.source.mistakes import OnMistake, OnNote, Reading, ignore, refuse
+from payouts.source.sheets import SheetRecords
 from payouts.source.tables import Values, read_table
 from payouts.spelling import quoted
 from payouts.vendors import ROW_TYPES
@@ -27,14 +32,20 @@ Refuse: TypeAlias = Callable[[InvalidRow], None]
 Check: TypeAlias = Callable[[Row, Refuse], None]
 
 
+_FORMS = (
+    ("workbook", {".xlsx", ".xlsm", ".xltx", ".xltm", ".xls", ".xlsb", ".ods"}),
+    ("csv", {".csv", ".tsv", ".txt"}),
+    ("jsonl", {".jsonl", ".ndjson", ".json"}),
+)
+
+
 def form_of(path: str, start: bytes) -> str:
-    """Return `"csv"` or `"jsonl"`, by the file's name or, failing that, by its first bytes."""
+    """Return `"csv"`, `"jsonl"` or `"workbook"`, by the file's name or its first bytes; a workbook is one under any name."""
+    if start.startswith(WORKBOOKS):
+        return "workbook"
     suffix = Path(path).suffix.lower()
-    if suffix in {".csv", ".tsv", ".txt"}:
-        return "csv"
-    if suffix in {".jsonl", ".ndjson", ".json"}:
-        return "jsonl"
-    return "jsonl" if start.removeprefix(BOM).lstrip().startswith(b"{") else "csv"
+    by_name = next((form for form, suffixes in _FORMS if suffix in suffixes), None)
+    return by_name or ("jsonl" if plain_start(start).lstrip().startswith(b"{") else "csv")
 
 
 @contextmanager
@@ -82,7 +93,7 @@ def read_rows(
     """Yield the rows of a file.
 
     Args:
-        stream: The bytes, read from the current position.
+        stream: The bytes, read from the current position; a workbook is read whole, from any position.
         layout: Their layout.
         on_mistake: Called for each mistake; its row is left out. By default the first mistake is raised.
         check_unique: Called with name, value and line of each id and given key, also on lines that have another mistake; an
@@ -94,11 +105,22 @@ def read_rows(
     Raises:
         FileRefused: there is a mistake, and `on_mistake` was not given.
     """
-    lines = Lines(stream, layout, check_callable(on_mistake, "on_mistake"), check_callable(on_note, "on_note"))
-    if not lines.open():
+    check_callable(on_mistake, "on_mistake")
+    check_callable(on_note, "on_note")
+    if layout.form == "workbook":
+        with SheetRecords(stream, layout, on_mistake, on_note) as sheet:
+            if sheet.open():
+                yield from _build(sheet, read_table(sheet), check_unique, check)
         return
-    builder = _Builder(lines, check_unique, check)
-    for number, values, column_of in read_table(lines) if layout.form == "csv" else _read_jsonl(lines):
+    lines = Lines(stream, layout, on_mistake, on_note)
+    if lines.open():
+        values = read_table(CsvRecords(lines)) if layout.form == "csv" else _read_jsonl(lines)
+        yield from _build(lines, values, check_unique, check)
+
+
+def _build(reading: Reading, source: Iterator[Values], check_unique: CheckUnique | None, check: Check | None) -> Iterator[Row]:
+    builder = _Builder(reading, check_unique, check)
+    for number, values, column_of in source:
         row = builder.build(number, values, column_of)
         if row is not None:
             yield row
@@ -107,16 +129,18 @@ def read_rows(
 class _Builder:
     """Build the row of a line's values, or report why there is none."""
 
-    def __init__(self, lines: Lines, check_unique: CheckUnique | None, check: Check | None) -> None:
-        self._lines = lines
+    def __init__(self, reading: Reading, check_unique: CheckUnique | None, check: Check | None) -> None:
+        self._reading = reading
         self._check_unique = check_unique
         self._check = check
-        self._layout = lines.layout
-        self._type: Callable[..., Row] = ROW_TYPES[lines.layout.vendor]
+        self._layout = reading.layout
+        self._type: Callable[..., Row] = ROW_TYPES[reading.layout.vendor]
 
     def build(self, number: int, values: dict[str, Any], column_of: Callable[[str], int]) -> Row | None:
         if self._layout.ids_from_line:
             values["id"] = str(number)
+        if self._reading.guessed is not None and self._is_doubtful(values, number, column_of):
+            return None
         row: Row | None = None
         wrong: Collection[str] = ()
         try:
@@ -133,6 +157,20 @@ class _Builder:
                 return None
         return row
 
+    def _is_doubtful(self, values: Mapping[str, Any], number: int, column_of: Callable[[str], int]) -> bool:
+        """Report characters that are others in another encoding than the one that was guessed: they may name somebody else."""
+        doubtful = False
+        for name in self._layout.fields:
+            value = values.get(name)
+            if isinstance(value, str) and not value.isascii():
+                told = (
+                    f"{quoted(value)} was read as {self._reading.guessed}, which is a guess: if it is right, add --encoding "
+                    f"{str(self._reading.guessed).lower()}; if not, save the file as UTF-8"
+                )
+                self._report(number, InvalidRow(told, name=name, kind="encoding"), column_of)
+                doubtful = True
+        return doubtful
+
     def _is_unique(
         self, check: CheckUnique, number: int, values: Mapping[str, Any], wrong: Collection[str], column_of: Callable[[str], int]
     ) -> bool:
@@ -148,7 +186,7 @@ class _Builder:
 
     def _report(self, number: int, problem: InvalidRow, column_of: Callable[[str], int]) -> None:
         column = self._layout.column(problem.name)
-        self._lines.mistake(problem.kind, number, column_of(problem.name), str(problem), column)
+        self._reading.mistake(problem.kind, number, column_of(problem.name), str(problem), column)
 
     def _report_each(self, number: int, values: Mapping[str, Any], column_of: Callable[[str], int]) -> Collection[str]:
         """Check field by field, with valid values for the others, so that all mistakes of a line are reported together."""

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from attrs import define
 
 from payouts.cells import protect
-from payouts.source.lines import Layout, Note
+from payouts.source.mistakes import Note
 from payouts.spelling import quoted
 from payouts.vendors import FIELDS, ROW_TYPES
 from rewards_core.text import counted
 
 if TYPE_CHECKING:
     from payouts.rows import Row
+    from payouts.source.layout import Layout
 
 _MIN_ROWS = 5
 _MIN_ROWS_FOR_TWO = 7
@@ -35,10 +36,11 @@ class OddIds:
 
     def __init__(self, layout: Layout) -> None:
         recipient, item, _, key = FIELDS[layout.vendor]
-        self._id = _Column(layout.column("id"), counts_up=True)
-        self._recipient = _Column(layout.column(recipient))
-        self._item = _Column(layout.column(item)) if ROW_TYPES[layout.vendor].item_is_id else None
-        self._key = _Column(layout.column(key))
+        self._word = word = layout.line_word
+        self._id = _Column(layout.column("id"), word, counts_up=True)
+        self._recipient = _Column(layout.column(recipient), word)
+        self._item = _Column(layout.column(item), word) if ROW_TYPES[layout.vendor].item_is_id else None
+        self._key = _Column(layout.column(key), word)
         self._ids_in_file = not layout.ids_from_line
         self._protected: tuple[str, int] | None = None
 
@@ -61,7 +63,9 @@ class OddIds:
         """Yield what stands out, at most one note of each kind."""
         if self._protected is not None:
             first, line = self._protected
-            told = f"{quoted(first)} on line {line} begins like a formula: results.csv protects such ids with an apostrophe"
+            told = (
+                f"{quoted(first)} on {self._word} {line} begins like a formula: results.csv protects such ids with an apostrophe"
+            )
             yield Note("formula", told)
         columns = [column for column in (self._id, self._recipient, self._item, self._key) if column is not None]
         for kind, look in (("odd_length", _odd_length), ("odd_shape", _odd_shape), ("rounded", _rounded)):
@@ -80,8 +84,9 @@ class _Group:
 class _Column:
     """The ids of a column by length and by shape: how many, and the first of each."""
 
-    def __init__(self, name: str, *, counts_up: bool = False) -> None:
+    def __init__(self, name: str, word: str, *, counts_up: bool = False) -> None:
         self.name = name
+        self.word = word  # of a place in the file: line or row
         self.counts_up = counts_up
         self.rows = 0
         self.lengths: dict[int, _Group] = {}
@@ -139,7 +144,7 @@ def _rounded(column: _Column) -> str | None:
         return None
     value, line = column.long[0]
     return (
-        f"{column.name}: all ids of 16 or more digits end in 0 after the 15th, such as {quoted(value)} on line {line}: "
+        f"{column.name}: all ids of 16 or more digits end in 0 after the 15th, such as {quoted(value)} on {column.word} {line}: "
         "a spreadsheet keeps only 15 digits and may have rounded them"
     )
 
@@ -161,5 +166,5 @@ def _few(
         return None
     rows = sum(group.rows for group in odd)
     firsts = sorted(odd, key=lambda group: group.line)[:_MAX_NAMED]
-    named = " and ".join(f"{quoted(group.value)} on line {group.line}" for group in firsts)
+    named = " and ".join(f"{quoted(group.value)} on {column.word} {group.line}" for group in firsts)
     return f"{column.name}: {counted(rows, 'id looks odd,', 'ids look odd, such as')} {named}"

@@ -18,7 +18,8 @@ import pytest
 from payouts.rows import InvalidRow, Row
 from payouts.source.checks import Checked, check_rows
 from payouts.source.files import form_of, is_piped, read_rows, rereadable
-from payouts.source.lines import FileRefused, Layout, Mistake, Note
+from payouts.source.layout import Layout
+from payouts.source.mistakes import FileRefused, Mistake, Note
 from payouts.vendors import EnkashRow, OriginalRow
 from tests.texts import said
 
@@ -103,9 +104,9 @@ def test_line_numbers_as_ids_only_on_demand() -> None:
         (b"\xef\xbb\xbf", (1, 1, ""), "empty_file"),
         (b"\n\n", (1, 1, ""), "header"),
         (b",,,\n,,,\n", (1, 1, ""), "header"),
-        (b"\xff\xfei\x00d\x00", (1, 1, ""), "encoding"),
+        (b"\xff\xfei\x00d\x00", (1, 2, "reward_uid"), "header"),
         (b"\x00\x00\xfe\xff", (1, 1, ""), "encoding"),
-        (b"id,reward_uid,\xe9,amount\nr1,21,32,1\n", (1, 3, ""), "encoding"),
+        (b"id,reward_uid,\xc3\xa9\xe9,amount\nr1,21,32,1\n", (1, 3, ""), "encoding"),
         (b"id,reward_uid,amount\n", (1, 4, "to_user_uid"), "header"),
         (b"\nid,reward_uid,amount\n", (2, 4, "to_user_uid"), "header"),
         (b"r1,21,32,1\n", (1, 1, ""), "header"),
@@ -117,7 +118,8 @@ def test_line_numbers_as_ids_only_on_demand() -> None:
         (HEADER + b"r1,,32,1,\n", (2, 2, "reward_uid"), "empty"),
         (HEADER + b"r1,21, 32,1,\n", (2, 3, "to_user_uid"), "white_space"),
         (HEADER + b"r1,21,a/b,1,\n", (2, 3, "to_user_uid"), "characters"),
-        (HEADER + b"r1,21,caf\xe9,1,\n", (2, 3, ""), "encoding"),
+        (HEADER + b"r1,21,caf\xe9,1,\n", (2, 3, "to_user_uid"), "encoding"),
+        (HEADER + b"r1,21,caf\x81,1,\n", (2, 3, ""), "encoding"),
         (HEADER + b"r1,21,32,1,\n" + b"r2,21," + b"x" * 10_000_000 + b",1,\n", (3, 3, ""), "line_length"),
         (HEADER + b'r1,21,"32,1,\n', (2, 3, ""), "quotes"),
         (HEADER + b'"r1",21,"3"2,1,\n', (2, 3, ""), "quotes"),
@@ -173,7 +175,7 @@ def test_a_bad_jsonl_file_is_refused_with_line_and_column(content: bytes, place:
 
 
 def test_every_mistake_of_a_file_is_listed_and_good_rows_are_still_counted() -> None:
-    content = HEADER + b"r1,21,,x,\nr2,21,33,1.10,\nr3,21,33,-1,\n\xe9\nr4,21,33,2.205,\nr5,22,33,7,\n"
+    content = HEADER + b"r1,21,,x,\nr2,21,33,1.10,\nr3,21,33,-1,\n\xe9\xc3\xa9\nr4,21,33,2.205,\nr5,22,33,7,\n"
     found: list[Mistake] = []
     checked = check_rows(io.BytesIO(content), CSV, on_mistake=found.append)
     assert [(mistake.line, mistake.column) for mistake in found] == [(2, 3), (2, 4), (4, 4), (5, 1)]

@@ -22,7 +22,8 @@ from payouts.ledger.schema import connect_to_write
 from payouts.ledger.sqlite import Ledger
 from payouts.rows import Row
 from payouts.source.checks import check_rows
-from payouts.source.lines import Layout, Mistake
+from payouts.source.layout import Layout
+from payouts.source.mistakes import Mistake
 from payouts.spelling import told_apart
 from payouts.states import State
 from rewards_core.cli.output import Output

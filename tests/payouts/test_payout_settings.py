@@ -127,12 +127,22 @@ def test_wrong_arguments_of_ledgers_are_refused(name: str, value: Any, error: ty
         ("form", io.BytesIO(), TypeError),
         *(("names", value, TypeError) for value in (5, None, "id", ["id"], {5: "x"}, {"id": 5}, {"id": None})),
         *(("names", value, ValueError) for value in ({"nope": "x"}, {"user_id": "x"}, {"id": ""})),
+        ("form", "xlsx", ValueError),
+        *(("sheet", value, TypeError) for value in (5, b"May")),
+        *(("sheet", value, ValueError) for value in ("", "May")),
+        *(("encoding", value, TypeError) for value in (5, b"utf-8")),
+        *(("encoding", value, ValueError) for value in ("", "UTF8", "cp1252", "utf-32")),
         *(("delimiter", value, TypeError) for value in (5, b";", [";"])),
         *(("delimiter", value, ValueError) for value in ("", ",,", "\n", "\r", '"', "\0", "\u200b")),
     ],
 )
 def test_wrong_layouts_are_refused(name: str, value: Any, error: type[Exception]) -> None:
     refuses(lambda **wrong: Layout(**{"vendor": "original"} | wrong), name, value, error)
+
+
+@pytest.mark.parametrize(("name", "value"), [("delimiter", ";"), ("encoding", "utf-8")])
+def test_a_workbook_has_no_delimiter_and_no_encoding(name: str, value: str) -> None:
+    refuses(lambda **wrong: Layout(vendor="original", form="workbook", **wrong), name, value, ValueError)
 
 
 @pytest.mark.parametrize(

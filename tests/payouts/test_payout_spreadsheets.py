@@ -22,7 +22,8 @@ from payouts.report import results
 from payouts.rows import Row
 from payouts.source.checks import Checked, check_rows
 from payouts.source.files import read_rows
-from payouts.source.lines import Layout, Mistake, Note
+from payouts.source.layout import Layout
+from payouts.source.mistakes import Mistake, Note
 from payouts.states import Entry
 from payouts.vendors import FIELDS, OriginalRow
 from rewards_core.cli.output import Output

@@ -7,7 +7,8 @@ import io
 import pytest
 
 from payouts.source.checks import check_rows
-from payouts.source.lines import Layout, Mistake, Note
+from payouts.source.layout import Layout
+from payouts.source.mistakes import Mistake, Note
 from tests.texts import said
 
 CSV = Layout(vendor="original")
