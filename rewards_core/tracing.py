@@ -5,6 +5,7 @@ It is not imported before the process has done so: until then there is no SDK, a
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
 
     SpanContext = trace.SpanContext
 
+logger = logging.getLogger(__name__)
+
 Attributes = Mapping[str, str | int | float | bool | None]
 """The attributes of a span; those that are None are left out."""
 Kind = Literal["internal", "server", "client", "consumer"]
 
 _MAX_LENGTH = 256
+_broken = False
 _provider: trace.TracerProvider | None = None
 _tracer: trace.Tracer | None = None
 
@@ -207,15 +211,24 @@ _calls: ContextVar[_Calls | None] = ContextVar("rewards_core.tracing.calls", def
 
 
 def _find_tracer() -> trace.Tracer | None:
-    global _provider, _tracer
-    if "opentelemetry.trace" not in sys.modules:
+    global _broken, _provider, _tracer
+    if _broken or "opentelemetry.trace" not in sys.modules:
         return None
-    from opentelemetry.trace import ProxyTracerProvider, get_tracer_provider  # noqa: PLC0415 - needs an extra
+    try:
+        from opentelemetry.trace import ProxyTracerProvider, get_tracer_provider  # noqa: PLC0415 - needs an extra
 
-    provider = get_tracer_provider()
-    if provider is not _provider:
-        _provider = provider
-        _tracer = None if isinstance(provider, ProxyTracerProvider) else provider.get_tracer("rewards_async")
+        provider = get_tracer_provider()
+        if provider is not _provider:
+            _tracer = None
+            if not isinstance(provider, ProxyTracerProvider):
+                import opentelemetry.propagate  # noqa: F401, PLC0415 - needs an extra; loads what OTEL_PROPAGATORS names
+
+                _tracer = provider.get_tracer("rewards_async")
+            _provider = provider
+    except Exception as problem:  # noqa: BLE001 - no delivery may fail because of a wrong setting of OpenTelemetry
+        _broken = True
+        logger.warning("no spans are recorded, because OpenTelemetry is set up wrongly: %s", problem)
+        return None
     return _tracer
 
 

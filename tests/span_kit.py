@@ -47,6 +47,7 @@ class Spans:
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
         monkeypatch.setattr(tracing, "_provider", None)
+        assert tracing.recording()
 
 
 @pytest.fixture

@@ -422,6 +422,31 @@ def test_a_program_that_does_not_use_opentelemetry_does_not_import_it_and_one_wi
     assert done.stdout == "[200, 401] done\n[]\n"
 
 
+WRONGLY = """
+import asyncio, logging
+import opentelemetry.sdk.trace
+from opentelemetry import trace
+from tests.webhooks.test_spans import DONE, FakeSource, MemoryStore, Receiver, listening, send
+
+async def main():
+    source = FakeSource()
+    async with listening(Receiver(source, MemoryStore())) as url:
+        print([await send(f"{url}/webhooks/original", DONE, source.sign(DONE)) for _ in range(2)])
+
+if "OTEL_PROPAGATORS" in __import__("os").environ:
+    trace.set_tracer_provider(opentelemetry.sdk.trace.TracerProvider())
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("setting", ["OTEL_PROPAGATORS", "OTEL_PYTHON_TRACER_PROVIDER"])
+def test_a_wrong_setting_of_opentelemetry_refuses_no_delivery(setting: str) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), setting: "nonsense"}
+    done = subprocess.run([sys.executable, "-c", WRONGLY], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[200, 200]\n"), done.stderr
+    assert done.stderr.count("no spans are recorded, because OpenTelemetry is set up wrongly") == 1
+
+
 # processes
 
 SITE = """

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 from aiohttp import HttpVersion11, web
 
 from rewards_core.clock import loop_time
+from rewards_core.tracing import recording
 from rewards_core.validation import check_callable, check_instance, check_mapping, setting
 from webhooks.ingress.base import UNSIGNED, Reply
 from webhooks.ingress.body_memory import BodyMemory
@@ -96,6 +97,7 @@ class HardenedServer(web.Server):
         self._proxy_detector = ProxyDetector(self.limits.connections_per_peer)
         self._in_flight = 0
         self._sweeper = Sweeper(self.limits, lambda: self._in_flight, self._free_memory)
+        recording()  # loads OpenTelemetry's propagators before the first request
         super().__init__(self._serve)
 
     def __call__(self) -> web.RequestHandler:
