@@ -160,7 +160,7 @@ def start_span(
 class CallSpans:
     """An observer that makes a client span of each logical call, with an event for each retry.
 
-        OriginalClient(api_key, api_secret, observers=[CallSpans("original")])
+        Client.from_env(observers=[CallSpans("shop")])
 
     The spans of an instrumentation of aiohttp's client are its children. Neither the path of a call, which may hold the uid of a
     user, nor its key is recorded.

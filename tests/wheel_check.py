@@ -33,8 +33,8 @@ OF_POSTGRES = [path.stem for folder in ("webhooks/store", "payouts/ledger") for 
 _NO_POSTGRES = " ".join(OF_POSTGRES)
 
 _ENCRYPTS = "from enkash_async.encryption import BodyCipher; assert b'request' in BodyCipher('a-client-secret').encrypt(b'{}')"
-_COUNTS = "from webhooks.cli.metrics import as_text, worker_families; assert as_text(worker_families({'ready': 1}, 0))"
-_TRACES = "from rewards_core import CallSpans; CallSpans()"
+_COUNTS = "from webhooks.cli.metrics import Metrics; Metrics({}).settled"
+_TRACES = "from rewards_core import CallSpans; CallSpans('original')"
 _TESTS = """
 import pathlib, pytest, sys
 pathlib.Path("test_kit.py").write_text("def test_paid(rewards, rewards_books): assert not rewards_books.payments")
@@ -46,7 +46,7 @@ PROMISES: dict[str, Sequence[tuple[str, ...]]] = {
     "cli": [
         ("-m", "payouts", "--version"),
         ("-m", "webhooks", "--version"),
-        ("-c", IMPORT_ALL, f"__main__ sqs prometheus pytest_plugin postgres_checks {_NO_POSTGRES}", "", *PACKAGES),
+        ("-c", IMPORT_ALL, f"__main__ sqs metrics prometheus pytest_plugin postgres_checks {_NO_POSTGRES}", "", *PACKAGES),
     ],
     "encryption": [("-c", _ENCRYPTS)],
     "cli,metrics": [("-c", _COUNTS)],
