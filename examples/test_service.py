@@ -23,12 +23,13 @@ async def test_a_reward_is_paid_once(rewards: Rewards, rewards_books: RewardsBoo
 
 
 @pytest.mark.rewards(fail_rate=1)
-async def test_a_reward_that_fails_on_the_blockchain_is_not_paid(rewards: Rewards) -> None:
+async def test_a_reward_that_fails_on_the_blockchain_is_not_paid(rewards: Rewards, rewards_books: RewardsBooks) -> None:
     allocation = await rewards.client.create_allocation(
         reward_uid="764893807463", to_user_uid=USER, amount="1.23", nonce="order-1001"
     )
     with pytest.raises(AllocationFailed):
         await rewards.completions.wait(allocation, timeout=60)
+    assert rewards_books.total(USER) == 0
 
 
 @pytest_asyncio.fixture

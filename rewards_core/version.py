@@ -6,4 +6,4 @@ import sys
 
 VERSION = "0.2.0"
 USER_AGENT = f"rewards-async/{VERSION} (Python {sys.version_info.major}.{sys.version_info.minor}; {sys.platform})"
-"""The User-Agent of every request that this distribution makes."""
+"""The User-Agent of requests to vendors, and of deliveries that the listener passes on."""

@@ -234,7 +234,11 @@ class BodyCipher:
         try:
             from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: PLC0415 - an extra
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("encrypted bodies need cryptography: pip install 'rewards-async[encryption]'") from error
+            from rewards_core.install_hint import install_hint  # noqa: PLC0415
+
+            raise ModuleNotFoundError(
+                f"Encrypted bodies need the package cryptography. Run {install_hint('encryption')}."
+            ) from error
 
         key = hashlib.sha256(secret.encode()).digest()[:_BLOCK]
         self._cipher = Cipher(algorithms.AES(key), modes.ECB())  # noqa: S305 - as the vendor documents

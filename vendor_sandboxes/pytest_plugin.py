@@ -46,12 +46,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARK_HELP)
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Warn of a mark that has no effect."""
-    if item.get_closest_marker(_MARK) is not None and not _sandboxes_of(item):
-        item.warn(pytest.PytestWarning(f"@pytest.mark.{_MARK} has no effect: this test uses no sandbox."))
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

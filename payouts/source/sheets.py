@@ -22,7 +22,7 @@ _MAX_ROWS, _MAX_COLUMNS = 1 << 20, 1 << 14
 _MAX_LISTED = 20
 _letters = re.compile("[A-Z]{1,3}").fullmatch
 _row_number = re.compile("[1-9][0-9]{0,6}").fullmatch
-_ANEW = "format the column as Text and enter the value again"
+_ENTER_AS_TEXT = "format the column as Text and enter the value again"
 
 
 class SheetRecords(Reading):
@@ -236,13 +236,13 @@ class _RowParser:
     def _not_text(self, kind: str, value: str) -> NotText:
         shown = quoted(value)[1:-1]
         if kind == "n" and self._style not in self._dates:
-            told = f"the cell is a number ({shown}), of which a spreadsheet keeps only 15 digits: {_ANEW}"
+            told = f"the cell is a number ({shown}), of which a spreadsheet keeps only 15 digits: {_ENTER_AS_TEXT}"
             return NotText(shown, Misspelling("number", told))
         if kind in {"n", "d"}:
-            return NotText(shown, Misspelling("date", f"the cell is a date or a time: {_ANEW}"))
+            return NotText(shown, Misspelling("date", f"the cell is a date or a time: {_ENTER_AS_TEXT}"))
         if kind == "b":
             shown = "TRUE" if value == "1" else "FALSE"
-            return NotText(shown, Misspelling("boolean", f"the cell is the logical value {shown}: {_ANEW}"))
+            return NotText(shown, Misspelling("boolean", f"the cell is the logical value {shown}: {_ENTER_AS_TEXT}"))
         if kind == "e":
             return NotText(shown, Misspelling("error", f"the cell has the error {shown}: correct it and save the workbook again"))
         raise damaged(f"a cell in row {self._number} has the unknown type {quoted(kind)}")

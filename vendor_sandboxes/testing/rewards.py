@@ -31,8 +31,8 @@ class Rewards:
         sandbox: The vendor.
         client: A client of it, made by `OriginalClient.from_env`.
         store: The store that receiver and completions share.
-        receiver: Takes the vendor's webhooks on `webhook_url`. To run handlers, register them with `receiver.on` and then
-            `await receiver.start()`; it is closed after the test.
+        receiver: Takes the vendor's webhooks on `webhook_url`. Handlers that are registered with `receiver.on` before the first
+            webhook run.
         completions: Waits for operations.
         webhook_url: Where the vendor sends webhooks.
     """
@@ -71,6 +71,7 @@ class Rewards:
         await self._stack.aclose()
 
     async def _deliver(self, request: web.BaseRequest) -> web.StreamResponse:
+        await self.receiver.start()  # so that a test can register handlers first
         return await serve(self.receiver, request)
 
     async def left_over(self) -> list[str]:

@@ -123,12 +123,17 @@ class OriginalServer(SandboxServer[OriginalSandbox]):
         self._thread.call(self._sandbox.settle_now, uid, status, kind=kind)
 
     async def delivered(self, timeout: float = 30.0) -> None:
-        """Wait until every webhook is accepted, lost or given up.
+        """Wait until operations that are about to be confirmed are, and every webhook is accepted, lost or given up.
 
         Raises:
             TimeoutError: one is still open after `timeout` seconds.
         """
-        await self._thread.wait_for(self._sandbox.delivered(timeout))
+
+        async def delivered() -> None:
+            await self._sandbox.unconfirmed(_CONFIRMING)
+            await self._sandbox.delivered(timeout)
+
+        await self._thread.wait_for(delivered())
 
     def left_over(self) -> list[str]:
         """Return a line for each thing that a test has left unfinished; at teardown it fails the test."""
