@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes_are_measured]
 
@@ -307,6 +312,15 @@ def test_variables_are_restored():
 
 def test_routes_and_books(pytester: pytest.Pytester) -> None:
     run(pytester, OF_ROUTES).assert_outcomes(passed=4)
+
+
+def test_the_example_runs_with_the_settings_of_the_page(pytester: pytest.Pytester) -> None:
+    page = (ROOT / "docs" / "testing.md").read_text("utf-8")
+    pytester.makepyprojecttoml(page.partition("```text\n")[2].partition("```")[0])
+    examples = pytester.mkdir("examples")
+    for name in ("test_service.py", "aiohttp_service.py"):
+        shutil.copy(ROOT / "examples" / name, examples)
+    pytester.runpytest_subprocess("-W", "error", "-p", "no:cacheprovider").assert_outcomes(passed=4)
 
 
 INERT = """
