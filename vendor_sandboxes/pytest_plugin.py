@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from unittest import IsolatedAsyncioTestCase
 
 import pytest
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 try:
     _asyncio_fixture: Any = import_module("pytest_asyncio").fixture
-except ModuleNotFoundError:
+    _asyncio_fixture(loop_scope="function")  # older versions lack it
+except (ImportError, TypeError):
     _asyncio_fixture = None
 
 _MARK = "rewards"
@@ -50,9 +52,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Remember whether a test failed: what it then leaves unfinished is not worth a second error."""
+    """Remember whether a test failed or was skipped: what it then leaves unfinished is not worth an error."""
     report = yield
-    item.stash[_FAILED] = item.stash.get(_FAILED, False) or (call.when != "teardown" and report.failed)
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or (call.when != "teardown" and not report.passed)
     return report
 
 
@@ -96,7 +98,7 @@ def enkash_sandbox(
 def rewards(request: pytest.FixtureRequest, original_sandbox: OriginalServer) -> Rewards:  # noqa: ARG001
     """A client, a receiver and completions, wired to a sandboxed Original, in the event loop of the test.
 
-    A synchronous test passes coroutines to `rewards.run`.
+    A synchronous test passes coroutines to `rewards.run`, and so do its fixtures.
     """
     found: Rewards = request.getfixturevalue(_variant_for(request))
     return found
@@ -108,10 +110,19 @@ def _variant_for(request: pytest.FixtureRequest) -> str:
     function = getattr(getattr(function, "hypothesis", None), "inner_test", function)
     if not inspect.iscoroutinefunction(function):
         return "_rewards_in_thread"
+    if issubclass(request.cls or object, IsolatedAsyncioTestCase):
+        pytest.fail(
+            "The fixture rewards cannot reach the event loop of an IsolatedAsyncioTestCase: use a function.", pytrace=False
+        )
     if "anyio_backend" in request.fixturenames:
+        backend = request.getfixturevalue("anyio_backend")
+        if (backend if isinstance(backend, str) else backend[0]) != "asyncio":
+            pytest.fail("The fixture rewards needs asyncio: let the fixture anyio_backend return it.", pytrace=False)
         return "_rewards_in_anyio"
     marker = request.node.get_closest_marker("asyncio")
-    scope = marker and (marker.kwargs.get("loop_scope") or marker.kwargs.get("scope"))
+    if _asyncio_fixture is None or marker is None:
+        pytest.fail("In an asynchronous test the fixture rewards needs pytest-asyncio 1.0 or newer, or anyio.", pytrace=False)
+    scope = marker.kwargs.get("loop_scope") or marker.kwargs.get("scope")
     return f"_rewards_in_{scope or request.config.getini('asyncio_default_test_loop_scope')}_loop"
 
 

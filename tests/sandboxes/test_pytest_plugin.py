@@ -131,6 +131,48 @@ def test_anyio_runs_the_fixtures_with_and_without_pytest_asyncio(pytester: pytes
     run(pytester, IN_ANYIO, "-p", "no:asyncio", ini="pythonpath = .").assert_outcomes(passed=2)
 
 
+IN_OTHER_LOOPS = """
+import unittest
+
+@pytest.fixture
+def anyio_backend():
+    return "trio"
+
+@pytest.mark.anyio
+async def test_trio(rewards): ...
+
+class TestCase(unittest.IsolatedAsyncioTestCase):
+    @pytest.fixture(autouse=True)
+    def wired(self, rewards): ...
+    async def test_isolated(self): ...
+"""
+
+
+def test_loops_that_the_fixture_cannot_reach_are_told(pytester: pytest.Pytester) -> None:
+    result = run(pytester, IN_OTHER_LOOPS, ini=LOOPS)
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines_random(
+        ["*the fixture anyio_backend return it.", "*of an IsolatedAsyncioTestCase: use a function."]
+    )
+
+
+OF_AN_OLD_VERSION = """
+def fixture(function=None):
+    return function
+"""
+WITHOUT_A_FITTING_VERSION = """
+def test_plain(): ...
+
+def test_synchronous(rewards):
+    rewards.run(rewards.client.create_allocation(**ALLOCATION))
+"""
+
+
+def test_an_old_version_of_pytest_asyncio_disturbs_nobody(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(pytest_asyncio=OF_AN_OLD_VERSION)
+    run(pytester, WITHOUT_A_FITTING_VERSION, "-p", "no:asyncio", ini="pythonpath = .").assert_outcomes(passed=2)
+
+
 IN_A_LOOP_OF_THE_SESSION = """
 async def test_waits(rewards):
     allocation = await rewards.client.create_allocation(**ALLOCATION)
@@ -231,6 +273,14 @@ async def test_failed(rewards):
     rewards.sandbox.script("drop_after_commit")
     assert False, "told once"
 
+async def test_skipped(rewards):
+    rewards.sandbox.script("drop_after_commit")
+    pytest.skip("not today")
+
+async def test_expected_to_fail(rewards):
+    rewards.sandbox.script("drop_after_commit")
+    pytest.xfail("known")
+
 async def test_nothing_left(rewards):
     await rewards.client.create_allocation(**ALLOCATION)
 """
@@ -238,13 +288,13 @@ async def test_nothing_left(rewards):
 
 def test_work_left_over_fails_its_test_at_teardown(pytester: pytest.Pytester) -> None:
     result = run(pytester, LEAVING_WORK)
-    result.assert_outcomes(passed=7, failed=1, errors=5)
+    result.assert_outcomes(passed=7, failed=1, errors=5, skipped=1, xfailed=1)
     result.stdout.fnmatch_lines_random(
         [
             '*script("drop_after_commit") hit no request*',
             "*Allocation * of 1.23 to 110985463782 is still pending*",
             "*A wait for default/allocation/* is still open*",
-            "*1 event still waiting for a handler.*",
+            "*1 event still waiting for a handler, which failed and runs again later.*",
             "*http://127.0.0.1:*/ answered a webhook with HTTP 401 and never accepted it.",
         ]
     )

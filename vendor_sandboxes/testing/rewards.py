@@ -81,9 +81,10 @@ class Rewards:
             async with asyncio.timeout(_FINISHING):
                 await self._finish()
         stored = await self.store.statistics()
+        again = ", which failed and runs again later" if self.receiver.handler_statistics.failed else ""
         return [
             *waits,
-            *([f"{counted(stored.ready, 'event')} still waiting for a handler."] if stored.ready else []),
+            *([f"{counted(stored.ready, 'event')} still waiting for a handler{again}."] if stored.ready else []),
             *([f"{counted(stored.dead, 'dead letter')} in the store."] if stored.dead else []),
         ]
 
