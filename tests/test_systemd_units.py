@@ -120,6 +120,8 @@ async def test_a_listener_does_nothing_that_its_unit_or_a_read_only_image_forbid
     async with running(state, *options, prefix=prefix, env=variables) as listener, aiohttp.ClientSession() as session:
         for number in range(20):
             assert await post(session, listener.url, delivery(str(number), complete=False)) == 200
+        async with session.get(f"{listener.where['admin']}/metrics") as answer:
+            metrics = await answer.text()
     trace = traced.read_text("utf-8", "replace")
     calls = set(re.findall(r"^\d+ +(\w+)\(", trace, re.MULTILINE))
     assert {"accept4", "fdatasync", "execve"} <= calls
@@ -130,3 +132,10 @@ async def test_a_listener_does_nothing_that_its_unit_or_a_read_only_image_forbid
     written = set(re.findall(r'openat\([^"]*"([^"]+)", [^)]*O_(?:WRONLY|RDWR|CREAT)', trace))
     elsewhere = {Path(path) for path in written if "/" in path and not path.startswith((str(state), "/dev/"))}
     assert {path for path in elsewhere if path.parent != Path("/tmp")} == set()
+    read = set(re.findall(r'openat\([^"]*"(/(?:dev|proc)/[^"]+)", [^)]*\) = \d', trace))
+    devices = {path for path in read if path.startswith("/dev/")}
+    assert devices <= {"/dev/null", "/dev/random", "/dev/urandom", "/dev/zero"}  # PrivateDevices=
+    assert {"/proc/stat", "/proc/sys/kernel/random/boot_id"} <= read
+    assert all(values(name, "ProcSubset") == [] for name in UNITS)  # `pid` would hide both
+    assert "\nprocess_resident_memory_bytes" in metrics
+    assert "\nprocess_start_time_seconds" in metrics
