@@ -70,7 +70,7 @@ floor: ## test on the lowest declared versions of dependencies
 wheel-check: $(STAMP) ## install the wheel with each extra from the package index, as users do
 	$(BIN)/python -m tests.wheel_check
 
-dist: ## build what a release uploads into dist, check it, and list what it is made of
+dist: ## build what a release uploads into dist, check it, and write the SBOM
 	rm -rf dist
 	$(PYTHON) -m venv --clear .venv-release
 	.venv-release/bin/python -m pip install --quiet 'build>=1.2' 'check-wheel-contents>=0.6' 'cyclonedx-bom>=7' 'twine>=6'
@@ -78,7 +78,7 @@ dist: ## build what a release uploads into dist, check it, and list what it is m
 	.venv-release/bin/python -m twine check --strict dist/*
 	.venv-release/bin/check-wheel-contents --ignore W009 dist/*.whl
 	$(PYTHON) -m venv --clear --without-pip .venv-release/installed
-	.venv-release/bin/python -m pip --python .venv-release/installed/bin/python install --quiet "$$(echo dist/*.whl)[cli,encryption,metrics,postgres,sqs]"
+	.venv-release/bin/python -m pip --python .venv-release/installed/bin/python install --quiet "$$(echo dist/*.whl)[cli,encryption,metrics,otel,postgres,sqs,test-kit]"
 	.venv-release/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --output-file dist/rewards-async.cdx.json .venv-release/installed/bin/python
 
 release-check: ## see that TAG names this version and that the changelog has a section for it

@@ -64,6 +64,11 @@ def boot_id() -> str:
         return UNKNOWN_BOOT
 
 
+def same_boot(one: str, other: str) -> bool:
+    """Return whether two ids may be of the same boot: they are equal, or one is unknown to a process that may not read it."""
+    return one == other or UNKNOWN_BOOT in {one, other}
+
+
 def _kernel_value(name: bytes) -> str | None:
     """Return a text of the macOS kernel by its name, or None."""
     import ctypes  # noqa: PLC0415 - no other platform needs it
@@ -97,13 +102,13 @@ class TrustedTime:
 
     def expected(self, uptime: float, boot: str) -> float:
         """Return the time by the uptime alone; the time between two boots is not counted."""
-        return self.wall + (max(0.0, uptime - self.uptime) if boot == self.boot else 0.0)
+        return self.wall + (max(0.0, uptime - self.uptime) if same_boot(boot, self.boot) else 0.0)
 
     def update(self, wall: float, uptime: float, boot: str) -> Self:
         """Return the trusted time after reading the clocks."""
         expected = self.expected(uptime, boot)
         offer = wall - uptime
-        same_offer = self.offer is not None and boot == self.boot and abs(offer - self.offer) <= _TOLERANCE
+        same_offer = self.offer is not None and same_boot(boot, self.boot) and abs(offer - self.offer) <= _TOLERANCE
         if abs(wall - expected) <= _TOLERANCE or (same_offer and uptime - self.offered_at >= _TRUSTED_AFTER):
             return evolve(self, wall=wall, uptime=uptime, boot=boot, offer=None)
         if same_offer:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Install what the tests need beside Python and cannot get from a package index: a browser that opens the payout report, strace,
 # which shows in which order bytes reach the disk and the network, tmux, in which a person's terminal is played, nginx, which stands
-# before a listener, PostgreSQL, and pgbouncer, which stands before that, and Prometheus, whose promtool checks metrics and alerts;
-# with --soak also haproxy and caddy, with --fleet only what `make demo-fleet` needs. Does nothing where all are there. Without
+# before a listener, PostgreSQL, and pgbouncer, which stands before that, Prometheus, whose promtool checks metrics and alerts, and
+# systemd, whose systemd-analyze checks units; with --soak also haproxy and caddy, with --fleet only what `make demo-fleet` needs. Does nothing where all are there. Without
 # root, or where there is no apt, it says what is missing and leaves it to those who need it to say so.
 set -euo pipefail
 
@@ -15,6 +15,7 @@ esac
 if [ "${1:-}" != --fleet ]; then
   command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
   command -v promtool >/dev/null || missing+=(prometheus)
+  command -v systemd-analyze >/dev/null || missing+=(systemd)
 fi
 compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null || missing+=(postgresql)
 for each in "${wanted[@]}"; do

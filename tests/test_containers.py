@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft7Validator
 
 from tests.test_fleet import understood
 from tests.webhooks.listener_process import delivery, running
@@ -26,6 +27,7 @@ from webhooks.cli import PROGRAM
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose.listener.yaml"
+SCHEMA = ROOT / "tests" / "data" / "compose-spec" / "compose-spec.json"
 
 
 def stages() -> dict[str, tuple[str, list[tuple[str, str]]]]:
@@ -124,6 +126,12 @@ async def test_the_health_check_asks_whether_deliveries_should_be_sent_here(tmp_
     assert await healthy(port) == 1
 
 
+@pytest.mark.parametrize("path", sorted(DEPLOY.glob("compose*.yaml")), ids=lambda path: path.name)
+def test_a_compose_file_is_one_by_the_specification(path: Path) -> None:
+    found = Draft7Validator(json.loads(SCHEMA.read_text("utf-8"))).iter_errors(yaml.safe_load(path.read_text("utf-8")))
+    assert [f"{problem.json_path}: {problem.message}" for problem in found] == []
+
+
 def services() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]
     return found
@@ -146,7 +154,6 @@ def test_the_commands_of_the_listeners_compose_file_are_understood() -> None:
     assert (ROOT / listener["build"]["dockerfile"]).exists()
     assert understood("webhook-listener", listener["command"])
     assert vendor["image"] == listener["image"]
-    assert vendor["entrypoint"] == ["python", "-m", "vendor_sandboxes"]
     assert understood("python", ["-m", "vendor_sandboxes", *vendor["command"]])
 
 
@@ -156,7 +163,7 @@ def test_the_parts_of_the_compose_file_know_each_other() -> None:
         for secret in service.get("secrets", []):
             assert secret in whole_file["secrets"], name
         for volume in service.get("volumes", []):
-            assert volume.partition(":")[0] in whole_file["volumes"], name
+            assert volume.partition(":")[0] in {*whole_file["volumes"], "./secrets/listener"}, name
         for other in service.get("depends_on", {}):
             assert other in services(), name
     told = [value for service in services().values() for value in service.get("environment", {}).values()]
@@ -164,21 +171,28 @@ def test_the_parts_of_the_compose_file_know_each_other() -> None:
     assert {value for value in told if value.startswith("/run/secrets/")} == mounted
 
 
+def make_secrets(folder: Path) -> dict[str, Path]:
+    """Run the script in a folder, with a `chown` that anybody may call, and return what it made."""
+    (folder / "bin").mkdir(exist_ok=True)
+    (folder / "bin" / "chown").write_text(f'#!/bin/sh\necho "$@" >> {folder}/owners\n')
+    (folder / "bin" / "chown").chmod(0o755)
+    shutil.copy(DEPLOY / "make-secrets.sh", folder)
+    environment = {**os.environ, "PATH": f"{folder}/bin:{os.environ['PATH']}"}
+    subprocess.run([folder / "make-secrets.sh"], env=environment, check=True)
+    secrets = folder / "secrets"
+    return {str(path.relative_to(secrets)): path for path in secrets.rglob("*") if path.is_file()}
+
+
 def test_secrets_are_made_once_for_the_users_of_the_containers(tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "chown").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/owners\n')
-    (tmp_path / "bin" / "chown").chmod(0o755)
-    shutil.copy(DEPLOY / "make-secrets.sh", tmp_path)
-    command = [tmp_path / "make-secrets.sh"]
-    environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
-    subprocess.run(command, env=environment, check=True)
-    files = {path.name: path for path in (tmp_path / "secrets").iterdir()}
+    files = make_secrets(tmp_path)
     texts = {name: path.read_text() for name, path in files.items()}
-    assert {f"secrets/{name}" for name in files} == {
-        each["file"] for each in yaml.safe_load(COMPOSE.read_text("utf-8"))["secrets"].values()
-    }
+    told = [value for service in services().values() for value in service.get("environment", {}).values()]
+    wanted = {f"listener/{Path(value).name}" for value in told if value.startswith("/secrets/")}
+    kept = yaml.safe_load(COMPOSE.read_text("utf-8"))["secrets"].values()
+    assert set(files) == wanted | {each["file"].removeprefix("secrets/") for each in kept}
     assert {stat.S_IMODE(path.stat().st_mode) for path in files.values()} == {0o600}  # asyncpg believes no other in a pgpass
-    assert texts["pgpass"] == f"*:*:*:*:{texts['postgres_password']}"
+    assert stat.S_IMODE((tmp_path / "secrets" / "listener").stat().st_mode) == 0o711  # its user finds its files there
+    assert texts["listener/pgpass"] == f"*:*:*:*:{texts['postgres_password']}"
     assert len(texts["postgres_password"].strip()) == 48
     owners = [line.split(maxsplit=1) for line in (tmp_path / "owners").read_text().splitlines()]
     assert {Path(path).name: owner for owner, path in owners} == {
@@ -186,5 +200,29 @@ def test_secrets_are_made_once_for_the_users_of_the_containers(tmp_path: Path) -
         "webhook.keys": last("listener", "USER"),
         "postgres_password": services()["postgres"]["user"],
     }
-    subprocess.run(command, env=environment, check=True)
-    assert {name: path.read_text() for name, path in files.items()} == texts
+    assert {name: path.read_text() for name, path in make_secrets(tmp_path).items()} == texts
+
+
+def test_each_installation_has_a_webhook_secret_of_its_own_which_the_sandboxed_vendor_signs_with(tmp_path: Path) -> None:
+    keys = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        keys.append(make_secrets(tmp_path / name)["listener/webhook.keys"].read_text().strip())
+    assert len({key.partition(":")[2] for key in keys}) == 2
+    assert all(re.fullmatch(r"\w+:[0-9a-f]{48}", key) for key in keys)
+    (tmp_path / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    vendor = services()["vendor"]
+    words = [word.replace("$$", "$").replace("/secrets/", f"{tmp_path}/one/secrets/listener/") for word in vendor["entrypoint"]]
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([*words, *vendor["command"]], env=environment, capture_output=True, text=True, check=True)
+    started = done.stdout.splitlines()
+    assert understood("python", started)
+    assert f"--webhook-key={keys[0]}" in started
+    assert "./secrets/listener:/secrets:ro" in vendor["volumes"]
+
+
+def test_a_file_that_is_replaced_is_the_new_one_for_the_container_that_reads_it_again() -> None:
+    listener = services()["listener"]
+    assert "secrets" not in listener  # each would be the mount of a file, which stays the old one
+    assert "./secrets/listener:/secrets:ro" in listener["volumes"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.system_parts import system_program
 from tests.test_fleet import understood
 from tests.webhooks.listener_process import KEYS, delivery, post, running
 
@@ -20,9 +20,6 @@ LISTENER_UNIT, WORKER_UNIT = "webhook-listener.service", "payouts-worker@.servic
 UNITS = (LISTENER_UNIT, WORKER_UNIT)
 MAX_EXPOSURE = 17
 """Tenths of what `systemd-analyze security` calls exposure; 15 are those of a service that may use the network."""
-
-systemd_only = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine")
-strace_only = pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which Linux alone has, is not on this machine")
 
 
 @pytest.fixture
@@ -34,20 +31,25 @@ def units(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@systemd_only
 @pytest.mark.parametrize("name", UNITS)
 def test_systemd_understands_each_line_of_a_unit(units: Path, name: str) -> None:
-    command = ["systemd-analyze", "verify", "--recursive-errors=no", "--man=no", str(units / name)]
+    command = [system_program("systemd-analyze"), "verify", "--recursive-errors=no", "--man=no", str(units / name)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     about = name.partition(".")[0].rstrip("@")
     assert [line for line in (done.stdout + done.stderr).splitlines() if about in line] == []
     assert done.returncode == 0
 
 
-@systemd_only
 @pytest.mark.parametrize("name", UNITS)
 def test_systemd_finds_a_unit_little_exposed(units: Path, name: str) -> None:
-    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={MAX_EXPOSURE}", str(units / name)]
+    command = [
+        system_program("systemd-analyze"),
+        "security",
+        "--offline=true",
+        "--no-pager",
+        f"--threshold={MAX_EXPOSURE}",
+        str(units / name),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
@@ -83,7 +85,9 @@ def test_a_unit_runs_as_a_user_without_rights(name: str) -> None:
 
 def allowed_calls(name: str) -> set[str]:
     """Return the system calls that a unit allows, in the order of its lines as systemd reads them."""
-    done = subprocess.run(["systemd-analyze", "syscall-filter", "--no-pager"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [system_program("systemd-analyze"), "syscall-filter", "--no-pager"], capture_output=True, text=True, check=True
+    )
     sets: dict[str, set[str]] = {}
     for line in done.stdout.splitlines():
         word = line.strip()
@@ -103,8 +107,6 @@ def allowed_calls(name: str) -> set[str]:
 
 
 @pytest.mark.slow
-@systemd_only
-@strace_only
 async def test_a_listener_does_nothing_that_its_unit_or_a_read_only_image_forbids(tmp_path: Path) -> None:
     state, keys, traced = tmp_path / "state", tmp_path / "keys", tmp_path / "trace"
     state.mkdir()
@@ -116,10 +118,12 @@ async def test_a_listener_does_nothing_that_its_unit_or_a_read_only_image_forbid
         "ORIGINAL_BASE_URL": "http://127.0.0.1:9/v1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    prefix = ("strace", "-f", "-qq", "-e", "signal=none", "-o", str(traced))
+    prefix = (system_program("strace"), "-f", "-qq", "-e", "signal=none", "-o", str(traced))
     async with running(state, *options, prefix=prefix, env=variables) as listener, aiohttp.ClientSession() as session:
         for number in range(20):
             assert await post(session, listener.url, delivery(str(number), complete=False)) == 200
+        async with session.get(f"{listener.where['admin']}/metrics") as answer:
+            metrics = await answer.text()
     trace = traced.read_text("utf-8", "replace")
     calls = set(re.findall(r"^\d+ +(\w+)\(", trace, re.MULTILINE))
     assert {"accept4", "fdatasync", "execve"} <= calls
@@ -130,3 +134,10 @@ async def test_a_listener_does_nothing_that_its_unit_or_a_read_only_image_forbid
     written = set(re.findall(r'openat\([^"]*"([^"]+)", [^)]*O_(?:WRONLY|RDWR|CREAT)', trace))
     elsewhere = {Path(path) for path in written if "/" in path and not path.startswith((str(state), "/dev/"))}
     assert {path for path in elsewhere if path.parent != Path("/tmp")} == set()
+    read = set(re.findall(r'openat\([^"]*"(/(?:dev|proc)/[^"]+)", [^)]*\) = \d', trace))
+    devices = {path for path in read if path.startswith("/dev/")}
+    assert devices <= {"/dev/null", "/dev/random", "/dev/urandom", "/dev/zero"}  # PrivateDevices=
+    assert {"/proc/stat", "/proc/sys/kernel/random/boot_id"} <= read
+    assert all(values(name, "ProcSubset") == [] for name in UNITS)  # `pid` would hide both
+    assert "\nprocess_resident_memory_bytes" in metrics
+    assert "\nprocess_start_time_seconds" in metrics

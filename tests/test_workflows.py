@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ WORKFLOWS = [path for path in FILES if path.parent.name == "workflows"]
 MAY_WRITE = {
     ("release.yml", "attest"): {"attestations": "write", "id-token": "write"},
     ("release.yml", "publish"): {"id-token": "write"},
+    ("release.yml", "release"): {"contents": "write"},
 }
 """The jobs that may do more than read this repository."""
 
@@ -106,3 +108,29 @@ def test_a_release_has_the_tag_of_its_version_and_a_section_of_the_changelog(tag
 def test_the_changelog_has_one_place_for_what_is_not_released() -> None:
     sections = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert sections[:2] == ["Unreleased", VERSION]
+
+
+def test_a_release_on_github_has_all_that_was_built_and_comes_last() -> None:
+    found = parsed(ROOT / ".github" / "workflows" / "release.yml")["jobs"]
+    download, create = found["release"]["steps"]
+    assert download["with"] == {"name": "dist", "path": "dist/"}
+    assert create["run"].startswith('gh release create "$GITHUB_REF_NAME" dist/* --verify-tag ')
+    assert set(create["env"]) == {"GH_REPO", "GH_TOKEN"}  # there is no checkout to find the repository by
+    assert [found[name]["needs"] for name in ("release", "publish", "attest")] == ["publish", "attest", "build"]
+
+
+def test_the_sbom_is_of_the_wheel_with_every_extra_that_users_install() -> None:
+    (extras,) = re.findall(r"dist/\*\.whl\)\[([\w,-]+)\]", (ROOT / "Makefile").read_text("utf-8"))
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert set(extras.split(",")) == set(declared) - {"test", "bench", "dev"}
+
+
+def test_the_tests_install_each_program_of_the_system_that_they_ask_for() -> None:
+    installed = (ROOT / "tests" / "install_system_parts.sh").read_text("utf-8")
+    asked = {
+        name
+        for path in ROOT.glob("tests/**/*.py")
+        for name in re.findall(r'system_program\("([\w-]+)"\)', path.read_text("utf-8"))
+    }
+    assert asked >= {"nginx", "promtool", "strace", "systemd-analyze"}
+    assert [name for name in asked if not re.search(rf"\b{name}\b", installed)] == []

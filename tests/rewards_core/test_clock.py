@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rewards_core import clock
-from rewards_core.clock import UNKNOWN_BOOT, boot_id, loop_time, uptime, uptime_clock
+from rewards_core.clock import HOUR, UNKNOWN_BOOT, TrustedTime, boot_id, loop_time, uptime, uptime_clock
 from tests.virtual_time import virtual_time
 
 
@@ -109,3 +109,10 @@ def test_macos_names_its_boot(monkeypatch: pytest.MonkeyPatch, values: dict[byte
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(ctypes, "CDLL", lambda _: Darwin(values))
     assert boot_id() == boot
+
+
+@pytest.mark.parametrize("boots", [("first", UNKNOWN_BOOT), (UNKNOWN_BOOT, "first")])
+def test_time_goes_on_between_processes_of_which_one_cannot_read_the_boot(boots: tuple[str, str]) -> None:
+    kept = TrustedTime(wall=1_000.0, uptime=50.0, boot=boots[0])
+    later = kept.update(1_000.0 + 5 * HOUR, 50.0 + 5 * HOUR, boots[1])
+    assert (later.wall, later.offer) == (1_000.0 + 5 * HOUR, None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 import aiohttp
 from attrs import frozen
 
+from tests.system_parts import system_program
 from tests.webhooks.listener_process import delivery, signed
 
 URL = "http://listener/webhooks/original"
@@ -145,9 +145,7 @@ async def in_front(kind: Proxy, folder: Path, where: Mapping[str, str]) -> Async
     front, config = folder / "front.sock", folder / "proxy.conf"
     config.write_text(kind.config.format(front=front, to=kind.to(where)))
     words = [word.format(folder=folder, config=config) for word in kind.command]
-    search = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # where some systems keep servers from people
-    program = shutil.which(words[0], path=search)
-    assert program is not None, f"this machine has no {words[0]}; tests/install_system_parts.sh installs it"
+    program = system_program(words[0])
     environment = {**os.environ, "HOME": str(folder)}
     process = await asyncio.create_subprocess_exec(
         program, *words[1:], cwd=folder, env=environment, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, start_new_session=True

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.system_parts import system_program
 from tests.webhooks.fakes import FakeSource
 from tests.webhooks.listener_process import ROOT, delivery, post, running
 from tests.webhooks.queue_kit import FakeQueue
@@ -24,7 +25,6 @@ from webhooks.ingress.queue import QueueIngress
 from webhooks.receiver import Receiver
 from webhooks.store.memory import MemoryStore
 
-needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on this machine")
 ALERTS = ROOT / "deploy" / "alerts.yml"
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text("utf-8"))
 PAGE = (ROOT / "docs" / "observability.md").read_text("utf-8")
@@ -49,7 +49,7 @@ def named_in(expression: str) -> set[str]:
 
 
 def promtool(*arguments: str, given: str | None = None, folder: Path | None = None) -> str:
-    command = ["promtool", *arguments]
+    command = [system_program("promtool"), *arguments]
     done = subprocess.run(command, input=given, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -76,7 +76,6 @@ def samples(text: str) -> dict[str, list[tuple[Mapping[str, str], float]]]:
 
 @pytest.mark.slow
 @pytest.mark.processes_are_measured
-@needs_promtool
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_prometheus_understands_the_metrics_and_each_process_has_its_own(tmp_path: Path, workers: int) -> None:
     text = await metrics(tmp_path, workers)
@@ -110,7 +109,6 @@ def test_expressions_are_read_as_prometheus_reads_them() -> None:
     assert len(list(panels())) > 10
 
 
-@needs_promtool
 def test_each_alert_fires_when_it_should_and_is_silent_otherwise(tmp_path: Path) -> None:
     shutil.copy(ALERTS, tmp_path)
     shutil.copy(ROOT / "tests" / "webhooks" / "data" / "alerts_test.yml", tmp_path)
@@ -125,7 +123,6 @@ def test_the_page_says_what_to_do_about_each_alert() -> None:
     assert re.findall(r"^\| `(Webhook\w+)` \|", PAGE, re.MULTILINE) == [rule["alert"] for rule in alerts()]
 
 
-@needs_promtool
 def test_the_expressions_of_the_dashboard_are_valid(tmp_path: Path) -> None:
     assert DASHBOARD["schemaVersion"] >= 36
     assert [each["type"] for each in DASHBOARD["templating"]["list"]] == ["datasource", "query"]

@@ -289,6 +289,30 @@ async def test_the_same_boot_leaves_leases_as_they_are(host: Host) -> None:
     assert len(await claim(there)) == 1
 
 
+async def test_a_process_that_cannot_read_the_boot_leaves_the_leases_of_others_and_they_leave_its_own(host: Host) -> None:
+    here, confined = host.open(), host.open(boot="unknown")
+    await here.register_handlers([wants(PAY)])
+    await here.accept(event("1"))
+    assert len(await claim(here, lease=60)) == 1
+    await confined.register_handlers([wants(PAY)])
+    assert await claim(confined) == []
+    await confined.accept(event("2"))
+    assert len(await claim(confined, lease=60)) == 1
+    assert await claim(host.open()) == []
+    assert await rows(here, "SELECT value FROM meta WHERE name = 'boot'") == [("first",)]
+
+
+async def test_after_a_boot_that_nobody_could_read_the_next_reader_names_it_and_the_one_after_is_another(host: Host) -> None:
+    confined = host.open(boot="unknown")
+    await confined.register_handlers([wants(PAY)])
+    await confined.accept(event("1"))
+    await claim(confined, lease=10 * A_DAY)
+    assert await claim(host.open()) == []
+    await host.reboot()
+    host.passed = 2_000.0  # no time in the file is to come
+    assert len(await claim(host.open())) == 1
+
+
 async def test_without_a_boot_given_the_system_is_asked(host: Host) -> None:
     here = host.open(boot=None)
     await here.ping()

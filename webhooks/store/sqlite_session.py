@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from rewards_core.clock import HOUR
+from rewards_core.clock import HOUR, UNKNOWN_BOOT, same_boot
 from rewards_core.errors import StoreError
 from rewards_core.sqlite.connection import Connection, fetch, transaction
 from webhooks.store.hints import EVERYTHING, JOBS, POLLS, Notification
@@ -277,7 +277,9 @@ class Session:
         """
         known = fetch(self.db, "SELECT value FROM meta WHERE name = 'boot'")
         to_come = "SELECT 1 FROM process WHERE renewed_at > ? UNION ALL SELECT 1 FROM meta WHERE name = 'upkeep_at' AND value > ?"
-        if known and known[0][0] == self.boot and not fetch(self.db, to_come, (self.now, self.now)):
+        if known and same_boot(known[0][0], self.boot) and not fetch(self.db, to_come, (self.now, self.now)):
+            if known[0][0] == UNKNOWN_BOOT:
+                self.db.execute("UPDATE meta SET value = ? WHERE name = 'boot'", (self.boot,))
             return
         insert(
             self.db,
