@@ -89,23 +89,29 @@ def test_a_wrong_setting_of_opentelemetry_refuses_no_delivery(setting: str) -> N
     assert done.stderr.count("no spans are recorded, because OpenTelemetry is set up wrongly") == 1
 
 
-SITE = """
+EXPORTER = """
 import os
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
-file = open(os.environ["SPANS"], "a")
-provider = TracerProvider()
-line = lambda span: span.to_json(indent=None) + chr(10)
-provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=file, formatter=line)))
-trace.set_tracer_provider(provider)
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+
+def exporter():
+    return ConsoleSpanExporter(out=open(os.environ["SPANS"], "a"), formatter=lambda span: span.to_json(indent=None) + chr(10))
 """
+
+
+def install_exporter(folder: Path) -> None:
+    """Make a package of an exporter that writes to a file, as the SDK finds those of others."""
+    (folder / "span_file.py").write_text(EXPORTER)
+    facts = folder / "span_file-1.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: span-file\nVersion: 1\n")
+    (facts / "entry_points.txt").write_text("[opentelemetry_traces_exporter]\nfile = span_file:exporter\n")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_listener_started_with_the_sdk_records_its_requests(tmp_path: Path, workers: int) -> None:
-    (tmp_path / "sitecustomize.py").write_text(SITE)
-    env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{environment()['PYTHONPATH']}", "SPANS": str(tmp_path / "spans")}
+    install_exporter(tmp_path)
+    folders = (str(ROOT / "deploy"), str(tmp_path), environment()["PYTHONPATH"])
+    env = {"PYTHONPATH": os.pathsep.join(folders), "OTEL_TRACES_EXPORTER": "file", "SPANS": str(tmp_path / "spans")}
     body = delivery("1")
     async with running(tmp_path, "--workers", str(workers), env=env) as listener, aiohttp.ClientSession() as session:
         assert await post(session, listener.url, body, {**signed(body), **REMOTE}) == 200
