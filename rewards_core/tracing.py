@@ -1,23 +1,27 @@
 """Spans of OpenTelemetry, recorded where the process has set up its SDK. No other module imports OpenTelemetry.
 
-It is not imported before the process has done so: until then there is no SDK, and nothing to record.
+It is not imported before the process has done so: until then there is no SDK, and nothing to record. What the SDK raises is
+logged once and goes no further, so that a faulty sampler or span processor costs spans and not deliveries.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from time import monotonic
 from typing import TYPE_CHECKING, Literal, Self
 
 from rewards_core.text import one_line
 from rewards_core.validation import check_name
 
 if TYPE_CHECKING:
+    from contextvars import Token
     from types import TracebackType
 
     from opentelemetry import trace
+    from opentelemetry.context import Context as OtelContext
 
     from rewards_core.observe import CallEnded, CallRetried, CallStarted
 
@@ -27,12 +31,41 @@ logger = logging.getLogger(__name__)
 
 Attributes = Mapping[str, str | int | float | bool | None]
 """The attributes of a span; those that are None are left out."""
-Kind = Literal["internal", "server", "client", "consumer"]
+Kind = Literal["internal", "server", "consumer"]
 
 _MAX_LENGTH = 256
+_ASK_AGAIN = 1.0
+"""Seconds for which the answer that there is no SDK yet is believed: asking takes longer than the rest of an unrecorded span."""
+
 _broken = False
+_told = False
+_find_provider: Callable[[], trace.TracerProvider] | None = None
 _provider: trace.TracerProvider | None = None
 _tracer: trace.Tracer | None = None
+_ask_at = 0.0
+
+
+class _Guard:
+    """Keeps what the SDK raises away from the code that is recorded; only calls of the SDK may be inside."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> bool:
+        global _told
+        if not isinstance(error, Exception):
+            return False
+        if not _told:
+            _told = True
+            logger.warning(
+                "the OpenTelemetry SDK failed, so spans may be missing; nothing else is affected. Correct the sampler or the "
+                "span processor. Further failures are not logged",
+                exc_info=error,
+            )
+        return True
+
+
+_guarded = _Guard()
 
 
 class Span:
@@ -75,48 +108,60 @@ class _Recorded(Span):
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
+        self._token: Token[OtelContext] | None = None
 
     @property
     def context(self) -> SpanContext | None:
-        return self._span.get_span_context()
+        with _guarded:
+            return self._span.get_span_context()
+        return None
 
     def rename(self, name: str) -> None:
-        self._span.update_name(one_line(name, _MAX_LENGTH))
+        with _guarded:
+            self._span.update_name(one_line(name, _MAX_LENGTH))
 
     def note(self, attributes: Attributes) -> None:
-        self._span.set_attributes(_clean(attributes))
+        with _guarded:
+            self._span.set_attributes(_clean(attributes))
 
     def link(self, context: SpanContext | None) -> None:
         if context is not None:
-            self._span.add_link(context)
+            with _guarded:
+                self._span.add_link(context)
 
     def event(self, name: str, attributes: Attributes) -> None:
-        self._span.add_event(name, _clean(attributes))
+        with _guarded:
+            self._span.add_event(name, _clean(attributes))
 
     def fail(self, error: str) -> None:
-        from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415 - needs an extra
+        with _guarded:
+            from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415 - needs an extra
 
-        self._span.set_attribute("error.type", error)
-        self._span.set_status(Status(StatusCode.ERROR))
+            self._span.set_attribute("error.type", error)
+            self._span.set_status(Status(StatusCode.ERROR))
 
     def __enter__(self) -> Self:
-        from opentelemetry.context import attach  # noqa: PLC0415 - needs an extra
-        from opentelemetry.trace import set_span_in_context  # noqa: PLC0415 - needs an extra
+        with _guarded:
+            from opentelemetry.context import attach  # noqa: PLC0415 - needs an extra
+            from opentelemetry.trace import set_span_in_context  # noqa: PLC0415 - needs an extra
 
-        self._token = attach(set_span_in_context(self._span))
+            self._token = attach(set_span_in_context(self._span))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        from opentelemetry.context import detach  # noqa: PLC0415 - needs an extra
-
         if kind is not None:
             self.fail(kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}")
-        detach(self._token)
-        self._span.end()
+        if self._token is not None:
+            with _guarded:
+                from opentelemetry.context import detach  # noqa: PLC0415 - needs an extra
+
+                detach(self._token)
+        with _guarded:
+            self._span.end()
 
 
 def recording() -> bool:
-    """Return whether an SDK records spans."""
+    """Return whether an SDK records spans; one that was set up less than a second ago may not be known yet."""
     return _find_tracer() is not None
 
 
@@ -129,7 +174,7 @@ def start_span(
     root: bool = False,
     link: SpanContext | None = None,
 ) -> Span:
-    """Start a span below the current one; `UNRECORDED` without an SDK.
+    """Start a span below the current one; `UNRECORDED` without an SDK, or if it fails.
 
     Args:
         name: A name with few different values.
@@ -142,28 +187,30 @@ def start_span(
     tracer = _find_tracer()
     if tracer is None:
         return UNRECORDED
-    from opentelemetry.context import Context  # noqa: PLC0415 - needs an extra
-    from opentelemetry.propagate import extract  # noqa: PLC0415 - needs an extra
-    from opentelemetry.trace import Link, SpanKind  # noqa: PLC0415 - needs an extra
+    with _guarded:
+        from opentelemetry.context import Context  # noqa: PLC0415 - needs an extra
+        from opentelemetry.propagate import extract  # noqa: PLC0415 - needs an extra
+        from opentelemetry.trace import Link, SpanKind  # noqa: PLC0415 - needs an extra
 
-    return _Recorded(
-        tracer.start_span(
-            one_line(name, _MAX_LENGTH),
-            extract(remote, Context()) if remote is not None else Context() if root else None,
-            SpanKind[kind.upper()],
-            _clean(attributes),
-            () if link is None else (Link(link),),
+        return _Recorded(
+            tracer.start_span(
+                one_line(name, _MAX_LENGTH),
+                extract(remote, Context()) if remote is not None else Context() if root else None,
+                SpanKind[kind.upper()],
+                _clean(attributes),
+                () if link is None else (Link(link),),
+            )
         )
-    )
+    return UNRECORDED
 
 
 class CallSpans:
-    """An observer that makes a client span of each logical call, with an event for each retry.
+    """An observer that makes a span of each logical call, with an event for each retry.
 
         Client.from_env(observers=[CallSpans("shop")])
 
-    The spans of an instrumentation of aiohttp's client are its children. Neither the path of a call, which may hold the uid of a
-    user, nor its key is recorded.
+    Its kind is internal: it covers all attempts, and the client spans of HTTP requests are its children, if an instrumentation of
+    aiohttp's client makes them. Neither the path of a call, which may hold the uid of a user, nor its key is recorded.
 
     Args:
         vendor: The first word of each span's name.
@@ -178,7 +225,7 @@ class CallSpans:
 
     def on_start(self, call: CallStarted) -> None:
         """Start a span."""
-        span = start_span(f"{self._vendor}.{call.operation}", {"http.request.method": call.method}, kind="client")
+        span = start_span(f"{self._vendor}.{call.operation}", {"http.request.method": call.method})
         _calls.set((span.__enter__(), _calls.get()))
 
     def on_retry(self, retry: CallRetried) -> None:
@@ -211,14 +258,18 @@ _calls: ContextVar[_Calls | None] = ContextVar("rewards_core.tracing.calls", def
 
 
 def _find_tracer() -> trace.Tracer | None:
-    global _broken, _provider, _tracer
-    if _broken or "opentelemetry.trace" not in sys.modules:
+    global _ask_at, _broken, _find_provider, _provider, _tracer
+    if _broken or "opentelemetry.trace" not in sys.modules or (_tracer is None and monotonic() < _ask_at):
         return None
     try:
-        from opentelemetry.trace import ProxyTracerProvider, get_tracer_provider  # noqa: PLC0415 - needs an extra
+        if _find_provider is None:
+            from opentelemetry.trace import get_tracer_provider  # noqa: PLC0415 - needs an extra
 
-        provider = get_tracer_provider()
+            _find_provider = get_tracer_provider
+        provider = _find_provider()
         if provider is not _provider:
+            from opentelemetry.trace import ProxyTracerProvider  # noqa: PLC0415 - needs an extra
+
             _tracer = None
             if not isinstance(provider, ProxyTracerProvider):
                 import opentelemetry.propagate  # noqa: F401, PLC0415 - needs an extra; loads what OTEL_PROPAGATORS names
@@ -229,6 +280,8 @@ def _find_tracer() -> trace.Tracer | None:
         _broken = True
         logger.warning("no spans are recorded, because OpenTelemetry is set up wrongly: %s", problem)
         return None
+    if _tracer is None:
+        _ask_at = monotonic() + _ASK_AGAIN
     return _tracer
 
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from rewards_core.install_hint import install_hint
+from webhooks.ingress.base import BODY_PROBLEMS
 from webhooks.receiver import Receiver
 
 try:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
     from prometheus_client.registry import Collector
 except ModuleNotFoundError:
-    raise ImportError("Metrics need the package prometheus-client. Run pip install 'rewards-async[metrics]'.") from None
+    raise ImportError(f"Metrics need the package prometheus-client. Run {install_hint('metrics')}.") from None
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from webhooks.completions import Completions, CompletionStatistics
     from webhooks.receiver import ReceiverStatistics
+
+
+_REASONS = ("missing", "malformed", "unknown_key", "mismatch", "error", "method", "encoding", *BODY_PROBLEMS)
+"""Reasons of any receiver. They are shown from 0 on: Prometheus's `increase` does not count the value a counter appears with."""
 
 
 def collector(receivers: Receiver | Mapping[str, Receiver], completions: Completions | None = None) -> Collector:
@@ -82,8 +88,8 @@ def _of_receivers(receivers: Mapping[str, Receiver]) -> Iterable[Metric]:
     yield by_path("webhooks_accepted", "New events, dead letters included.", lambda each: each.accepted)
     yield by_path("webhooks_duplicates", "Deliveries of events received before.", lambda each: each.duplicates)
     yield by_path("webhooks_store_failures", "Deliveries answered 503.", lambda each: each.store_failures)
-    reasons = {(path, reason): count for path, each in found.items() for reason, count in each.rejected.items()}
-    yield rejected(reasons)
+    none = dict.fromkeys(_REASONS, 0)
+    yield rejected({(path, why): count for path, each in found.items() for why, count in {**none, **each.rejected}.items()})
     runs = CounterMetricFamily("webhooks_handler_runs", "Runs of handlers, by result.", labels=["path", "result"])
     for path, receiver in receivers.items():
         statistics = receiver.handler_statistics

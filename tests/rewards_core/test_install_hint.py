@@ -93,3 +93,12 @@ def test_only_an_error_looks_at_the_installation() -> None:
     code = "import rewards_core.install_hint, sys; print(*{'importlib.metadata', 'tomllib'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_no_other_module_names_an_installer() -> None:
+    root = Path(__file__).resolve().parents[2]
+    packages = ("rewards_core", "original_async", "enkash_async", "webhooks", "payouts", "vendor_sandboxes")
+    modules = [path for package in packages for path in (root / package).rglob("*.py")]
+    assert len(modules) > 100
+    naming = {path.relative_to(root).as_posix() for path in modules if "pip install" in path.read_text("utf-8")}
+    assert naming - {"vendor_sandboxes/enkash.py"} == {"rewards_core/install_hint.py"}

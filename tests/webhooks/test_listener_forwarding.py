@@ -120,3 +120,16 @@ async def test_an_application_shows_what_its_receiver_counts() -> None:
     assert registry.get_sample_value("webhooks_accepted_total", {"path": ""}) == 1
     assert registry.get_sample_value("webhooks_duplicates_total", {"path": ""}) == 1
     assert registry.get_sample_value("webhooks_waiters") is None
+
+
+async def test_refusals_are_shown_from_zero_on_so_that_increase_counts_the_first() -> None:
+    registry = CollectorRegistry()
+    receiver = Receiver(SOURCE, MemoryStore())
+    registry.register(collector(receiver))
+
+    def shown(reason: str) -> float | None:
+        return registry.get_sample_value("webhooks_rejected_total", {"path": "", "reason": reason})
+
+    assert [shown(each) for each in ("missing", "mismatch", "unknown_key", "slow")] == [0.0] * 4
+    await receiver.receive({}, b"")
+    assert [shown(each) for each in ("missing", "mismatch")] == [1.0, 0.0]

@@ -28,7 +28,7 @@ from webhooks.store.memory import MemoryStore
 ALERTS = ROOT / "deploy" / "alerts.yml"
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text("utf-8"))
 PAGE = (ROOT / "docs" / "observability.md").read_text("utf-8")
-PROMQL = {"absent", "by", "histogram_quantile", "increase", "max", "offset", "or", "predict_linear", "rate", "sum"}
+PROMQL = {"absent", "by", "histogram_quantile", "increase", "max", "offset", "or", "predict_linear", "rate", "sum", "unless"}
 POLLING = {"ORIGINAL_API_KEY": API_KEY, "ORIGINAL_API_SECRET": API_SECRET, "ORIGINAL_BASE_URL": "http://127.0.0.1:9/v1"}
 
 
@@ -91,7 +91,8 @@ async def test_prometheus_understands_the_metrics_and_each_process_has_its_own(t
     assert max(starts) - min(starts) < 3_600
     assert not [name for name in found if name.endswith("_created")]
     if workers > 1:
-        missing = {name for each in (*panels(), *(rule["expr"] for rule in alerts())) for name in named_in(each)} - found.keys()
+        named = {name for each in (*panels(), *(rule["expr"] for rule in alerts())) for name in named_in(each)}
+        missing = named - found.keys() - {"up"}  # which Prometheus makes
         assert not missing
         queue = QueueIngress(FakeQueue(), Receiver(FakeSource(), MemoryStore()))
         of_queues = {family.name for family in of_queue(queue.statistics, readable=True)}
@@ -117,6 +118,16 @@ def test_each_alert_fires_when_it_should_and_is_silent_otherwise(tmp_path: Path)
     tested = (tmp_path / "alerts_test.yml").read_text("utf-8")
     for rule in alerts():
         assert tested.count(rule["alert"]) == 2, rule["alert"]
+
+
+@needs_promtool
+def test_the_page_gives_the_job_that_an_alert_names(tmp_path: Path) -> None:
+    (configuration,) = re.findall(r"^```text prometheus.yml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    shutil.copy(ALERTS, tmp_path)
+    (tmp_path / "prometheus.yml").write_text(configuration)
+    promtool("check", "config", "prometheus.yml", folder=tmp_path)
+    (job,) = [each["job_name"] for each in yaml.safe_load(configuration)["scrape_configs"]]
+    assert {each for rule in alerts() for each in re.findall(r'job="([^"]*)"', rule["expr"])} == {job}
 
 
 def test_the_page_says_what_to_do_about_each_alert() -> None:

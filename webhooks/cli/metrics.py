@@ -115,7 +115,7 @@ def of_store(statistics: StoreStatistics | None, now: float, free_bytes: int | N
 
 def of_queue(queue: QueueStatistics, *, readable: bool) -> Iterable[Metric]:
     """Return what a consumer counts of its queue."""
-    deletable = "Whether the queue could be read last time, and what is stored be deleted."
+    deletable = "Whether the queue could be read last time and stored messages deleted."
     yield gauge("webhooks_queue_readable", deletable, readable)
     yield gauge("webhooks_queue_held", "Messages in progress.", queue.held)
     yield gauge("webhooks_queue_oldest_seconds", "Age of the oldest message received last.", queue.oldest_age)
