@@ -1,7 +1,7 @@
 """Excel workbooks (.xlsx, .xlsm) as they lie in their zip file: the sheets, and the texts that cells share.
 
-A reader of workbooks for data analysis will not do: python-calamine 0.9 returns an empty text for an error such as #N/A, so that a
-key would be derived where one was meant, does not tell hidden rows, and holds the whole sheet in memory, empty cells included.
+A reader of workbooks for data analysis will not do: python-calamine 0.9 returns an empty text for an error such as #N/A, so that
+a key would be derived where one was meant, does not tell hidden rows, and holds the whole sheet in memory, empty cells included.
 """
 
 from __future__ import annotations
