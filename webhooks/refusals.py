@@ -12,7 +12,7 @@ from attrs import asdict, evolve, frozen
 from rewards_core.clock import loop_time
 from rewards_core.log_limit import LogLimit
 from rewards_core.text import one_line
-from rewards_core.validation import check_callable, check_instance, check_whole
+from rewards_core.validation import check_callable, check_instance, check_str, check_whole
 
 MAX_KEPT = 256
 """Maximum number of refusals kept; similar refusals count as one."""
@@ -149,10 +149,12 @@ class Refusals:
 
     Attributes:
         total: Refusals by reason.
+        instead: What to do instead of giving an option of `webhook-listener`, where nobody can; else empty.
     """
 
-    def __init__(self, logger: logging.Logger, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, logger: logging.Logger, *, clock: Callable[[], float] = time.time, instead: str = "") -> None:
         self.total: Counter[str] = Counter()
+        self.instead = check_str(instead, "instead")
         self._logger = check_instance(logger, "logger", logging.Logger)
         self._clock = check_callable(clock, "clock")
         self._ring = RefusalRing()
@@ -172,10 +174,11 @@ class Refusals:
     ) -> None:
         """Add a refusal; the arguments are those of `Refusal`. All but the reason and the advice may come from the request."""
         self.total[reason] += 1
+        told = advice or ADVICE.get(reason, "")
         now = self._clock()
         refusal = Refusal(
             reason=reason,
-            advice=one_line(advice or ADVICE.get(reason, ""), _LONGEST_ADVICE),
+            advice=one_line(self.instead if self.instead and "--" in told else told, _LONGEST_ADVICE),
             first_at=now,
             last_at=now,
             status=status,

@@ -22,6 +22,7 @@ from payouts.ledger.generation import state_folder
 from rewards_core import Limits
 from rewards_core.keys import webhook_keys
 from rewards_core.validation import url_from
+from webhooks.refusals import Refusals
 from webhooks.store import StoreUrl
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 _SPARE_CONNECTIONS = 20
 _MAX_EVENTS = 20_000
+_LISTEN_APART = (
+    "payouts has no option for that. Behind a proxy, or among strangers, let webhook-listener take the webhooks, and name "
+    "its store by --store."
+)
 
 
 def listener_store(name: str | StoreUrl) -> StoreUrl:
@@ -152,9 +157,9 @@ async def _open_listener_store(url: StoreUrl) -> Store:
 
 @asynccontextmanager
 async def _serving(receiver: Receiver, listening: Listening) -> AsyncIterator[str]:
-    from webhooks.ingress.hardened_server import HardenedServer  # noqa: PLC0415 - it imports aiohttp, and few runs listen
+    from webhooks.ingress.hardened_server import HardenedServer, logger  # noqa: PLC0415 - it imports aiohttp, and few runs listen
 
-    hardened = HardenedServer({listening.path: receiver})
+    hardened = HardenedServer({listening.path: receiver}, refusals=Refusals(logger, instead=_LISTEN_APART))
     server = await asyncio.get_running_loop().create_server(hardened, listening.host, listening.port)
     host, port = server.sockets[0].getsockname()[:2]
     try:

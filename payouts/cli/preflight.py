@@ -74,7 +74,7 @@ def prepare(stream: BinaryIO, layout: Layout, terms: Terms, output: Output, *, b
         if checked.mistakes:
             mistakes.tell()
             found = counted(checked.mistakes, "mistake")
-            fail(f"{found}. Nothing was sent. Fix the file and run the same command again.", Exit.USAGE)
+            fail(f"{found}. Nothing was sent. Fix the file, or give an option that is named above, and run again.", Exit.USAGE)
         if preflight is not None:
             _refuse_keys(preflight, layout.line_word, terms, output)
         known, settled = (0, 0) if preflight is None else (preflight.known, preflight.settled)

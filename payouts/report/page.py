@@ -42,8 +42,8 @@ _MEANINGS = {
 _TO_DO = {
     State.UNKNOWN: "Ask the vendor about the key, then settle the row with <code>payouts resolve</code>.",
     State.MISMATCH: "Ask the vendor: the payment under the key differs from the row.",
-    State.FAILED: "Fix the cause, then pay it again with a new key: <code>payouts retry</code>.",
-    State.REJECTED: "Fix the cause, then pay it with a new key: <code>payouts retry</code>.",
+    State.FAILED: "Fix the cause, then pay it again with a new key: <code>payouts retry --state failed</code>.",
+    State.REJECTED: "Fix the cause, then pay it with a new key: <code>payouts retry --state rejected</code>.",
     State.ACCEPTED: "Run the same command again: it waits for the blockchain and sends nothing twice.",
     State.SENT: "Run the same command again: it looks the row up first. A row that cannot be looked up becomes unknown.",
     State.PLANNED: "Run the same command again. Later rows of the file may not be in the ledger yet.",

@@ -109,6 +109,7 @@ class Reading:
 
     Attributes:
         sheet: The name of the sheet that is read, empty if the file is no workbook.
+        unseen: The columns of that sheet that people do not see, counted from 1.
         mistakes: How many mistakes were reported.
         guessed: The encoding if it was guessed, so that the characters beyond ASCII may be others; else None.
     """
@@ -118,6 +119,7 @@ class Reading:
         self._tell = on_note
         self.layout = layout
         self.sheet = ""
+        self.unseen: list[range] = []
         self.mistakes = 0
         self.guessed: str | None = None
 

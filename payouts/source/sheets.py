@@ -66,7 +66,7 @@ class SheetRecords(Reading):
             return
         last = 0
         try:
-            for row in _rows(self._book, self._sheet):
+            for row in _rows(self._book, self._sheet, self.unseen):
                 if row.hidden:
                     told = "this row is hidden, perhaps by a filter: show it if it is to be paid, or delete it"
                     self.mistake("hidden", row.number, 1, told)
@@ -100,7 +100,7 @@ class SheetRecords(Reading):
                     return sheet
             told = f"this workbook has no sheet {quoted(wanted)}; it has {_named(book.sheets)}"
             raise WorkbookRefused(told, "sheet")
-        filled = [sheet for sheet in book.sheets if next(_rows(book, sheet), None) is not None]
+        filled = [sheet for sheet in book.sheets if next(_rows(book, sheet, []), None) is not None]
         shown = [sheet for sheet in filled if not sheet.hidden]
         if len(shown) > 1:
             raise WorkbookRefused(f"this workbook has several sheets, {_named(shown)}: name one with --sheet", "sheet")
@@ -126,13 +126,13 @@ class _Row:
     size: int
 
 
-def _rows(book: Workbook, sheet: Sheet) -> Iterator[_Row]:
-    """Yield the rows that are not blank, a piece of the sheet in memory at a time.
+def _rows(book: Workbook, sheet: Sheet, unseen: list[range]) -> Iterator[_Row]:
+    """Yield the rows that are not blank, a piece of the sheet in memory at a time, after adding the columns that nobody sees.
 
     Raises:
         WorkbookRefused: it is damaged.
     """
-    parser = _RowParser(book)
+    parser = _RowParser(book, unseen)
     for _ in book.feed(sheet.part, parser.start, parser.end, parser.characters):
         yield from parser.rows
         parser.rows.clear()
@@ -141,11 +141,12 @@ def _rows(book: Workbook, sheet: Sheet) -> Iterator[_Row]:
 class _RowParser:
     """Collect the rows of a sheet while its XML is parsed.
 
-    `rows` gets each row that is complete and not blank.
+    `rows` gets each row that is complete and not blank, `unseen` the columns that people do not see.
     """
 
-    def __init__(self, book: Workbook) -> None:
+    def __init__(self, book: Workbook, unseen: list[range]) -> None:
         self.rows: list[_Row] = []
+        self.unseen = unseen
         self._dates = book.dates
         self._texts = book.texts
         self._columns: dict[str, int] = {}
@@ -160,6 +161,8 @@ class _RowParser:
     def start(self, name: str, attributes: dict[str, str]) -> None:
         if not self._within:
             self._within = name == "sheetData"
+            if name == "col" and _is_unseen(attributes, "width"):
+                self.unseen.append(range(int(attributes.get("min", "")), int(attributes.get("max", "")) + 1))
         elif name == "c":
             self._place(attributes.get("r"))
             self._type, self._style = attributes.get("t", "n"), attributes.get("s", "0")
@@ -205,7 +208,7 @@ class _RowParser:
         self._number, self._digits = number, str(number)
         self._column = self._size = 0
         self._filled = False
-        self._hidden = attributes.get("hidden") in {"1", "true"}
+        self._hidden = _is_unseen(attributes, "ht")
         self._cells = []
 
     def _place(self, reference: str | None) -> None:
@@ -258,6 +261,10 @@ _NO_VALUE = NotText(
     "",
     Misspelling("formula", "the result of the formula in this cell is not stored: open the workbook in Excel and save it again"),
 )
+
+
+def _is_unseen(attributes: dict[str, str], size: str) -> bool:
+    return attributes.get("hidden") in {"1", "true"} or attributes.get(size) == "0"
 
 
 def _column_number(letters: str) -> int:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from payouts.cells import unprotect
 from payouts.report.results import header_of
+from payouts.source.mistakes import column_letters
 from payouts.spelling import quoted
-from rewards_core.text import counted
+from rewards_core.text import counted, listed
 
 if TYPE_CHECKING:
     from payouts.source.mistakes import Reading
@@ -98,6 +99,11 @@ def _places(reading: Reading, at: int, titles: Sequence[str]) -> dict[str, int] 
             places[name] = place
             if title not in exact:
                 respelled.append(title)
+    for name, place in places.items():
+        if any(place + 1 in columns for columns in reading.unseen):
+            told = f"column {column_letters(place + 1)} is hidden: show it, or delete it"
+            reading.mistake("hidden", at, place + 1, told, layout.column(name))
+            sound = False
     sound = sound and _has_all(reading, at, titles, places)
     if respelled:
         reading.note("header_names", f"column names were read ignoring case, spaces and hyphens: {_listed(respelled)}")
@@ -112,12 +118,19 @@ def _has_all(reading: Reading, at: int, titles: Sequence[str], places: dict[str,
     missing = [layout.column(name) for name in needed if name not in places]
     if missing and not places:
         told = f"the first {layout.line_word} has none of the columns {_listed(missing)}: it must be a header"
+        told += f", or name the columns with {listed([_option(name) for name in needed])}"
         reading.mistake("header", at, 1, told)
     elif missing:
         there = _listed([title for title in titles if title.strip()])
-        for column in missing:
-            reading.mistake("header", at, len(titles) + 1, f"there is no column {column}; the columns are {there}", column)
+        for name in needed:
+            if name not in places:
+                told = f"there is no column {layout.column(name)}; the columns are {there}: rename one, or give {_option(name)}"
+                reading.mistake("header", at, len(titles) + 1, told, layout.column(name))
     return not missing
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}-column"
 
 
 def _listed(titles: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ from rewards_core.cli.output import Output
 from tests.payouts.command_kit import HEADER, REWARD, TWO, Call, entries, for_people, records, run_of
 from tests.payouts.payout_kit import token_row
 from tests.payouts.process_kit import free_port, original_at, sandbox
+from tests.texts import said
 from webhooks import CompletionsFailed, MemoryStore, StoreError
 from webhooks.store.sqlite import SQLiteStore
 
@@ -123,6 +124,25 @@ async def test_keys_may_stand_in_a_file_and_another_apps_news_settles_nothing(
             "dead",
             "the event belongs to app another; this source is configured for app the-app",
         )
+
+
+async def test_nobody_is_told_to_give_options_that_payouts_does_not_have(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ORIGINAL_API_KEY", "k")
+    monkeypatch.setenv("ORIGINAL_API_SECRET", "s" * 32)
+    (folder / "keys.txt").write_text("k1:secret\n")
+    port = free_port()
+    client = client_of("original")
+    async with client, completions_of(client, Listening(port=port, keys_file=folder / "keys.txt")):
+        pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
+        async with ClientSession() as session, session.get(f"http://127.0.0.1:{port}/webhooks/original") as reply:
+            assert reply.status == 405
+        for _, writer in pairs:
+            writer.close()
+            await writer.wait_closed()
+    told = next(line for line in caplog.messages if "50 of the 100 connections" in line)
+    said("run: many connections from one address", told)
 
 
 class Broken:

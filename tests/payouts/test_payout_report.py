@@ -476,5 +476,10 @@ async def test_what_was_said_is_read_without_scrolling_sideways(width: int, tmp_
 def test_what_can_be_done_about_a_row_is_said_beside_it(paid: tuple[Path, list[Entry]], tmp_path: Path) -> None:
     write_report(paid[0], tmp_path / "report.html")
     text = text_of((tmp_path / "report.html").read_text("utf-8"))
-    for words in ["payouts retry", "payouts resolve", "Run the same command again"]:
+    for words in [
+        "payouts retry --state failed",
+        "payouts retry --state rejected",
+        "payouts resolve",
+        "Run the same command again",
+    ]:
         assert words in text

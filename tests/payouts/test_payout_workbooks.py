@@ -232,6 +232,19 @@ def test_a_row_that_nobody_sees_is_refused() -> None:
     said("workbooks: a hidden row", found[0])
 
 
+@pytest.mark.parametrize("how", ['hidden="1"', 'hidden="true"', 'width="0" customWidth="1"'])
+def test_a_column_that_nobody_sees_is_refused_if_it_is_read(how: str) -> None:
+    columns = f'<cols><col min="1" max="2" width="9"/><col min="3" max="4" {how}/></cols>'
+    _, found = checked(workbook({"S": sheet({1: TITLES, 2: ONE}, columns=columns)}))
+    assert [(each.kind, each.place, each.name) for each in found] == [
+        ("hidden", "S!C1", "to_user_uid"),
+        ("hidden", "S!D1", "amount"),
+    ]
+    said("workbooks: a hidden column", found[1])
+    shown = '<cols><col min="4" max="4" hidden="0" width="9"/><col min="5" max="16384" hidden="1"/></cols>'
+    assert len(rows_of(workbook({"S": sheet({1: [*TITLES, text("note")], 2: ONE}, columns=shown)}))) == 1
+
+
 def test_header_names_and_columns_are_read_as_in_csv() -> None:
     content = book_of(
         [["", *texts("AMOUNT", "Reward UID", "note", "to-user-uid", "ID")], ["", *texts("1", "21", "x", "32", "r1")]]

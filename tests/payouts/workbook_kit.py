@@ -52,7 +52,7 @@ def texts(*values: str) -> list[str]:
     return [text(value) for value in values]
 
 
-def sheet(rows: Mapping[int, Row], *, first_column: int = 1, hidden: Sequence[int] = ()) -> str:
+def sheet(rows: Mapping[int, Row], *, first_column: int = 1, hidden: Sequence[int] = (), columns: str = "") -> str:
     """Return the XML of a sheet; its rows are numbered as in Excel, and its cells have their places."""
     written = []
     for at, cells in rows.items():
@@ -64,7 +64,7 @@ def sheet(rows: Mapping[int, Row], *, first_column: int = 1, hidden: Sequence[in
         )
         unseen = ' hidden="1"' if at in hidden else ""
         written.append(f'<row r="{at}"{unseen}>{placed}</row>')
-    return f'<worksheet xmlns="{MAIN}"><sheetData>{"".join(written)}</sheetData></worksheet>'
+    return f'<worksheet xmlns="{MAIN}">{columns}<sheetData>{"".join(written)}</sheetData></worksheet>'
 
 
 def letters(column: int) -> str:

@@ -413,7 +413,7 @@ def test_what_can_wait_some_days_is_shown_and_is_no_failure(folder: Path, monkey
     assert (row["ok"], bool(row["advice"])) == (True, True)
     ended = doctor("--text")
     assert ended.code == 0
-    assert re.search(r"^space +soon  ", ended.err, re.MULTILINE)
+    assert re.search(r"^space +yes, but  ", ended.err, re.MULTILINE)
 
 
 def test_the_command_names_what_is_wrong_and_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

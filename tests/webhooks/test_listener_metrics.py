@@ -120,7 +120,6 @@ def test_each_alert_fires_when_it_should_and_is_silent_otherwise(tmp_path: Path)
         assert tested.count(rule["alert"]) == 2, rule["alert"]
 
 
-@needs_promtool
 def test_the_page_gives_the_job_that_an_alert_names(tmp_path: Path) -> None:
     (configuration,) = re.findall(r"^```text prometheus.yml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     shutil.copy(ALERTS, tmp_path)

@@ -32,7 +32,7 @@ def target(folder: Path) -> Iterator[Target]:
 
 def test_trigger_sends_what_the_vendor_would_sign(target: Target) -> None:
     result = run("trigger", "reward.claimed", "--to", target.url, "--uid", "77", "--status", "failed", "--amount", "9.9")
-    assert lines(result)[0]["status"] == 200
+    assert (lines(result)[0]["status"], lines(result)[0]["uid"]) == (200, "77")
     ((headers, raw),) = target.got
     SOURCE.verify(headers, raw)
     event = SOURCE.parse(raw, headers)
@@ -40,6 +40,15 @@ def test_trigger_sends_what_the_vendor_would_sign(target: Target) -> None:
     assert event.resource is not None
     assert (event.resource["status"], event.resource["amount"]) == ("failed", "9.9")
     assert (event.attempt, headers["x-app-uid"]) == ("1", "UB2DG8MW5KBQ")
+
+
+def test_trigger_names_the_operation_to_wait_for(target: Target) -> None:
+    (told,) = lines(run("trigger", "--to", target.url))
+    ref = SOURCE.parse(target.got[0][1]).ref
+    assert ref is not None
+    assert told["uid"] == ref.uid
+    assert "(uid n7)" in run("trigger", "--to", target.url, "--set", "data.allocation.uid=n7", "--text").output
+    assert lines(run("trigger", "--to", target.url, "--body", "opaque"))[0]["uid"] is None
 
 
 def test_trigger_sends_every_digit_it_was_given(target: Target) -> None:

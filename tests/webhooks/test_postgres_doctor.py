@@ -27,6 +27,8 @@ from webhooks.store import StoreUrl, open_store
 from webhooks.store.postgres_health import Server as Facts
 
 HEALTHY = Facts(
+    user="rewards-app",
+    database="rewards",
     version="15.4",
     encoding="UTF8",
     major=15,

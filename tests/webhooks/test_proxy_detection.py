@@ -16,6 +16,7 @@ from tests.webhooks.listener_process import delivery, post, running, signed
 from tests.webhooks.test_hardened_server import HEALTHY, SLOWEST, close, read_answer, serving
 from webhooks.ingress.peers import Networks
 from webhooks.ingress.proxies import ProxyDetector
+from webhooks.refusals import Refusals
 
 FORWARDED = {"X-Forwarded-For": "198.51.100.7"}
 
@@ -63,6 +64,15 @@ def test_each_kind_of_proxy_is_named_with_what_to_do(caplog: pytest.LogCaptureFi
     assert len(caplog.messages) == 6
     proxies.check(None, 0, FORWARDED)
     said("serve: warnings about proxies that are not trusted", "\n".join(caplog.messages))
+
+
+async def test_where_there_are_no_options_none_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    ProxyDetector(100, "Do something else.").check(ip_address("127.0.0.1"), 50)
+    refusals = Refusals(logging.getLogger("webhooks.listener"), instead="Do something else.")
+    for reason in ("connections_per_peer", "evicted", "method"):
+        refusals.note(reason)
+    assert ["--" in line for line in caplog.messages] == [False] * 4
+    assert [line.endswith("Do something else.") for line in caplog.messages] == [True, True, True, False]
 
 
 def test_many_peers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:

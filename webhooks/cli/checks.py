@@ -283,7 +283,7 @@ async def check_reachability(url: str | None, public_url: str | None) -> Finding
                 f"the API does not answer ({type(error).__name__})",
                 "Check DNS, firewall and proxy between here and the API, and ORIGINAL_BASE_URL.",
             )
-        found.append(f"the API answers ({status})")
+        found.append(f"the API answers a request without credentials ({status})")
     if public_url is not None:
         try:
             status, _, _ = await _request("POST", public_url, b"{}")

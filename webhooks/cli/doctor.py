@@ -111,7 +111,7 @@ def doctor(
             for one in findings:
                 output.record(asdict(one))
         else:
-            words = ["NO" if not one.ok else "soon" if one.advice else "yes" for one in findings]
+            words = ["NO" if not one.ok else "yes, but" if one.advice else "yes" for one in findings]
             rows = [([one.check, ok, one.found], one.advice) for one, ok in zip(findings, words, strict=True)]
             output.listing(_COLUMNS, rows)
         failed = [one.check for one in findings if not one.ok]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from rewards_core.errors import StoreError
-from rewards_core.postgres.connection import OLDEST
+from rewards_core.postgres.connection import OLDEST, quoted
 from webhooks.cli.checks import Finding, check_contents, failed, passed
 from webhooks.store.postgres_health import Server, examine
 
@@ -57,7 +57,11 @@ def check_rights(server: Server) -> Finding:
         if server.may_create:
             return passed("rights", "this user may create the store's schema")
         found = "this user may not create the store's schema"
-        return failed("rights", found, "Run GRANT CREATE ON DATABASE ... TO ... as the owner of the database.")
+        return failed(
+            "rights",
+            found,
+            f"Run GRANT CREATE ON DATABASE {quoted(server.database)} TO {quoted(server.user)} as the owner of the database.",
+        )
     if server.denied:
         found = f"this user may not read and write {', '.join(server.denied)}"
         return failed("rights", found, "Connect as the user that created the store, or grant this one its rights.")
@@ -81,7 +85,11 @@ def check_standbys(server: Server) -> Finding:
     """Check what a failover would lose."""
     if not server.sees_standbys:
         found = f"{'commits wait for a standby' if server.synchronous else 'no synchronous standby is configured'}"
-        return passed("standbys", f"{found}; which ones are connected is not visible to this user", "Run GRANT pg_monitor TO ...")
+        return passed(
+            "standbys",
+            f"{found}; which ones are connected is not visible to this user",
+            f"Run GRANT pg_monitor TO {quoted(server.user)} as a superuser.",
+        )
     names = {state: ", ".join(sorted({name for name, its in server.standbys if its == state})) for _, state in server.standbys}
     in_step = ", ".join(names[state] for state in ("sync", "quorum") if state in names)
     if server.synchronous and not in_step:

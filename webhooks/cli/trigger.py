@@ -84,6 +84,8 @@ def trigger(
             app_uid=app_uid,
             overrides=[parse_override(text) for text in overrides or ()],
         )
+        found = _value(content, "data", _resource_of(name)[0], "uid")
+        told = "" if found is None else f" (uid {found})"
         raw = dumps(content)
         signature = source.sign(raw)
         if bad_signature:
@@ -102,7 +104,8 @@ def trigger(
                 }
                 answer = await target.send(raw, headers)
                 record: dict[str, Any] = {"sent": name, "attempt": attempt, "status": answer, "correlation_id": correlation_id}
-                output.record(record, text=f"{name}, attempt {attempt}: {answer}")
+                record |= {"uid": None if found is None else str(found)}
+                output.record(record, text=f"{name}, attempt {attempt}: {answer}{told}")
         target.check_answers()
 
     run_command(work)
@@ -110,10 +113,14 @@ def trigger(
 
 def _app_header(content: dict[str, Any]) -> dict[str, str]:
     """Return the header with the app's uid, if the body has one that fits into a header."""
-    value: Any = content
-    for step in ("data", "app", "uid"):
-        value = value.get(step) if isinstance(value, dict) else None
+    value = _value(content, "data", "app", "uid")
     return {"x-app-uid": value} if isinstance(value, str) and value.isascii() and value.isprintable() else {}
+
+
+def _value(content: Any, *steps: str) -> Any:
+    for step in steps:
+        content = content.get(step) if isinstance(content, dict) else None
+    return content
 
 
 def sample_body(
@@ -126,7 +133,7 @@ def sample_body(
     """
     now = datetime.now(UTC).isoformat()
     data: dict[str, Any] = {"app": {**SAMPLE_APP, **({} if app_uid is None else {"uid": app_uid})}}
-    key, more = _RESOURCES.get(name, (name.partition(".")[0] or "resource", {}))
+    key, more = _resource_of(name)
     if shape is Shape.UID:
         data[key] = {"uid": uid}
     elif shape is Shape.FULL:
@@ -142,6 +149,10 @@ def sample_body(
     for path, value in overrides:
         _put(body, path, value)
     return body
+
+
+def _resource_of(name: str) -> tuple[str, Mapping[str, Any]]:
+    return _RESOURCES.get(name, (name.partition(".")[0] or "resource", {}))
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -94,7 +94,7 @@ class HardenedServer(web.Server):
         self.read_buffer = memoryview(bytearray(READ_SIZE))
         self._slots = ConnectionSlots(self.limits, self.refusals, loop_time)
         self._body_memory = BodyMemory(self.limits.buffered_bytes)
-        self._proxy_detector = ProxyDetector(self.limits.connections_per_peer)
+        self._proxy_detector = ProxyDetector(self.limits.connections_per_peer, self.refusals.instead)
         self._in_flight = 0
         self._sweeper = Sweeper(self.limits, lambda: self._in_flight, self._free_memory)
         recording()  # loads OpenTelemetry's propagators before the first request

@@ -24,10 +24,12 @@ class ProxyDetector:
 
     Two of three conditions must hold: the peer is local or in a private network; its request carries headers that proxies add; it
     holds half of the `max_per_peer` connections of one address. One is not enough, because strangers can send any header.
+    `instead` replaces advice to give options of `webhook-listener`.
     """
 
-    def __init__(self, max_per_peer: int) -> None:
+    def __init__(self, max_per_peer: int, instead: str = "") -> None:
         self._max_per_peer = max_per_peer
+        self._instead = instead
         self._warned: set[Address | None] = set()
 
     def check(self, peer: Address | None, held: int, headers: Container[str] = ()) -> None:
@@ -43,26 +45,23 @@ class ProxyDetector:
             logger.warning("%s", self._warning(peer, header, held))
 
     def _warning(self, peer: Address | None, header: str | None, held: int) -> str:
+        what, cure = self._told(peer, header, held)
+        return f"{what} {self._instead or f'Restart with --trusted-proxy {UNIX if peer is None else peer} {cure}'}"
+
+    def _told(self, peer: Address | None, header: str | None, held: int) -> tuple[str, str]:
         if peer is None:
-            return (
-                f"Requests over the unix socket carry {header}, so a proxy is in front. Its clients cannot be told apart. "
-                f"Restart with --trusted-proxy {UNIX} to apply --allow and --max-per-peer to each of them."
-            )
+            what = f"Requests over the unix socket carry {header}, so a proxy is in front. Its clients cannot be told apart."
+            return what, "to apply --allow and --max-per-peer to each of them."
         quota = f"the {self._max_per_peer} connections that one address may have"
-        restart = f"Restart with --trusted-proxy {peer}"
         if header is None:
-            return f"{peer} holds {held} of {quota}; {_BEYOND}. {restart} if it is a proxy, or raise --max-per-peer."
+            return f"{peer} holds {held} of {quota}; {_BEYOND}.", "if it is a proxy, or raise --max-per-peer."
         if peer.is_loopback:
-            return (
-                f"Requests from {peer} carry {header}, so it is a proxy, and all its clients together share {quota}; "
-                f"{_BEYOND}. {restart} to count its clients one by one."
+            what = (
+                f"Requests from {peer} carry {header}, so it is a proxy, and all its clients together share {quota}; {_BEYOND}."
             )
+            return what, "to count its clients one by one."
         if peer.is_private:
-            return (
-                f"Requests from {peer} carry {header}, as those of a proxy do. If it is one, all its clients together share "
-                f"{quota}; {_BEYOND}. {restart} if it is your proxy, not otherwise."
-            )
-        return (
-            f"{peer} holds {held} of {quota}, and its requests carry {header}; {_BEYOND}. "
-            f"{restart} if it is your proxy, not otherwise."
-        )
+            what = f"Requests from {peer} carry {header}, as those of a proxy do. If it is one, all its clients together share"
+            return f"{what} {quota}; {_BEYOND}.", "if it is your proxy, not otherwise."
+        what = f"{peer} holds {held} of {quota}, and its requests carry {header}; {_BEYOND}."
+        return what, "if it is your proxy, not otherwise."

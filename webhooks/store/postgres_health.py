@@ -22,7 +22,8 @@ _HEARD_WITHIN = 2.0
 _CHANNEL = "rewards_check"
 _LAYOUT = f"SELECT tablename FROM pg_tables WHERE schemaname = '{SCHEMA_NAME}' AND tablename = 'layout'"
 _FACTS = """
-SELECT current_setting('server_version') AS version, current_setting('server_encoding') AS encoding,
+SELECT current_user AS user, current_database() AS database, current_setting('server_version') AS version,
+  current_setting('server_encoding') AS encoding,
   current_setting('server_version_num')::int / 10000 AS major,
   current_setting('fsync') = 'on' AS fsync, current_setting('full_page_writes') = 'on' AS full_page_writes,
   current_setting('synchronous_commit') AS synchronous_commit,
@@ -51,6 +52,8 @@ class Server:
     """A PostgreSQL server, as a store would find it.
 
     Attributes:
+        user: The user of the store.
+        database: The database of the store.
         version: Its version in words.
         encoding: The encoding of the database.
         major: Its major version.
@@ -72,6 +75,8 @@ class Server:
         hears: Whether a notification of one session arrives in another.
     """
 
+    user: str
+    database: str
     version: str
     encoding: str
     major: int
