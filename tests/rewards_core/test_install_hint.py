@@ -101,4 +101,4 @@ def test_no_other_module_names_an_installer() -> None:
     modules = [path for package in packages for path in (root / package).rglob("*.py")]
     assert len(modules) > 100
     naming = {path.relative_to(root).as_posix() for path in modules if "pip install" in path.read_text("utf-8")}
-    assert naming - {"vendor_sandboxes/enkash.py"} == {"rewards_core/install_hint.py"}
+    assert naming == {"rewards_core/install_hint.py"}
