@@ -101,6 +101,7 @@ class Span:
 
 
 UNRECORDED = Span()
+_TRACEPARENT_LENGTH = 55
 
 
 class _Recorded(Span):
@@ -195,13 +196,19 @@ def start_span(
         return _Recorded(
             tracer.start_span(
                 one_line(name, _MAX_LENGTH),
-                extract(remote, Context()) if remote is not None else Context() if root else None,
+                extract(_sent_by(remote), Context()) if remote is not None else Context() if root else None,
                 SpanKind[kind.upper()],
                 _clean(attributes),
                 () if link is None else (Link(link),),
             )
         )
     return UNRECORDED
+
+
+def _sent_by(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the sender's `traceparent` and nothing else: strangers must not fill the log, or pass on baggage."""
+    parent = headers.get("traceparent", "")
+    return {"traceparent": parent} if len(parent) == _TRACEPARENT_LENGTH else {}
 
 
 class CallSpans:

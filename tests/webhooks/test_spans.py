@@ -63,6 +63,18 @@ async def test_a_refused_stranger_leaves_one_span_without_what_was_sent(spans: S
     assert "SECRET" not in spans.text()
 
 
+async def test_what_a_stranger_sends_beside_a_traceparent_goes_nowhere(spans: Spans, caplog: pytest.LogCaptureFixture) -> None:
+    many = ",".join(f"vendor{number}=SECRET" for number in range(60))
+    async with listening(Receiver(FakeSource(), MemoryStore())) as url:
+        for headers in (
+            {**REMOTE, "tracestate": many, "baggage": "SECRET=" + "SECRET" * 2_000},
+            {"traceparent": "SECRET" * 1_000},
+        ):
+            assert await send(f"{url}/webhooks/original", b"", headers) == 401
+    assert [parent_of(span) for span in spans.named("POST /webhooks/original")] == [(TRACE, PARENT), None]
+    assert "SECRET" not in caplog.text + spans.text()
+
+
 async def test_a_delivery_that_cannot_be_stored_fails_both_spans_without_the_text_of_the_error(spans: Spans) -> None:
     source = FakeSource()
     async with listening(Receiver(source, Failing())) as url:

@@ -19,16 +19,17 @@ class Notifier:
     def __init__(self) -> None:
         address = os.environ.get("NOTIFY_SOCKET", "")
         self._address = f"\0{address[1:]}" if address.startswith("@") else address  # "@": the abstract namespace
-        self._is_ready = False
+        self._is_ready = self._is_stopped = False
 
     def ready(self) -> None:
-        """Say that deliveries are taken."""
-        self._is_ready = True
-        self._send("READY=1")
+        """Say that deliveries are taken; nothing after `stopping`."""
+        if not self._is_stopped:
+            self._is_ready = True
+            self._send("READY=1")
 
     def stopping(self) -> None:
         """Say that this process drains."""
-        self._is_ready = False
+        self._is_ready, self._is_stopped = False, True
         self._send("STOPPING=1")
 
     @contextmanager
