@@ -154,8 +154,8 @@ async def test_a_reload_is_told_only_between_ready_and_stopping(tmp_path: Path, 
         with notifier.reloading():
             pass
         notifier.ready()
-        Notifier().ready()
-        assert [(await heard.hears())[0] for _ in range(4)] == ["READY=1", "RELOADING=1", "STOPPING=1", "READY=1"]
+        Notifier().stopping()
+        assert [(await heard.hears())[0] for _ in range(4)] == ["READY=1", "RELOADING=1", "STOPPING=1", "STOPPING=1"]
 
 
 async def test_a_listener_shows_the_watchdog_that_it_lives(tmp_path: Path) -> None:
