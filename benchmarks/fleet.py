@@ -37,10 +37,14 @@ PER_SECOND = 500
 CLAIMED = 500
 _WARM_UP = 10
 _FILL = """
-INSERT INTO rows (number, campaign, vendor, id, line, recipient, item, amount, key, state, planned_at, likeness)
-SELECT n, $1, 'original', 'row-' || n, n, lpad(n::text, 12, '0'), '764893807463', '1.23', left(md5(n::text), 26), 'planned', 0,
-  n || chr(31) || '764893807463' || chr(31) || '1.23'
-FROM generate_series(1, $2::bigint) AS n
+WITH contents AS (
+  INSERT INTO row_contents (number, campaign, vendor, id, line, recipient, item, amount, key, planned_at, likeness)
+  SELECT n, $1, 'original', 'row-' || n, n, lpad(n::text, 12, '0'), '764893807463', '1.23', left(md5(n::text), 26), 0,
+    n || chr(31) || '764893807463' || chr(31) || '1.23'
+  FROM generate_series(1, $2::bigint) AS n
+  RETURNING number, campaign
+)
+INSERT INTO row_states (number, campaign, state) SELECT number, campaign, 'planned' FROM contents
 """
 
 
@@ -129,7 +133,7 @@ async def claiming(server: Server, state: Path, claims: int, few: int, many: int
             connection = await asyncpg.connect(server.url)
             await connection.execute(f"SET search_path = claims_{planned}")
             await connection.execute(_FILL, ledger.number, planned)
-            await connection.execute("VACUUM ANALYZE rows")
+            await connection.execute("VACUUM ANALYZE")
             await connection.execute("CHECKPOINT")
             await connection.close()
             async with ledger.one_worker(rate=None) as worker:
@@ -207,11 +211,14 @@ async def _pace(server: Server) -> float:
 async def _copy(server: Server, state: Path, path: Path) -> float:
     """Return the seconds that a COPY of all planned rows takes, from a file into the table of another ledger."""
     connection = await asyncpg.connect(server.url)
-    await connection.copy_from_table("rows", schema_name="planned", output=path, format="binary")
+    tables = ("row_contents", "row_states")
+    for table in tables:
+        await connection.copy_from_table(table, schema_name="planned", output=path.with_name(table), format="binary")
     async with _ledger(server.url, state, "copied"):
         await connection.execute("CHECKPOINT")
         began = time.perf_counter()
-        await connection.copy_to_table("rows", schema_name="copied", source=path, format="binary")
+        for table in tables:
+            await connection.copy_to_table(table, schema_name="copied", source=path.with_name(table), format="binary")
         seconds = time.perf_counter() - began
     await connection.close()
     return seconds

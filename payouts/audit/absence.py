@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import Factory, define
 
+from payouts.ledger.entries import states_of
 from payouts.payer import Held, restated
 from payouts.request_budget import FATAL
 from payouts.states import Entry, State
@@ -136,9 +137,9 @@ def record_absent(database: Database, numbers: Iterable[int], at: float) -> None
     A run of the campaign resets the time of the first such list, as it may have sent the row again. A change of the system clock
     cannot make two lists seem further apart: it is trusted after a day.
     """
-    trusted = _trusted_time(database, at)
+    trusted, table = _trusted_time(database, at), states_of(database)
     database.executemany(
-        "UPDATE rows SET absent_at = ?1, absent_since = CASE "
+        f"UPDATE {table} SET absent_at = ?1, absent_since = CASE "  # noqa: S608 - a name
         "WHEN absent_since > coalesce((SELECT run_at FROM campaigns WHERE campaigns.number = campaign), 0) "
         "THEN absent_since ELSE ?1 END WHERE number = ?2 AND state = 'unknown' AND uid IS NULL",
         ((trusted, number) for number in numbers),
@@ -150,12 +151,13 @@ def _trusted_time(database: Database, wall: float) -> float:
 
     Once a change of the clock is trusted, earlier evidence moves with it: the time between two lists is the time that passed.
     """
+    table = states_of(database)
     database.execute("CREATE TABLE IF NOT EXISTS calendar (kept BLOB NOT NULL)")
     kept, now, boot = database.execute("SELECT kept FROM calendar").fetchall(), uptime(), boot_id()
     if kept:
         calendar = TrustedTime.load(kept[0][0])
     else:
-        last = database.execute("SELECT max(absent_at) FROM rows").get
+        last = database.execute(f"SELECT max(absent_at) FROM {table}").get  # noqa: S608 - a name
         calendar = TrustedTime(wall=wall if last is None else last, uptime=now, boot=boot)
     passed = calendar.expected(now, boot)
     calendar = calendar.update(wall, now, boot)
@@ -163,8 +165,8 @@ def _trusted_time(database: Database, wall: float) -> float:
     database.execute("INSERT INTO calendar VALUES (?)", (calendar.dump(),))
     if abs(set_by := calendar.wall - passed) > _CLOCK_NOISE:
         database.execute(
-            "UPDATE rows SET absent_since = absent_since + ?1, absent_at = absent_at + ?1 WHERE absent_at IS NOT NULL AND "
-            "absent_since > coalesce((SELECT run_at FROM campaigns WHERE campaigns.number = campaign), 0)",
+            f"UPDATE {table} SET absent_since = absent_since + ?1, absent_at = absent_at + ?1 WHERE absent_at IS NOT NULL "  # noqa: S608 - a name
+            "AND absent_since > coalesce((SELECT run_at FROM campaigns WHERE campaigns.number = campaign), 0)",
             (set_by,),
         )
     return calendar.wall

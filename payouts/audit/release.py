@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from payouts.ledger import decisions
+from payouts.ledger.entries import states_of
 from payouts.ledger.generation import GenerationNote, Noted, Standing, identity_in, standing
 from payouts.ledger.sqlite import Ledger
 from payouts.ledger.stretches import whole_ledger
@@ -94,12 +95,13 @@ def _doubt(database: Database, at: float, paid: Sequence[tuple[str, str]]) -> in
         "INSERT INTO campaigns (vendor, name, target, opened_at, restored_at) VALUES (?, ?, '', ?, ?) ON CONFLICT DO NOTHING",
         [(vendor, name, at, at) for vendor, name in paid],
     )
-    doubted = 0
+    table, doubted = states_of(database), 0
     for vendor in (name for name, row_type in ROW_TYPES.items() if not row_type.has_lookup):
         for begin, end in whole_ledger(database, _WRITTEN_AT_ONCE):
             changed = database.execute(  # by the number and no other index, in a database without statistics too
-                "UPDATE rows SET state = 'unknown', problem = ?, settled_at = ? "
-                "WHERE number > ? AND number <= ? AND vendor || '' = ? AND state IN ('planned', 'sent') RETURNING number",
+                f"UPDATE {table} SET state = 'unknown', problem = ?, settled_at = ? "  # noqa: S608 - a name
+                "WHERE number > ? AND number <= ? AND +campaign IN (SELECT number FROM campaigns WHERE vendor = ?) "
+                "AND state IN ('planned', 'sent') RETURNING number",
                 (_PROBLEM, at, begin, end, vendor),
             )
             doubted += len(changed.fetchall())

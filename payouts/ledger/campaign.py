@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LAST = 2**63 - 1
+"""No row has a higher number: between two bounds PostgreSQL expects few rows, and looks up their contents one by one."""
 _RESTORED = "the ledger was restored from an older copy, from which this row may have been paid since"
 
 
@@ -275,9 +277,9 @@ class CampaignLedger(ABC):
 
     def _entries(self, states: tuple[State, ...], after: int, limit: int, database: Database) -> list[Entry]:
         found = database.execute(
-            f"SELECT {COLUMNS} FROM rows WHERE number > ? AND campaign = ? AND state IN ({marks(states)}) "
+            f"SELECT {COLUMNS} FROM rows WHERE number > ? AND number <= ? AND campaign = ? AND state IN ({marks(states)}) "
             "ORDER BY number LIMIT ?",
-            (after, self._number, *states, limit),
+            (after, _LAST, self._number, *states, limit),
         )
         return [entry_of(row) for row in found]
 

@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 import os
 import pwd
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import fields, frozen
 
-from payouts.ledger.entries import COLUMNS, entry_of
+from payouts.ledger.entries import COLUMNS, contents_of, entry_of, states_of
 from payouts.states import Entry, LedgerError, State, WrongWay
 
 if TYPE_CHECKING:
     from payouts.ledger.base import Database
 
 Kind = Literal["resolve", "undo", "retry", "repeats", "audit", "newest", "pause", "resume", "stop"]
-_KEPT = (
-    *("key", "state", "retries", "uid", "settled_by", "answer", "absent_since", "absent_at", "problem_kind", "problem", "note"),
-    *("planned_at", "sent_at", "accepted_at", "settled_at"),
+_KEY = ("key", "retries", "planned_at")
+_STATE = (
+    *("state", "uid", "settled_by", "answer", "absent_since", "absent_at", "problem_kind", "problem", "note"),
+    *("sent_at", "accepted_at", "settled_at"),
 )
+_KEPT = (*_KEY, *_STATE)
 """The columns of a row that a decision may change."""
-_RESTORE = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in _KEPT)} WHERE number = ?"
 
 
 @frozen(kw_only=True)
@@ -135,12 +136,8 @@ def renew(database: Database, entry: Entry, key: str, *, at: float) -> Entry:
     if campaign is None:
         raise WrongWay(entry.id, entry.state, State.PLANNED)
     record(database, kind="retry", at=at, campaign=campaign, entry=entry, became=State.PLANNED)
-    database.execute(
-        "UPDATE rows SET state = 'planned', key = ?, planned_at = ?, retries = retries + 1, uid = NULL, settled_by = NULL, "
-        "answer = NULL, absent_since = NULL, absent_at = NULL, problem_kind = NULL, problem = NULL, note = NULL, "
-        "sent_at = NULL, accepted_at = NULL, settled_at = NULL WHERE number = ?",
-        (key, at, entry.number),
-    )
+    planned = {"key": key, "retries": entry.retries + 1, "planned_at": at, "state": State.PLANNED.value}
+    _set(database, entry.number, planned)
     return _row(database, entry.number)
 
 
@@ -185,10 +182,17 @@ def _undone(database: Database, row: Entry, note: str, at: float) -> Entry:
         raise NotUndone(row.id, "the campaign has run since the decision and may have sent the row again")
     if kind == "retry":
         database.execute("DELETE FROM retired_keys WHERE row = ? AND key = ?", (row.number, key))
-    database.execute(_RESTORE, (*(before[name] for name in _KEPT), row.number))
+    _set(database, row.number, before)
     undoing = record(database, kind="undo", at=at, campaign=campaign, entry=now, became=before["state"], note=note)
     database.execute("UPDATE decisions SET undone_by = ? WHERE number = ?", (undoing, number))
     return _row(database, row.number)
+
+
+def _set(database: Database, number: int, values: Mapping[str, Any]) -> None:
+    """Set all columns of a row that a decision may change, those that are not named to NULL."""
+    for table, names in ((contents_of(database), _KEY), (states_of(database), _STATE)):
+        assignments = ", ".join(f"{name} = ?" for name in names)
+        database.execute(f"UPDATE {table} SET {assignments} WHERE number = ?", (*map(values.get, names), number))
 
 
 def _row(database: Database, number: int) -> Entry:

@@ -9,6 +9,7 @@ from payouts.keys import Keys
 from payouts.ledger.entries import COLUMNS, entry_of
 from payouts.ledger.fingerprints import fingerprint, folded_id
 from payouts.ledger.steps import MOST_AT_ONCE, marks
+from payouts.ledger.stretches import last_number
 from payouts.states import Entry, KeyTaken, RowChanged, State, content, same_amount
 from rewards_core.sqlite.connection import ConstraintError
 
@@ -107,7 +108,7 @@ class Planner:
         return entries, len(fresh)
 
     def _last_number(self, database: Database) -> int:
-        return int(database.execute("SELECT coalesce(max(number), 0) FROM rows").get)
+        return last_number(database)
 
     def _known(self, rows: Sequence[Row], database: Database) -> dict[str, Entry]:
         known: dict[str, Entry] = {}

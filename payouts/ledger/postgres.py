@@ -228,7 +228,7 @@ class PostgresLedger(CampaignLedger):
         database.execute("UPDATE campaigns SET generation = generation + 1 WHERE number = ?", (self._number,))
 
     def _renew(self, entry: Entry, key: str, at: float, database: Database) -> Entry:
-        database.execute("UPDATE rows SET worker = NULL, claim = NULL WHERE number = ?", (entry.number,))  # for any worker
+        database.execute("UPDATE row_states SET worker = NULL, claim = NULL WHERE number = ?", (entry.number,))  # for any worker
         return super()._renew(entry, key, at, database)
 
     def now(self) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
 from payouts.ledger.entries import COLUMNS, entry_of
 from payouts.ledger.planner import INSERTED, RETIRED_BY, Planner
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 _LOCK = 0x7061796F
 """Key of the advisory lock under which rows are numbered, held until the commit."""
 _COLUMNS = INSERTED.split(", ")
+_BOTH = frozenset({"number", "campaign"})
+_CONTENTS = frozenset(
+    ("vendor", "id", "line", "recipient", "item", "amount", "key", "retries", "planned_at", "likeness", "folded_id")
+)
 
 
 class PostgresPlanner(Planner):
@@ -48,11 +53,19 @@ class PostgresPlanner(Planner):
             return
         database.execute("SAVEPOINT copied")
         try:
-            database.copy("rows", _COLUMNS, map(self._values, fresh))
+            copy_rows(database, _COLUMNS, list(map(self._values, fresh)))
         except UniqueViolation:  # a key is taken: the ids were looked for before
             database.execute("ROLLBACK TO copied")
             problem = self._takers(fresh, database)[0]
         else:
-            record_stretches(database, ((entry.number, self._number) for entry in fresh))
             return
         raise problem
+
+
+def copy_rows(database: Statements, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Add rows to both of their tables, and the stretches that they are in; number and campaign come first."""
+    contents = [name for name in columns if name in _BOTH | _CONTENTS]
+    states = [name for name in columns if name not in _CONTENTS]
+    for table, names in (("row_contents", contents), ("row_states", states)):
+        database.copy(table, names, map(itemgetter(*map(columns.index, names)), rows))
+    record_stretches(database, ((row[0], row[1]) for row in rows))

@@ -35,7 +35,7 @@ _MIGRATIONS: tuple[str, ...] = (
         resting boolean NOT NULL DEFAULT false
     ) WITH (fillfactor = 50);
     CREATE INDEX workers_of_campaign ON workers (campaign) WHERE alive;
-    CREATE TABLE rows (
+    CREATE TABLE row_contents (  -- what only a retry changes, apart: a move of a row costs nothing in its many indexes
         number bigint PRIMARY KEY,
         campaign bigint NOT NULL,  -- no foreign key: its check locks the campaign's row, for which every claim waits
         vendor text COLLATE "C" NOT NULL,
@@ -45,8 +45,24 @@ _MIGRATIONS: tuple[str, ...] = (
         item text COLLATE "C" NOT NULL,
         amount text,
         key text COLLATE "C" NOT NULL,
-        state text COLLATE "C" NOT NULL,
         retries bigint NOT NULL DEFAULT 0,
+        planned_at double precision NOT NULL,
+        likeness text COLLATE "C" NOT NULL,
+        folded_id text COLLATE "C",
+        UNIQUE (id, campaign),  -- in this order, else a join of few rows looks for all of a campaign
+        UNIQUE (vendor, key)
+    );
+    CREATE INDEX rows_alike ON row_contents (vendor, likeness);
+    CREATE INDEX rows_respelled ON row_contents (campaign, folded_id) WHERE folded_id IS NOT NULL;
+    CREATE TABLE row_states (  -- one for each of row_contents
+        number bigint PRIMARY KEY,
+        campaign bigint NOT NULL,
+        worker bigint,
+        claim bigint,
+        free bigint GENERATED ALWAYS AS (CASE WHEN state = 'planned' AND worker IS NULL THEN number END) STORED,
+        under_way boolean NOT NULL GENERATED ALWAYS AS
+            (state IN ('sent', 'accepted', 'unknown') OR (state = 'planned' AND worker IS NOT NULL)) STORED,
+        state text COLLATE "C" NOT NULL,
         uid text COLLATE "C",
         settled_by text,
         answer bigint,
@@ -55,23 +71,15 @@ _MIGRATIONS: tuple[str, ...] = (
         problem_kind text,
         problem text,
         note text,
-        planned_at double precision NOT NULL,
         sent_at double precision,
         accepted_at double precision,
-        settled_at double precision,
-        likeness text COLLATE "C" NOT NULL,
-        folded_id text COLLATE "C",
-        worker bigint,
-        claim bigint,
-        UNIQUE (campaign, id),
-        UNIQUE (vendor, key)
-    ) WITH (fillfactor = 80);
-    CREATE INDEX rows_planned ON rows (campaign, number) WHERE state = 'planned' AND worker IS NULL;
-    CREATE INDEX rows_under_way ON rows (campaign, worker, number) WHERE state IN ('sent', 'accepted', 'unknown')
-        OR (state = 'planned' AND worker IS NOT NULL);
-    CREATE INDEX rows_absent ON rows (absent_at) WHERE absent_at IS NOT NULL;
-    CREATE INDEX rows_alike ON rows (vendor, likeness);
-    CREATE INDEX rows_respelled ON rows (campaign, folded_id) WHERE folded_id IS NOT NULL;
+        settled_at double precision
+    ) WITH (fillfactor = 50);
+    CREATE INDEX rows_free ON row_states (campaign, free) WHERE free IS NOT NULL;
+    CREATE INDEX rows_under_way ON row_states (campaign, worker, number) WHERE under_way;
+    CREATE INDEX rows_absent ON row_states (absent_at) WHERE absent_at IS NOT NULL;
+    CREATE VIEW rows AS  -- a left join: a statement that needs no column of row_contents does not read it
+        SELECT * FROM row_states LEFT JOIN row_contents USING (number, campaign);
     CREATE TABLE stretches (  -- of numbers in which a campaign has rows: an index of them would cost each move of a row
         campaign bigint NOT NULL,
         after bigint NOT NULL,
@@ -81,7 +89,7 @@ _MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE retired_keys (
         vendor text COLLATE "C" NOT NULL,
         key text COLLATE "C" NOT NULL,
-        row bigint NOT NULL REFERENCES rows (number),
+        row bigint NOT NULL REFERENCES row_contents (number),
         retry bigint NOT NULL,
         replaced_by text NOT NULL,
         state text NOT NULL,
@@ -111,7 +119,7 @@ _MIGRATIONS: tuple[str, ...] = (
         by text NOT NULL,
         kind text NOT NULL,
         campaign bigint REFERENCES campaigns (number),
-        row bigint REFERENCES rows (number),
+        row bigint REFERENCES row_contents (number),
         key text,
         was text,
         became text,
@@ -137,7 +145,7 @@ _MIGRATIONS: tuple[str, ...] = (
         audit bigint NOT NULL REFERENCES audits (number),
         number bigint NOT NULL,
         kind text NOT NULL,
-        row bigint REFERENCES rows (number),
+        row bigint REFERENCES row_contents (number),
         recipient text COLLATE "C" NOT NULL,
         uid text,
         ledger text NOT NULL,

@@ -20,8 +20,8 @@ from payouts.ledger.fleet_note import fleet_notes
 from payouts.ledger.generation import GenerationNote, identity_in, require_newest, standing
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.place import DatabasePlace
+from payouts.ledger.postgres_planner import copy_rows
 from payouts.ledger.schema import Moved, connect_to_write, mark_moved, moved_of, seal_branch
-from payouts.ledger.stretches import record_stretches
 from payouts.states import LedgerError, LedgerUnavailable
 from rewards_core.errors import StoreError
 from rewards_core.postgres.statements import Statements, run_work
@@ -214,9 +214,10 @@ def _fill(
         names, more = columns.split(), (generation,) if table == "campaigns" else ()
         rows = held.file.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY {order}")
         while group := [(*map(_storable, row), *more) for row in islice(rows, ROWS_AT_ONCE)]:
-            database.copy(table, [*names, "generation"] if more else names, group)
             if table == "rows":
-                record_stretches(database, (row[:2] for row in group))
+                copy_rows(database, names, group)
+            else:
+                database.copy(table, [*names, "generation"] if more else names, group)
             copied += len(group)
             progress(copied, total)
     for table in _NUMBERED:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from payouts.ledger.entries import COLUMNS
 from payouts.ledger.postgres_lock import SHARED_LOCK
 
-_ROW = ", ".join(f"rows.{name}" for name in COLUMNS.split(", "))
+_ROW = f"row_states.{COLUMNS}"  # the number, and columns that only one of the two tables has
+_THESE = (
+    "FROM row_contents WHERE row_contents.number = row_states.number "
+    "AND row_states.number = ANY(ARRAY(SELECT picked.number FROM picked))"
+)
+"""An array, as no plan knows how few rows are picked: of a join it would read all rows."""
 _PACE = """
 worker AS MATERIALIZED (SELECT FROM workers WHERE number = $2 AND alive),
 rate AS MATERIALIZED (SELECT min(rate) AS per_second FROM workers WHERE campaign = $1 AND alive),
@@ -27,12 +32,11 @@ A next start further ahead than a grant can put it comes from a wrong clock, or 
 """
 _CLAIM_WHICH = """
 WITH {pace}, picked AS MATERIALIZED (
-  SELECT number FROM rows WHERE campaign = $1 AND state = 'planned' AND worker IS NULL AND number {which} $5
-  ORDER BY number LIMIT (SELECT count FROM granted) FOR UPDATE SKIP LOCKED
+  SELECT number FROM row_states WHERE campaign = $1 AND free {which} $5
+  ORDER BY free LIMIT (SELECT count FROM granted) FOR UPDATE SKIP LOCKED
 ),
 claimed AS (
-  UPDATE rows SET state = 'sent', sent_at = (SELECT now FROM pace), worker = $2, claim = $6 FROM picked
-  WHERE rows.number = picked.number RETURNING {row}
+  UPDATE row_states SET state = 'sent', sent_at = (SELECT now FROM pace), worker = $2, claim = $6 {these} RETURNING {row}
 ),
 counted AS (
   UPDATE campaigns SET generation = generation + (SELECT count(*) FROM picked),
@@ -42,7 +46,7 @@ counted AS (
 SELECT condition, now, base - now, per_second, EXISTS (SELECT FROM worker), count, (SELECT generation FROM counted), claimed.*
 FROM pace CROSS JOIN rate CROSS JOIN granted LEFT JOIN claimed ON true ORDER BY claimed.number
 """
-CLAIM, CLAIM_ROW = (_CLAIM_WHICH.format(pace=_PACE, row=_ROW, which=which) for which in (">", "="))
+CLAIM, CLAIM_ROW = (_CLAIM_WHICH.format(pace=_PACE, row=_ROW, these=_THESE, which=which) for which in (">", "="))
 PERMIT = f"""
 WITH {_PACE}, counted AS (
   UPDATE campaigns SET next_start = (SELECT base FROM pace) + coalesce((SELECT count / per_second FROM granted, rate), 0)
@@ -50,20 +54,19 @@ WITH {_PACE}, counted AS (
 )
 SELECT condition, now, base - now, per_second, EXISTS (SELECT FROM worker), count FROM pace, rate, granted
 """
-_UNDER_WAY = "(state IN ('sent', 'accepted', 'unknown') OR (state = 'planned' AND worker IS NOT NULL))"
 _TAKE_OVER_WHICH = f"""
 WITH lost AS (
   UPDATE workers SET alive = false
   WHERE campaign = $1 AND alive AND number <> $2 AND lease_until < now_s() - $3::double precision RETURNING number
 ),
 picked AS MATERIALIZED (
-  SELECT number FROM rows WHERE campaign = $1 AND {_UNDER_WAY} AND EXISTS (SELECT FROM workers WHERE number = $2 AND alive)
-  AND NOT EXISTS (SELECT FROM workers WHERE workers.number = rows.worker
+  SELECT number FROM row_states WHERE campaign = $1 AND under_way AND EXISTS (SELECT FROM workers WHERE number = $2 AND alive)
+  AND NOT EXISTS (SELECT FROM workers WHERE workers.number = row_states.worker
     AND (alive OR lease_until >= now_s() - $3::double precision) AND workers.number NOT IN (SELECT lost.number FROM lost))
   AND (state <> 'unknown' OR $5) {{}}LIMIT $4 FOR UPDATE SKIP LOCKED
 )
-UPDATE rows SET worker = CASE WHEN state = 'planned' THEN NULL ELSE $2::bigint END, claim = $6 FROM picked
-WHERE rows.number = picked.number RETURNING {_ROW}
+UPDATE row_states SET worker = CASE WHEN state = 'planned' THEN NULL ELSE $2::bigint END, claim = $6
+{_THESE} RETURNING {_ROW}
 """
 TAKE_OVER, TAKE_OVER_ROW = (_TAKE_OVER_WHICH.format(which) for which in ("", "AND number = $7 "))
 BEGIN = f"""
@@ -77,21 +80,21 @@ SELECT number, now_s() FROM begun
 """
 RENEW = "UPDATE workers SET lease_until = now_s() + $2::double precision WHERE number = $1 AND alive RETURNING now_s()"
 END = "UPDATE workers SET alive = false, lease_until = now_s() WHERE number = $1 AND alive"
-FORGET = f"""
-DELETE FROM workers WHERE number = $2 AND NOT EXISTS (SELECT FROM rows WHERE campaign = $1 AND worker = $2 AND {_UNDER_WAY})
+FORGET = """
+DELETE FROM workers WHERE number = $2 AND NOT EXISTS (SELECT FROM row_states WHERE campaign = $1 AND worker = $2 AND under_way)
 """
-RELEASE = "UPDATE rows SET worker = NULL WHERE campaign = $1 AND worker = $2 AND state IN ('planned', 'accepted', 'unknown')"
+RELEASE = "UPDATE row_states SET worker = NULL WHERE campaign = $1 AND worker = $2 AND under_way AND state <> 'sent'"
 GIVE_BACK = (
-    "UPDATE rows SET state = 'planned', sent_at = NULL, worker = NULL WHERE campaign = $1 AND worker = $2 AND state = 'sent' "
-    "AND claim = ANY($3::bigint[])"
+    "UPDATE row_states SET state = 'planned', sent_at = NULL, worker = NULL WHERE campaign = $1 AND worker = $2 AND under_way "
+    "AND state = 'sent' AND claim = ANY($3::bigint[])"
 )
-LET_GO = "UPDATE rows SET worker = NULL WHERE campaign = $1 AND worker = $2 AND claim = ANY($3::bigint[])"
-OTHERS = f"""
+LET_GO = "UPDATE row_states SET worker = NULL WHERE campaign = $1 AND worker = $2 AND under_way AND claim = ANY($3::bigint[])"
+OTHERS = """
 WITH told AS (UPDATE workers SET resting = $3 WHERE number = $2 AND resting <> $3)
-SELECT EXISTS (SELECT FROM rows WHERE campaign = $1 AND state = 'planned' AND worker IS NULL)
-OR EXISTS (SELECT FROM rows WHERE campaign = $1 AND {_UNDER_WAY} AND worker IS DISTINCT FROM $2
+SELECT EXISTS (SELECT FROM row_states WHERE campaign = $1 AND free IS NOT NULL)
+OR EXISTS (SELECT FROM row_states WHERE campaign = $1 AND under_way AND worker IS DISTINCT FROM $2
   AND state IN ('planned', 'sent', 'accepted')
-  AND NOT EXISTS (SELECT FROM workers WHERE workers.number = rows.worker AND resting AND lease_until > now_s()))
+  AND NOT EXISTS (SELECT FROM workers WHERE workers.number = row_states.worker AND resting AND lease_until > now_s()))
 """
 GENERATION = "SELECT generation, now_s() FROM campaigns WHERE number = $1"
 NAMES = "SELECT identity, vendor, name FROM ledger, campaigns WHERE number = $1"

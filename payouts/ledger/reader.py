@@ -13,7 +13,7 @@ from payouts.ledger.entries import COLUMNS, entry_of, marks
 from payouts.ledger.fingerprints import folded
 from payouts.ledger.readings import Audit, Campaign, Difference, Fleet, RetiredKey, Sum, WorkerSeen
 from payouts.ledger.schema import connect_to_read
-from payouts.ledger.stretches import counts_of, cut, stretches_of, whole_ledger
+from payouts.ledger.stretches import counts_of, cut, last_number, stretches_of, whole_ledger
 from payouts.states import CampaignUnclear, Entry, State
 from rewards_core.secrets import shielded
 from rewards_core.sqlite.connection import temporary
@@ -87,13 +87,9 @@ class LedgerReader:
 
     def lost_campaigns(self, vendor: str) -> list[Campaign]:
         """Return the campaigns that were paid from a newer copy of this ledger and have no row in this one."""
-        found = self._database.execute(
-            "SELECT number FROM campaigns WHERE vendor = ? AND restored_at IS NOT NULL "
-            "AND NOT EXISTS (SELECT 1 FROM rows WHERE campaign = campaigns.number)",
-            (vendor,),
-        )
-        lost = {number for (number,) in found}
-        return [each for each in self.campaigns() if each.number in lost]
+        wanted = "SELECT number FROM campaigns WHERE vendor = ? AND restored_at IS NOT NULL"
+        restored = {number for (number,) in self._database.execute(wanted, (vendor,))}
+        return [each for each in self.campaigns() if each.number in restored and not any(self._stretches(each))]
 
     def campaign(self, name: str | None = None, vendor: str | None = None) -> Campaign:
         """Return the only campaign that matches.
@@ -320,7 +316,7 @@ class LedgerReader:
             "SELECT number, id FROM rows WHERE +number > ? AND +number <= ? AND vendor = ? AND likeness = ? AND +campaign = ? "
             f"AND state IN {self._paid}"
         )
-        last = self._database.execute("SELECT max(number) FROM rows").get or 0
+        last = last_number(self._database)
         for _, row_id in self._pages(wanted, "+number", 0, last, (campaign.vendor, fingerprint, campaign.number)):
             yield row_id
 

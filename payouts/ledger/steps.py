@@ -7,6 +7,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from payouts.ledger.entries import states_of
 from payouts.states import Entry, LedgerError, State, WrongWay
 
 if TYPE_CHECKING:
@@ -21,10 +22,10 @@ MOST_AT_ONCE = 512
 """Rows in one statement."""
 
 _MOVE = (
-    "UPDATE rows SET state = ?, uid = ?, settled_by = ?, answer = ?, problem_kind = ?, problem = ?, note = ?, sent_at = ?, "
+    "UPDATE {} SET state = ?, uid = ?, settled_by = ?, answer = ?, problem_kind = ?, problem = ?, note = ?, sent_at = ?, "
     "accepted_at = ?, settled_at = ? WHERE number = ? AND state = ?{} RETURNING number"
 )
-_MOVE_MANY = "UPDATE rows SET {} FROM (VALUES {}) AS new WHERE number = new.column1 AND state = ?{} RETURNING number"
+_MOVE_MANY = "UPDATE {} SET {} FROM (VALUES {}) AS new WHERE number = new.column1 AND state = ?{} RETURNING number"
 _NUMBER, _TEXT, _TIME = "CAST(? AS bigint)", "CAST(? AS text)", "CAST(? AS double precision)"
 _PLAIN: Mapping[tuple[State, State], tuple[str, str, Callable[[Entry], tuple[Any, ...]]]] = MappingProxyType(
     {
@@ -117,12 +118,14 @@ def _update(steps: Sequence[Step], database: Database, owner: int | None) -> int
     owned, owners = ("", ()) if owner is None else (" AND worker = ?", (owner,))
     was, now = steps[0]
     plain = _PLAIN.get((was.state, now.state)) if _is_plain(was, now) else None
+    table = states_of(database)
     if plain is None:
-        return sum(len(database.execute(_MOVE.format(owned), (*_values(*step), *owners)).fetchall()) for step in steps)
+        statement = _MOVE.format(table, owned)
+        return sum(len(database.execute(statement, (*_values(*step), *owners)).fetchall()) for step in steps)
     assignments, row, values_of = plain
     rows = _padded([values_of(now) for _, now in steps])
     values = [value for row in rows for value in row]
-    statement = _MOVE_MANY.format(assignments, marks(len(rows), row), owned)
+    statement = _MOVE_MANY.format(table, assignments, marks(len(rows), row), owned)
     return len(database.execute(statement, (*values, was.state.value, *owners)).fetchall())
 
 

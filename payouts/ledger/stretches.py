@@ -24,8 +24,12 @@ def cut(after: int, until: int, length: int | None = None) -> Iterator[tuple[int
 
 def whole_ledger(database: Database, length: int | None = None) -> Iterator[tuple[int, int]]:
     """Yield the stretches of all rows."""
-    last = database.execute("SELECT max(number) FROM rows").get
-    return cut(0, last or 0, length)
+    return cut(0, last_number(database), length)
+
+
+def last_number(database: Database) -> int:
+    """Return the number of the last row, 0 without a row."""
+    return int(database.execute("SELECT number FROM rows ORDER BY number DESC LIMIT 1").get or 0)  # of a view, max reads all
 
 
 def stretches_of(

@@ -95,6 +95,7 @@ class Engine:
             "plan_cache_mode": "force_generic_plan",
             "enable_seqscan": "off",  # a plan that was made while the tables were small would scan them for ever
             "jit": "off",
+            "max_parallel_workers_per_gather": "0",  # a plan without values expects many rows where a statement returns few
         }
         self._pid: int | None = None
         self._home: asyncio.AbstractEventLoop | None = None

@@ -105,23 +105,26 @@ def losing(ledger: PostgresLedger, patched: pytest.MonkeyPatch, call: str) -> No
 
 
 async def limit_reads(connection: Any, rows: int, *, each: str = "statement") -> None:
-    """Fail each statement, or each session, that reads more rows of the ledger, including rows that it filters out.
+    """Fail each statement, or each session, that reads more rows of a table of rows, including rows that it filters out.
 
     It serves instead of a limit of time, which depends on the machine.
     """
     key = "statement_timestamp()::text" if each == "statement" else "'session'"
     await connection.execute(
         f"""
-        CREATE FUNCTION let_read() RETURNS boolean LANGUAGE plpgsql VOLATILE COST 0.0001 AS $$
+        CREATE FUNCTION let_read(called text) RETURNS boolean LANGUAGE plpgsql VOLATILE COST 0.0001 AS $$
         DECLARE
-            before text[] = string_to_array(current_setting('test.read', true), '|');
+            before text[] = string_to_array(current_setting('test.read_' || called, true), '|');
             count integer = CASE WHEN before[1] = {key} THEN before[2]::integer + 1 ELSE 1 END;
         BEGIN
             IF count > {rows} THEN RAISE EXCEPTION 'a {each} reads more than {rows} rows'; END IF;
-            PERFORM set_config('test.read', {key} || '|' || count, false);
+            PERFORM set_config('test.read_' || called, {key} || '|' || count, false);
             RETURN true;
         END $$;
-        ALTER TABLE rows RENAME TO all_rows;
-        CREATE VIEW rows AS SELECT * FROM all_rows WHERE let_read()
+        ALTER TABLE row_contents RENAME TO all_row_contents;
+        ALTER TABLE row_states RENAME TO all_row_states;
+        CREATE VIEW row_contents AS SELECT * FROM all_row_contents WHERE let_read('contents');
+        CREATE VIEW row_states AS SELECT * FROM all_row_states WHERE let_read('states');
+        CREATE OR REPLACE VIEW rows AS SELECT * FROM row_states LEFT JOIN row_contents USING (number, campaign)
         """
     )

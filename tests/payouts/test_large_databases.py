@@ -10,13 +10,16 @@ from typing import Any, TypeVar
 
 import pytest
 import pytest_asyncio
+from attrs import evolve
 
 from payouts.audit import records
 from payouts.audit.absence import record_absent
 from payouts.audit.comparison import Checked, Finding
 from payouts.audit.records import Scope
 from payouts.audit.release import release
+from payouts.ledger import steps
 from payouts.ledger.reader import LedgerReader
+from payouts.ledger.steps import Step
 from payouts.states import State
 from payouts.vendors import OriginalRow
 from rewards_core.postgres.statements import Statements
@@ -124,6 +127,36 @@ def test_all_coin_rows_of_a_restored_database_are_doubted_by_stretches(
             assert await ledger.counts() == {State.UNKNOWN: 45}
 
     asyncio.run(release_it())
+
+
+async def test_a_worker_reads_the_rows_that_it_takes_and_no_others(database: LedgerDatabase) -> None:
+    async with database.ledger() as ledger:
+        await ledger.plan(lines("a", 45))
+        await limit_reads(database.connection, STRETCH)
+        async with ledger.one_worker(rate=None) as worker:
+            taken = [*(await worker.claim(STRETCH // 2)).entries, *(await worker.claim(STRETCH // 2)).entries]
+            await worker.move(taken[0], State.UNKNOWN, problem="no answer")
+            assert await worker.others_have_rows(resting=True)
+        assert len(taken) == STRETCH
+        left = await database.connection.fetch("SELECT number FROM all_row_states WHERE state = 'unknown' AND worker IS NULL")
+        assert [number for (number,) in left] == [taken[0].number]
+
+
+async def test_a_move_of_a_row_that_stays_under_way_changes_no_index(database: LedgerDatabase) -> None:
+    def changed(run: Statements) -> Any:
+        changes = "pg_stat_get_xact_tuples_{}updated('{}'::regclass)"
+        counts = [changes.format(*each) for each in (("", "row_states"), ("hot_", "row_states"), ("", "row_contents"))]
+        return run.execute(f"SELECT {', '.join(counts)}").get
+
+    def move(wanted: Sequence[Step], run: Statements) -> list[int]:
+        before = changed(run)
+        steps.write(wanted, run)
+        return [now - was for now, was in zip(changed(run), before, strict=True)]
+
+    async with database.ledger() as ledger:
+        sent = await ledger.move_each([(entry, State.SENT, {}) for entry in await ledger.plan(lines("a", 3))])
+        accepted = [evolve(entry, state=State.ACCEPTED, uid="uid", accepted_at=EPOCH) for entry in sent]
+        assert await ledger.transact(partial(move, list(zip(sent, accepted, strict=True)))) == [3, 3, 0]
 
 
 async def test_evidence_about_a_row_needs_no_look_at_the_others(

@@ -26,7 +26,7 @@ from tests.postgres_server import Server
 
 T = TypeVar("T")
 
-_TABLES = "differences audits decisions retired_keys rows stretches workers campaigns balances calendar"
+_TABLES = "differences audits decisions retired_keys row_contents row_states stretches workers campaigns balances calendar"
 _EMPTY = "; ".join(f"DELETE FROM {table}" for table in _TABLES.split())
 _numbers = itertools.count(1)
 _spare: list[str] = []
@@ -128,7 +128,7 @@ async def test_two_processes_plan_the_same_rows_at_one_moment(place: Place) -> N
 
 async def test_a_retried_row_is_free_for_any_worker(place: Place, ledger: PostgresLedger) -> None:
     rejected = await led_to(ledger, State.REJECTED, tokens())
-    await place.connection.execute("UPDATE rows SET worker = 7, claim = 3")
+    await place.connection.execute("UPDATE row_states SET worker = 7, claim = 3")
     await ledger.renew_key(rejected)
     assert tuple(await place.connection.fetchrow("SELECT worker, claim FROM rows")) == (None, None)
 
@@ -152,7 +152,7 @@ async def test_who_reads_creates_nothing_and_can_change_nothing(place: Place, le
 
     def write() -> None:
         with LedgerReader(place.url, schema=place.schema) as reader:
-            reader._database.execute("DELETE FROM rows")
+            reader._database.execute("DELETE FROM row_states")
 
     with pytest.raises(LedgerError, match="read-only"):
         await asyncio.to_thread(write)

@@ -169,7 +169,11 @@ def test_an_audit_agrees_and_says_what_differs(call: Call, folder: Path, url: st
     call(*PLAN)
     call(*WORK)
     assert call("audit").exit_code == 0
-    execute(url, "UPDATE rows SET state = 'unknown', uid = NULL, settled_by = NULL WHERE id = 'r2'")
+    execute(
+        url,
+        "UPDATE row_states SET state = 'unknown', uid = NULL, settled_by = NULL FROM row_contents "
+        "WHERE row_contents.number = row_states.number AND id = 'r2'",
+    )
     assert call("audit").exit_code == 3
     assert (call("audit", "--apply").exit_code, states(url)["r2"]) == (0, "done")
 
@@ -206,7 +210,7 @@ def test_an_older_copy_is_audited_and_then_looks_up_every_row_before_it_is_sent(
     (folder / "rewards.csv").write_text(TWO)
     call(*PLAN)
     call(*WORK)
-    execute(url, "UPDATE rows SET state = 'planned', uid = NULL, sent_at = NULL, accepted_at = NULL, settled_at = NULL")
+    execute(url, "UPDATE row_states SET state = 'planned', uid = NULL, sent_at = NULL, accepted_at = NULL, settled_at = NULL")
     execute(url, "UPDATE campaigns SET generation = 0")
     older = call(*WORK)
     assert (older.exit_code, "older copy" in older.stderr) == (7, True)
@@ -227,7 +231,11 @@ def test_coins_of_a_campaign_that_an_older_copy_has_lost_are_not_given_again(
         create_event(env, "MEAL")
         assert (call(*plan, env=env).exit_code, call(*WORK, env=env).exit_code) == (0, 0)
         lead(url, [coin_row("other")], State.SENT, vendor="enkash")
-        execute(url, "DELETE FROM rows WHERE id = 'r1'")
+        execute(
+            url,
+            "WITH lost AS (DELETE FROM row_contents WHERE id = 'r1' RETURNING number) "
+            "DELETE FROM row_states USING lost WHERE row_states.number = lost.number",
+        )
         execute(url, "UPDATE campaigns SET generation = 0")
         assert call(*plan, env=env).exit_code == 7
         assert call("audit", "--vendor=enkash", "--apply", env=env).exit_code == 4

@@ -134,7 +134,7 @@ def test_nothing_is_decided_once_the_lock_is_lost(url: str) -> None:
     async def settle(lock: Any) -> None:
         async with place_of(url).ledger(vendor="original", campaign=CAMPAIGN, lock=lock) as ledger:
             await run_sql(url, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
-            await ledger.transact(lambda database: database.execute("DELETE FROM rows"))
+            await ledger.transact(lambda database: database.execute("DELETE FROM row_states"))
 
     async def look() -> None:
         async with PostgresLedger(url, vendor="original", campaign=CAMPAIGN) as ledger:
