@@ -13,7 +13,7 @@ from aiohttp import web
 
 from original_async import AllocationFailed, OriginalClient, OriginalWebhooks
 from rewards_core import Conflict, Operation, OperationMismatch, OutcomeUnknown, RequestRejected, RewardsError
-from webhooks import Completions, Receiver
+from webhooks import Completions, Receiver, StoreError
 
 original = web.AppKey("original", OriginalClient)
 completions = web.AppKey("completions", Completions)
@@ -41,7 +41,8 @@ async def grant(request: web.Request) -> web.Response:
         done = await settle(request.app, await request.json())
     except RewardsError as error:
         status = status_of(error)
-        return web.json_response({"error": str(error), "again": status == 503}, status=status)
+        told = "our database is away" if isinstance(error, StoreError) else str(error)  # its own text has the address
+        return web.json_response({"error": told, "again": status == 503}, status=status)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return web.json_response({"error": str(error)}, status=400)
     return web.json_response({"uid": done.ref.uid, "status": done.status})

@@ -58,4 +58,6 @@ async def main(file: Path, *, again: bool) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("Give FILE [--again].")
     sys.exit(asyncio.run(main(Path(sys.argv[1]), again="--again" in sys.argv)))

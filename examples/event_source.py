@@ -52,7 +52,9 @@ class ShopEvents:
 
 def make_app() -> web.Application:
     app, client = web.Application(), OriginalClient.from_env()
-    sources = OriginalWebhooks.from_env(), ShopEvents(os.environ["SHOP_SECRET"])
+    if not (secret := os.environ.get("SHOP_SECRET")):
+        raise SystemExit("Set SHOP_SECRET to the secret with which the shop signs.")
+    sources = OriginalWebhooks.from_env(), ShopEvents(secret)
     policy = HandlerPolicy(concurrency=100, timeout=100.0, lease=120.0)  # a reward takes as long as the blockchain
     receiver = Receiver(sources, "sqlite:///inbox.db", service="rewards", handlers=policy)
     completions = Completions(client, receiver.store)

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from original_async import AllocationFailed, OriginalClient, OriginalWebhooks
 from rewards_core import Conflict, Event, Operation, OperationMismatch, OutcomeUnknown, RequestRejected, RewardsError
-from webhooks import Completions, Receiver
+from webhooks import Completions, Receiver, StoreError
 from webhooks.ingress.asgi import AsgiIngress
 from webhooks.ingress.signals import close_on_signal
 
@@ -55,7 +55,8 @@ async def explain(_: Request, error: Exception) -> JSONResponse:
         status = 409  # this order was granted with other content
     elif isinstance(error, RequestRejected | AllocationFailed) and error.status not in {401, 403, 429}:
         status = 422  # nothing was paid; those three statuses say nothing about an earlier request for this order
-    return JSONResponse({"error": str(error), "again": status == 503}, status)
+    told = "our database is away" if isinstance(error, StoreError) else str(error)  # its own text has the address
+    return JSONResponse({"error": told, "again": status == 503}, status)
 
 
 async def tell_the_user(event: Event) -> None:

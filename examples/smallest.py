@@ -42,4 +42,6 @@ async def serving(app: web.Application) -> AsyncGenerator[None]:
 
 
 if __name__ == "__main__":
-    asyncio.run(grant(*sys.argv[1:4]))
+    if len(sys.argv) != 4:
+        sys.exit("Give USER AMOUNT NONCE.")
+    asyncio.run(grant(*sys.argv[1:]))

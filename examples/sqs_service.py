@@ -35,4 +35,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("Give the URL of the queue.")
     asyncio.run(main())

@@ -58,6 +58,17 @@ async def settled(sandbox: OriginalServer, allocations: int) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("secret", ["", None])
+async def test_without_a_secret_nothing_starts(
+    original_sandbox: OriginalServer, place: None, secret: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHOP_SECRET")
+    if secret is not None:
+        monkeypatch.setenv("SHOP_SECRET", secret)
+    with pytest.raises(SystemExit, match="SHOP_SECRET"):
+        load("event_source").make_app()
+
+
 async def test_a_paid_order_is_rewarded(url: str, original_sandbox: OriginalServer, rewards_books: RewardsBooks) -> None:
     body = body_of()
     assert await deliver(url, body, signed(body)) == 200

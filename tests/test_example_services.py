@@ -18,6 +18,7 @@ from tests.example_kit import EXAMPLES, ORDER, ROOT, app_of, ask, on_aiohttp, on
 from tests.postgres_server import Server
 from tests.webhooks.database_kit import run_sql
 from vendor_sandboxes.testing import OriginalServer, RewardsBooks, SignDelivery
+from webhooks import Completions, StoreError
 
 PATH = "/webhooks/original"
 USER = ORDER["user"]
@@ -125,6 +126,17 @@ async def test_it_says_that_asking_again_is_safe_if_it_cannot_reach_the_vendor(
     async with start() as service:
         status, answer = await ask(service, ORDER)
     assert (status, answer["again"]) == (503, True)
+
+
+async def test_callers_do_not_learn_where_the_store_is(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise StoreError("db.internal:5432 cannot be reached")
+
+    monkeypatch.setattr(Completions, "wait", fail)
+    async with start() as service:
+        status, answer = await ask(service, ORDER)
+    assert (status, answer["again"]) == (503, True)
+    assert "db.internal" not in answer["error"]
 
 
 async def test_it_accepts_only_signed_deliveries(start: Start, signed_delivery: SignDelivery) -> None:

@@ -51,6 +51,14 @@ async def test_the_smallest_example_pays_once_and_says_so(
     assert rewards_books.paid(USER, "1.23", once=True)
 
 
+@pytest.mark.parametrize("name", ["smallest", "batch_allocate", "sqs_service"])
+def test_without_arguments_an_example_says_in_a_line_what_it_takes(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / f"{name}.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ORIGINAL_WEBHOOK_KEYS": "k1:secret"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+
+
 def batch(folder: Path, *rows: str) -> Path:
     """Return a file with rows of user, amount and nonce."""
     file = folder / "rewards.csv"

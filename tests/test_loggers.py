@@ -15,6 +15,8 @@ PACKAGES = ("rewards_core", "original_async", "enkash_async", "webhooks", "payou
 LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error", "critical": "critical"}
 GIVEN_ON = {("webhooks.receiver", "warning"), ("webhooks.listener", "warning")}
 """What `Refusals` logs to the logger that it is given."""
+WRITTEN = {("command", level) for level in ("info", "warning", "error")}
+"""What `log_as_json` writes without a logger."""
 
 
 def loggers(path: Path) -> Iterator[tuple[str, set[str]]]:
@@ -41,7 +43,7 @@ def in_code() -> dict[str, set[str]]:
         for path in (ROOT / package).rglob("*.py"):
             for name, levels in loggers(path):
                 found[name] |= levels
-    for name, level in GIVEN_ON:
+    for name, level in GIVEN_ON | WRITTEN:
         found[name].add(level)
     return found
 
@@ -63,7 +65,7 @@ def test_the_page_lists_every_logger_and_its_levels() -> None:
 
 
 def test_every_logger_lies_below_its_package() -> None:
-    assert {name.partition(".")[0] for name in in_code()} - {"fault"} <= set(PACKAGES)
+    assert {name.partition(".")[0] for name in in_code()} - {"fault", "command"} <= set(PACKAGES)
 
 
 def test_no_logger_has_a_handler_and_warnings_reach_standard_error() -> None:
