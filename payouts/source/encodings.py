@@ -17,6 +17,7 @@ START = 1024
 _CHUNK = 1 << 20
 _MANY = 65_536
 _foreign = re.compile("[\udc80-\udcff]").search  # a byte that is not UTF-8
+_multibyte = re.compile(b"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}").search
 _wide = re.compile("[^\x00-\x7f\udc80-\udcff]").search
 
 
@@ -126,6 +127,22 @@ def as_utf8(stream: BinaryIO, start: bytes, encoding: Encoding) -> BinaryIO:
         encoding: Their encoding.
     """
     return io.BufferedReader(_Utf8(stream, start.removeprefix(encoding.bom), encoding.codec), _MANY)
+
+
+def utf8_in_windows(line: bytes) -> tuple[int, str, str] | None:
+    """Find a character of UTF-8 in a line that was read as Windows-1252: where it is, as what it was read, and what it is.
+
+    Args:
+        line: The line as `as_utf8` gives it.
+    """
+    if line.isascii():
+        return None
+    read = line.decode("utf-8", "surrogateescape")
+    found = _multibyte(read.encode("cp1252", "surrogateescape"))
+    if found is None:
+        return None
+    start, end = found.span()
+    return len(read[:start].encode("utf-8", "surrogateescape")), read[start:end], found[0].decode("utf-8", "replace")
 
 
 class _Utf8(io.RawIOBase):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
-from payouts.source.encodings import START, as_utf8, encoding_of
+from payouts.source.encodings import START, as_utf8, encoding_of, utf8_in_windows
 from payouts.source.mistakes import OnMistake, OnNote, Reading
+from payouts.spelling import quoted
 
 if TYPE_CHECKING:
     from payouts.source.encodings import Encoding
@@ -86,6 +87,13 @@ class Lines(Reading):
             message = "the input ends within this line: the program that writes it was interrupted; run it again"
             self.mistake("cut_off", self.number, self._column(line, len(line)), message)
             return None
+        if self._encoding.codec == "cp1252" and (found := utf8_in_windows(line)):
+            place, read, meant = found
+            told = (
+                f"this file is in UTF-8, in which {quoted(read)} is {quoted(meant)}: omit --encoding, or save the file as UTF-8"
+            )
+            self.mistake("encoding", self.number, self._column(line, place), told)
+            return None
         try:
             return line.decode("utf-8")
         except UnicodeDecodeError as problem:
@@ -97,10 +105,7 @@ class Lines(Reading):
         name = self._encoding.name
         if name == "UTF-16":
             return "half of a character is missing: the file was damaged; save it again"
-        if name != "UTF-8":
-            return f"the byte 0x{byte:02x} is not {name}: save the file as UTF-8"
-        again = "save the file as UTF-8, or if all of it is in Windows-1252, add --encoding windows-1252"
-        return f"the byte 0x{byte:02x} is not UTF-8: {again}"
+        return f"the byte 0x{byte:02x} is not {name}: correct it and save the file as UTF-8"
 
     def _column(self, line: bytes, place: int) -> int:
         if self.layout.form == "csv":

@@ -150,7 +150,7 @@ class _RowParser:
         self._dates = book.dates
         self._texts = book.texts
         self._columns: dict[str, int] = {}
-        self._within = False
+        self._within = self._ended = False
         self._number = self._column = self._size = self._sounds = 0
         self._hidden = False
         self._cells: list[Any] = []
@@ -163,12 +163,18 @@ class _RowParser:
             self._within = name == "sheetData"
             if name == "col" and _is_unseen(attributes, "width"):
                 self.unseen.append(range(int(attributes.get("min", "")), int(attributes.get("max", "")) + 1))
+            if self._within and self._ended:
+                raise damaged("a sheet has its rows twice")
         elif name == "c":
             self._place(attributes.get("r"))
             self._type, self._style = attributes.get("t", "n"), attributes.get("s", "0")
             self._value, self._formula, self._stored = "", False, False
-        elif name == "v" or (name == "t" and not self._sounds):
+        elif name in {"v", "is"}:
+            if self._stored or (name == "is") != (self._type == "inlineStr"):
+                raise damaged(f"a cell in row {self._number} has two values, or one of another type")
             self._stored = True
+            self._pieces = [] if name == "v" else None
+        elif name == "t" and not self._sounds and self._type == "inlineStr":
             self._pieces = []
         elif name == "f":
             self._formula = True
@@ -192,7 +198,7 @@ class _RowParser:
         elif name == "rPh":
             self._sounds -= 1
         elif name == "sheetData":
-            self._within = False
+            self._within, self._ended = False, True
 
     def characters(self, text: str) -> None:
         if self._pieces is not None:
@@ -229,9 +235,9 @@ class _RowParser:
         if kind == "s" and value:
             text = self._texts[int(value) if value.isascii() and value.isdecimal() else -1]
             self._size += len(text)
-            return unescaped(text)
+            return _plain(text)
         if kind in {"inlineStr", "str"} and (value or self._stored or not self._formula):
-            return unescaped(value)
+            return _plain(value)
         if not value:
             return _NO_VALUE if self._formula else ""
         return self._not_text(kind, value)
@@ -255,6 +261,14 @@ class _RowParser:
             self._cells += [""] * (self._column - 1 - len(self._cells))
             self._cells.append(cell)
             self._filled = self._filled or not isinstance(cell, str) or not cell.isspace()
+
+
+def _plain(text: str) -> str | NotText:
+    found = unescaped(text)
+    if found is not None:
+        return found
+    told = f"{quoted(text)} may be read in two ways, as _x0041_ may be the letter A: choose a value without such a part"
+    return NotText(text, Misspelling("escaped", told))
 
 
 _NO_VALUE = NotText(

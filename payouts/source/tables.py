@@ -59,7 +59,7 @@ def read_table(records: Records) -> Iterator[Values]:
     protected = tuple(titles) == header_of(reading.layout.vendor)
     if protected:
         reading.note("results", "this is a results.csv: its protective apostrophes were removed; its other columns are not read")
-    yield from _rows(records, following, places, width=len(titles), protected=protected)
+    yield from _rows(records, following, places, titles, protected=protected)
     records.tell(padded=len(titles) < len(header), protected=protected)
 
 
@@ -139,10 +139,16 @@ def _listed(titles: Sequence[str]) -> str:
 
 
 def _rows(
-    records: Records, following: Iterator[tuple[int, list[Any]]], places: dict[str, int], *, width: int, protected: bool
+    records: Records,
+    following: Iterator[tuple[int, list[Any]]],
+    places: dict[str, int],
+    titles: Sequence[str],
+    *,
+    protected: bool,
 ) -> Iterator[Values]:
     optional = records.reading.layout.optional
     wanted = tuple(places.items())
+    header = [folded(titles[place]) for place in places.values()]
     between = blank = 0
 
     def column_of(name: str) -> int:
@@ -153,10 +159,13 @@ def _rows(
             blank += 1
             continue
         between, blank = between + blank, 0
-        cells = records.fit(at, found, width)
+        cells = records.fit(at, found, len(titles))
         if cells is None:
             continue
         values: dict[str, Any] = {name: cells[place] for name, place in wanted}
+        if [folded(str(cell)) for cell in values.values()] == header:
+            records.reading.mistake("header", at, 1, "this row repeats the header: delete it")
+            continue
         if protected:
             values = {name: unprotect(cell) if isinstance(cell, str) else cell for name, cell in values.items()}
         if _is_blank(values.get(optional, "")):

@@ -7,6 +7,7 @@ a key would be derived where one was meant, does not tell hidden rows, and holds
 from __future__ import annotations
 
 import errno
+import io
 import mmap
 import posixpath
 import re
@@ -15,7 +16,7 @@ import tempfile
 import zipfile
 import zlib
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 from xml.parsers import expat
@@ -31,11 +32,14 @@ MAX_TEXT = 65_536
 """The most characters that the cells of a row may have together."""
 
 _CHUNK = 65_536
+_LAST_RECORD = b"PK\x05\x06"
+_LAST_SIZE = 22
 _PASSWORD = "EncryptedPackage".encode("utf-16-le")
 _DAMAGED = "this workbook is damaged or incomplete ({}): open it in a spreadsheet and save it again, or copy it again"
 _DATES = frozenset({*range(14, 23), *range(27, 37), *range(45, 48), *range(50, 59)})  # built-in formats of dates and times
 _quoted_format = re.compile(r'"[^"]*"|\\.|\[[^\]]*\]|_.|\*.')
 _date_format = re.compile("[dmyhs]", re.IGNORECASE).search
+_SPACE, _UNDERSCORE = 0x20, 0x5F
 _escaped = re.compile("_x([0-9A-Fa-f]{4})_")
 
 Start = Callable[[str, dict[str, str]], None]
@@ -86,7 +90,8 @@ class Workbook:
         with _refusing():
             self._zip = _zip_of(stream)
             self._names = {name.lower(): name for name in self._zip.namelist()}
-            book = next(iter(self._related("", "officeDocument").values()), "xl/workbook.xml")
+            _refuse_twice("part", self._zip.namelist())
+            book = self._only("", "officeDocument") or "xl/workbook.xml"
             if book.lower() not in self._names:
                 raise WorkbookRefused("this is not an Excel workbook (.xlsx): save it as .xlsx, or as CSV UTF-8")
             places = self._related(book, "worksheet")
@@ -95,9 +100,11 @@ class Workbook:
                 for each in self._elements(book, "sheet")
                 if each.get("id") in places and "name" in each
             ]
-            self.dates = self._date_styles(next(iter(self._related(book, "styles").values()), ""))
+            _refuse_twice("sheet", [sheet.name for sheet in self.sheets])
+            _refuse_twice("part of a sheet", [sheet.part for sheet in self.sheets])
+            self.dates = self._date_styles(self._only(book, "styles"))
             self._texts: SharedTexts | None = None
-            self._texts_part = next(iter(self._related(book, "sharedStrings").values()), "")
+            self._texts_part = self._only(book, "sharedStrings")
 
     @property
     def texts(self) -> SharedTexts:
@@ -174,11 +181,20 @@ class Workbook:
         table = posixpath.join(folder, "_rels", f"{name}.rels")
         if table.lower() not in self._names:
             return {}
+        relations = [each for each in self._elements(table, "Relationship") if {"Id", "Target"} <= each.keys()]
+        _refuse_twice("relationship", [each["Id"] for each in relations])
         return {
             each["Id"]: posixpath.normpath(posixpath.join("/", folder, each["Target"])).lstrip("/")
-            for each in self._elements(table, "Relationship")
-            if each.get("Type", "").endswith(f"/{kind}") and {"Id", "Target"} <= each.keys()
+            for each in relations
+            if each.get("Type", "").endswith(f"/{kind}")
         }
+
+    def _only(self, part: str, kind: str) -> str:
+        """Return the place of the one part of a kind that a part refers to, empty if there is none."""
+        found = list(self._related(part, kind).values())
+        if len(found) > 1:
+            raise damaged(f"it has {len(found)} parts for {kind}")
+        return found[0] if found else ""
 
     def _date_styles(self, part: str) -> frozenset[str]:
         """Return the numbers of the styles that show a date."""
@@ -204,6 +220,15 @@ class Workbook:
         for _ in self.feed(part, start, end):
             pass
         return frozenset(str(number) for number, each in enumerate(styles) if _is_date(each, own))
+
+
+def _refuse_twice(what: str, names: Sequence[str]) -> None:
+    """Refuse a workbook of which one program may read the first of two things and another program the second."""
+    seen: set[str] = set()
+    for name in names:
+        if name.casefold() in seen:
+            raise damaged(f"it has the {what} {quoted(name)} twice")
+        seen.add(name.casefold())
 
 
 def _is_date(number: str, own: Mapping[str, str]) -> bool:
@@ -270,9 +295,17 @@ class _TextCollector:
             self._pieces.append(text)
 
 
-def unescaped(text: str) -> str:
-    """Return a text with the characters that workbooks escape, such as `_x000D_`."""
-    return _escaped.sub(lambda found: chr(int(found[1], 16)), text) if "_x" in text else text
+def unescaped(text: str) -> str | None:
+    """Return a text with the characters that workbooks escape, such as `_x000D_`; None if programs read it in two ways.
+
+    Excel reads `_x0041_` as `A`; programs that do not escape have written it for what it is.
+    """
+    if "_x" not in text:
+        return text
+    codes = [int(code, 16) for code in _escaped.findall(text)]
+    if any(code >= _SPACE and code != _UNDERSCORE for code in codes):
+        return None
+    return _escaped.sub(lambda found: chr(int(found[1], 16)), text)
 
 
 @contextmanager
@@ -309,6 +342,9 @@ def _zip_of(stream: BinaryIO) -> zipfile.ZipFile:
         raise WorkbookRefused(f"the parts of this workbook have {size:,} bytes, the limit is {MAX_BYTES:,}: split it")
     if any(part.flag_bits & 1 for part in parts):
         raise WorkbookRefused("this workbook has a password: save it without one")
+    stream.seek(-_LAST_SIZE, io.SEEK_END)
+    if stream.read(4) != _LAST_RECORD or archive.comment or min((part.header_offset for part in parts), default=0):
+        raise damaged("it has bytes before its first part or after its end")
     return archive
 
 

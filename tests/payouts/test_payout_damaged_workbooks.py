@@ -35,6 +35,13 @@ def rows_of(content: bytes) -> list[Row]:
     return list(read_rows(io.BytesIO(content), BOOK))
 
 
+def _relations(*kinds: str) -> str:
+    each = '<Relationship Id="rId{}" Type="x/{}" Target="worksheets/sheet1.xml"/>'
+    return f"<Relationships>{''.join(each.format(*pair) for pair in enumerate(kinds, 1))}</Relationships>"
+
+
+_ONE_PART = _relations("worksheet", "worksheet")
+_TWO_STYLES = _relations("worksheet", "styles", "styles")
 OLD = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
 BROKEN: dict[str, bytes] = {
     "empty": b"",
@@ -56,6 +63,20 @@ BROKEN: dict[str, bytes] = {
     "a cell in another row": workbook({"S": sheet({1: TITLES, 2: '<row r="2"><c r="A3"/></row>'})}),
     "a cell beyond the last column": workbook({"S": sheet({1: TITLES, 2: '<row r="2"><c r="XFE2"/></row>'})}),
     "a cell of an unknown type": workbook({"S": sheet({1: TITLES, 2: ['<c t="z"><v>1</v></c>', *ONE[1:]]})}),
+    "two values in a cell": workbook({"S": sheet({1: TITLES, 2: ['<c t="inlineStr"><is><t>1</t></is><is><t>2</t></is></c>']})}),
+    "a value beside a text": workbook({"S": sheet({1: TITLES, 2: ['<c t="inlineStr"><is><t>1</t></is><v>2</v></c>']})}),
+    "a text of another type": workbook({"S": sheet({1: TITLES, 2: ['<c t="str"><is><t>1</t></is></c>']})}),
+    "rows twice": workbook({"S": PAYROLL.replace("</worksheet>", "<sheetData/></worksheet>")}),
+    "two sheets of one name": workbook({"S": PAYROLL, "s": sheet({})}),
+    "two sheets in one part": workbook(
+        {"S": PAYROLL, "T": ""}, states={"T": "hidden"}, parts={"xl/_rels/workbook.xml.rels": _ONE_PART}
+    ),
+    "one relationship twice": workbook({"S": PAYROLL}, parts={"xl/_rels/workbook.xml.rels": _ONE_PART.replace("rId2", "rId1")}),
+    "two sets of texts": workbook({"S": PAYROLL}, parts={"xl/_rels/workbook.xml.rels": _TWO_STYLES}),
+    "two parts of one name": workbook({"S": PAYROLL}, parts={"xl/Worksheets/Sheet1.xml": PAYROLL}),
+    "two workbooks in one file": GOOD + GOOD,
+    "bytes after its end": GOOD + b"x",
+    "a comment after its end": GOOD[:-2] + b"\x01\x00x",
     "a document type": workbook({"S": f'<!DOCTYPE w [<!ENTITY a "r1">]>{PAYROLL}'}),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,9 @@ def test_json_is_read_in_every_encoding(codec: str, marked: bool) -> None:
     assert form_of("-", NAMED.encode(codec)) == "csv"
 
 
-cells = st.text(st.characters(codec="cp1252", exclude_characters="\r\n\0", exclude_categories=["Cc", "Zs", "Cf"]), max_size=8)
+cells = st.text(
+    st.characters(codec="cp1252", exclude_characters="\r\n\0", exclude_categories=["Cc", "Zs", "Cf"]), max_size=8
+).filter(lambda cell: not re.search("[Â-ô][^\x00-\x7fÀ-ÿ]", cell))  # what looks like UTF-8 is refused
 ids = st.lists(st.text("abcXYZ019_éßñ", min_size=1, max_size=6), min_size=1, max_size=5, unique_by=str.casefold)
 
 
@@ -122,6 +125,34 @@ def test_an_id_in_an_encoding_that_was_guessed_is_refused() -> None:
     assert [(row.id, row.recipient) for row in settled] == [("r1", "3º2"), ("ré", "33")]
     line = b'{"id":"r1","reward_uid":"1","to_user_uid":"\xba","amount":1}\n'
     assert [(each.kind, each.name) for each in checked(line, JSONL)[1]] == [("encoding", "to_user_uid")]
+
+
+@pytest.mark.parametrize("name", ["José", "Ábel", "दिवाली", "😀", "\u2019"])
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("once", [False, True])
+def test_a_utf8_file_is_not_read_as_windows_1252_at_a_persons_word(name: str, marked: bool, once: bool) -> None:
+    """`José` would be paid as `JosÃ©`: a new grant, or one to somebody else."""
+
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return not once
+
+    table = HEADER + f"r1,{REWARD},32,1.50,Jose\r\nr2,{REWARD},{name},2.25,\r\nr3,{REWARD},34,1,\r\n"
+    line = json.dumps({"id": "r1", "reward_uid": "1", "to_user_uid": name, "amount": 1}, ensure_ascii=False)
+    for text, form in ((table, "csv"), (line, "jsonl")):
+        layout = Layout(vendor="original", form=form, encoding="windows-1252")
+        for damage in (b"", b"\xe9"):  # a byte that is not UTF-8 elsewhere does not make the rest Windows-1252
+            content = text.encode("utf-8-sig" if marked else "utf-8") + b"\n" + damage
+            found: list[Mistake] = []
+            rows = list(read_rows(Pipe(content), layout, on_mistake=found.append))
+            assert found[0].kind == "encoding"
+            assert "omit --encoding" in found[0].message
+            assert all(row.recipient.isascii() for row in rows)
+
+
+def test_nobody_is_sent_from_a_damaged_utf8_file_to_another_encoding() -> None:
+    for layout in (CSV, Layout(vendor="original", encoding="utf-8")):
+        assert "1252" not in str(checked(UTF8_DAMAGED, layout)[1][0])
 
 
 def test_an_encoding_that_was_given_is_taken_or_refused() -> None:
@@ -208,6 +239,7 @@ def test_words_about_encodings() -> None:
         "a byte that is not Windows-1252": checked(WINDOWS.replace(b"\xeb", b"\x81"))[1],
         "half a character of UTF-16": checked(NAMED.encode("utf-16")[:-1])[1],
         "another encoding than was given": checked(NAMED.encode("utf-16"), Layout(vendor="original", encoding="utf-8"))[1],
+        "UTF-8 given as Windows-1252": checked(NAMED.encode(), Layout(vendor="original", encoding="windows-1252"))[1],
         "not UTF-16 as was given": checked(WINDOWS, Layout(vendor="original", encoding="utf-16"))[1],
     }
     said("files: encodings", "\n".join(f"{name}: {found[0]}" for name, found in told.items()))

@@ -108,6 +108,8 @@ WRONG: dict[str, tuple[str, str]] = {
     "a formula without a result": (formula("A1", None), "formula"),
     "a formula that a program wrote": ("<c><f>A1</f><v></v></c>", "formula"),
     "a text that a spreadsheet changed": (text("1.10985E+11"), "scientific"),
+    "a text that programs read in two ways": (text("u_x0041_1"), "escaped"),
+    "half a character of another": (formula("A1", "_xD83D_"), "escaped"),
 }
 
 
@@ -253,6 +255,17 @@ def test_header_names_and_columns_are_read_as_in_csv() -> None:
     assert [kind for kind, _ in notes_of(content)] == ["header_names", "ignored"]
     twice = checked(book_of([[*TITLES, text("Id")], [*ONE, text("x")]]))[1]
     assert [(each.kind, each.place, each.name) for each in twice] == [("header", "Sheet1!E1", "id")]
+
+
+def test_a_row_that_repeats_the_header_is_no_payment() -> None:
+    titles = texts("ID", "user_id", "event", "note")
+    layout = Layout(vendor="enkash", form="workbook")
+    again = texts("id", "user_id", " Event ", "another")
+    found = checked(book_of([titles, texts("r1", "u1", "e", ""), again, texts("r2", "u2", "e", "")]), layout)[1]
+    assert [(each.kind, each.place) for each in found] == [("header", "Sheet1!A3")]
+    found = checked(b"id,user_id,event,request_id\nr1,u1,e,k\nid,user_id,event,request_id\n", Layout(vendor="enkash"))[1]
+    assert [(each.kind, each.line) for each in found] == [("header", 3)]
+    said("files: a row that repeats the header", found[0])
 
 
 def test_cells_that_are_left_empty_are_empty() -> None:
