@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from payouts.cells import unprotect
 from payouts.report.results import header_of
 from payouts.spelling import quoted
-from rewards_core.text import counted
+from rewards_core.text import counted, one_line
 
 if TYPE_CHECKING:
     from payouts.source.mistakes import Reading
@@ -122,7 +122,7 @@ def _has_all(reading: Reading, at: int, titles: Sequence[str], places: dict[str,
 
 def _listed(titles: Sequence[str]) -> str:
     more = f" and {len(titles) - _MAX_LISTED} more" if len(titles) > _MAX_LISTED else ""
-    return ", ".join(titles[:_MAX_LISTED]) + more
+    return ", ".join(map(one_line, titles[:_MAX_LISTED])) + more
 
 
 def _rows(
