@@ -10,7 +10,7 @@ from payouts.cells import unprotect
 from payouts.report.results import header_of
 from payouts.source.mistakes import column_letters
 from payouts.spelling import quoted
-from rewards_core.text import counted, listed
+from rewards_core.text import counted, listed, one_line
 
 if TYPE_CHECKING:
     from payouts.source.mistakes import Reading
@@ -135,7 +135,7 @@ def _option(name: str) -> str:
 
 def _listed(titles: Sequence[str]) -> str:
     more = f" and {len(titles) - _MAX_LISTED} more" if len(titles) > _MAX_LISTED else ""
-    return ", ".join(titles[:_MAX_LISTED]) + more
+    return ", ".join(map(one_line, titles[:_MAX_LISTED])) + more
 
 
 def _rows(

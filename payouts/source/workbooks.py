@@ -32,6 +32,7 @@ MAX_TEXT = 65_536
 """The most characters that the cells of a row may have together."""
 
 _CHUNK = 65_536
+_MAX_TAG = 1 << 20
 _LAST_RECORD = b"PK\x05\x06"
 _LAST_SIZE = 22
 _PASSWORD = "EncryptedPackage".encode("utf-16-le")
@@ -157,8 +158,12 @@ class Workbook:
             if part.lower() not in self._names:
                 raise damaged(f"it has no part {quoted(part)}")
             with self._zip.open(self._names[part.lower()]) as stream:
+                fed = 0
                 while chunk := stream.read(_CHUNK):
                     parser.Parse(chunk, False)
+                    fed += len(chunk)
+                    if fed - parser.CurrentByteIndex > _MAX_TAG:  # each piece makes the parser begin at the tag again
+                        raise damaged(f"a tag has more than {_MAX_TAG:,} bytes")
                     yield
             parser.Parse(b"", True)
         yield

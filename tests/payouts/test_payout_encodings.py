@@ -231,6 +231,13 @@ def test_memory_does_not_grow_with_the_file(codec: str, monkeypatch: pytest.Monk
     assert peaks[1] < peaks[0] * 1.3
 
 
+def test_a_title_cannot_change_the_line_that_names_it() -> None:
+    content = HEADER.replace("name", '"na\u202e\nme\x1b[2J"').encode() + b"r1,1,2,3,\n"
+    result, found = checked(content)
+    assert [(note.kind, note.message) for note in result.notes] == [("ignored", "columns not read: na me [2J")]
+    assert found == []
+
+
 def test_words_about_encodings() -> None:
     doubtful = WINDOWS.replace(b",32,", b",3\xba2,")
     told = {
