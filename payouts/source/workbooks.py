@@ -33,6 +33,7 @@ MAX_TEXT = 65_536
 
 _CHUNK = 65_536
 _MAX_TAG = 1 << 20
+_MAX_STYLES = 65_536  # Excel has fewer
 _LAST_RECORD = b"PK\x05\x06"
 _LAST_SIZE = 22
 _PASSWORD = "EncryptedPackage".encode("utf-16-le")
@@ -217,6 +218,8 @@ class Workbook:
                 inside = True
             elif name == "xf" and inside:
                 styles.append(attributes.get("numFmtId", "0"))
+                if len(styles) > _MAX_STYLES:
+                    raise damaged(f"it has more than {_MAX_STYLES:,} styles")
 
         def end(name: str) -> None:
             nonlocal inside

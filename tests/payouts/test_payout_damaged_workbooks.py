@@ -77,6 +77,9 @@ BROKEN: dict[str, bytes] = {
     "two workbooks in one file": GOOD + GOOD,
     "bytes after its end": GOOD + b"x",
     "a comment after its end": GOOD[:-2] + b"\x01\x00x",
+    "styles without end": workbook(
+        {"S": PAYROLL}, parts={"xl/styles.xml": f"<styleSheet><cellXfs>{'<xf/>' * 70_000}</cellXfs></styleSheet>"}
+    ),
     "an endless attribute": workbook({"S": PAYROLL.replace('<row r="2"', f'<row r="2" x="{"a" * 2_000_000}"')}),
     "a document type": workbook({"S": f'<!DOCTYPE w [<!ENTITY a "r1">]>{PAYROLL}'}),
 }
