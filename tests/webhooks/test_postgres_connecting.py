@@ -31,7 +31,7 @@ PASSWORD = "pa55-canary"
 NAME = "it's \\ {odd}"
 SETTINGS = (
     *("search_path", "application_name", "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"),
-    *("plan_cache_mode", "enable_seqscan", "jit"),
+    *("plan_cache_mode", "enable_seqscan", "jit", "max_parallel_workers_per_gather"),
 )
 EMPTY = Schema(kind="test", migrations=())
 
