@@ -50,6 +50,8 @@ class EnkashSandbox(Sandbox):
         ModuleNotFoundError: bodies are to be encrypted, and `cryptography` is not installed.
     """
 
+    options_type = EnkashOptions
+
     def __init__(
         self,
         *,

@@ -12,7 +12,7 @@ from vendor_sandboxes.original_auth import Credentials
 from vendor_sandboxes.original_replies import Refused, client_error, created, server_error
 from vendor_sandboxes.original_routes import Routes
 from vendor_sandboxes.original_state import Operation, OriginalState, User
-from vendor_sandboxes.original_webhooks import Delivery, WebhookSender
+from vendor_sandboxes.original_webhooks import Delivery, WebhookSender, app_of
 from vendor_sandboxes.scheduler import Scheduler
 from vendor_sandboxes.server import FAULT, Sandbox
 
@@ -46,6 +46,7 @@ class OriginalSandbox(Sandbox):
     """
 
     prefix = "/v1"
+    options_type = OriginalOptions
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class OriginalSandbox(Sandbox):
         self.webhooks = WebhookSender(
             webhook_url,
             webhook_keys,
-            {"uid": app_uid, "name": "Sandbox", "region": "EU", "environment": "Development"},
+            app_of(app_uid),
             plan=self.plan,
             scheduler=self._retries,
             clock=clock,

@@ -203,6 +203,11 @@ class WebhookSender:
             await self._session.close()
 
 
+def app_of(uid: str) -> dict[str, str]:
+    """Return the vendor's entry of an app."""
+    return {"uid": uid, "name": "Sandbox", "region": "EU", "environment": "Development"}
+
+
 def payload(
     event: str, app: Mapping[str, str], members: Iterable[str], kind: str, transaction_hash: str, happened_at: float
 ) -> str:

@@ -38,7 +38,7 @@ _MARK_HELP = (
 )
 _ALLOW = "allow_left_over"
 _SANDBOXES = {"original_sandbox": "OriginalSandbox", "enkash_sandbox": "EnkashSandbox"}
-_NOT_OPTIONS = frozenset({"self", "host", "port", "clock", "options"})
+_NOT_OPTIONS = frozenset({"host", "port", "clock", "options"})
 _LOOP_SCOPES = ("function", "class", "module", "package", "session")
 _FAILED = pytest.StashKey[bool]()
 
@@ -255,10 +255,7 @@ def _options_for(name: str, item: Any) -> dict[str, Any]:
 def _option_names(sandbox: type[Sandbox]) -> set[str]:
     from attrs import fields
 
-    options = import_module("vendor_sandboxes.options")
-    described = getattr(options, f"{sandbox.__name__.removesuffix('Sandbox')}Options")
-    arguments = inspect.signature(sandbox).parameters
-    return ({*arguments} - _NOT_OPTIONS) | {each.name for each in fields(described)}
+    return ({*inspect.signature(sandbox).parameters} - _NOT_OPTIONS) | {each.name for each in fields(sandbox.options_type)}
 
 
 def _fail_for(left_over: Sequence[str], request: pytest.FixtureRequest) -> None:

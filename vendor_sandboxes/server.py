@@ -87,6 +87,7 @@ class Sandbox(ABC):
     """
 
     prefix = ""
+    options_type: type[SandboxOptions]
 
     def __init__(
         self,

@@ -76,7 +76,7 @@ class Planner:
         known = self._known(rows, database)
         retired = self._retired([row.given_key for row in rows if row.given_key is not None and row.id not in known], database)
         state = State.UNKNOWN if self._unsure is not None else State.PLANNED if sent_at is None else State.SENT
-        number = self._last_number(database)
+        number = last_number(database)
         fresh: list[Entry] = []
         entries: list[Entry] = []
         for row in rows:
@@ -106,9 +106,6 @@ class Planner:
             entries.append(entry)
         self._insert(fresh, database)
         return entries, len(fresh)
-
-    def _last_number(self, database: Database) -> int:
-        return last_number(database)
 
     def _known(self, rows: Sequence[Row], database: Database) -> dict[str, Entry]:
         known: dict[str, Entry] = {}

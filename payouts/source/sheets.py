@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from attrs import frozen
 
 from payouts.source.mistakes import OnMistake, OnNote, Reading
+from payouts.source.tables import empty_rows
 from payouts.source.workbooks import MAX_TEXT, Sheet, Workbook, WorkbookRefused, damaged, unescaped
 from payouts.spelling import Misspelling, NotText, quoted
-from rewards_core.text import counted, listed
+from rewards_core.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,8 +90,7 @@ class SheetRecords(Reading):
     def tell(self, *, padded: bool, protected: bool) -> None:  # noqa: ARG002
         """Report how the rows were read, after the last one."""
         if self._skipped:
-            was = "was" if self._skipped == 1 else "were"
-            self.note("empty_rows", f"{counted(self._skipped, 'empty row')} between others {was} skipped")
+            self.note("empty_rows", empty_rows(0, self._skipped))
 
     def _chosen(self, book: Workbook) -> Sheet:
         wanted = self.layout.sheet

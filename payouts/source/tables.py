@@ -172,14 +172,15 @@ def _rows(
             values[optional] = None
         yield at, values, column_of
     if blank or between:
-        records.reading.note("empty_rows", _empty_rows(blank, between))
+        records.reading.note("empty_rows", empty_rows(blank, between))
 
 
 def _is_blank(cell: object) -> bool:
     return isinstance(cell, str) and not cell.strip()
 
 
-def _empty_rows(blank: int, between: int) -> str:
+def empty_rows(blank: int, between: int) -> str:
+    """Say how many empty rows were skipped, at the end and between others."""
     parts: list[str] = []
     if blank:
         parts.append(f"{counted(blank, 'empty row')} at the end")

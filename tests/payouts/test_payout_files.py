@@ -318,6 +318,12 @@ def test_memory_does_not_grow_with_the_file(layout: Layout) -> None:
         ("-", b'\xef\xbb\xbf {"id"', "jsonl"),
         ("-", b"id,", "csv"),
         ("rewards", b"", "csv"),
+        ("a.xlsx", b"PK\x03\x04", "workbook"),
+        ("a.csv", b"PK\x03\x04", "workbook"),
+        ("-", b"PK\x03\x04", "workbook"),
+        ("a.XLSM", b"id,", "workbook"),
+        ("a.ods", b"", "workbook"),
+        ("export", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "workbook"),
     ],
 )
 def test_the_form_is_known_by_name_or_by_the_first_bytes(path: str, start: bytes, form: str) -> None:

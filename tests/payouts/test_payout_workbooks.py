@@ -13,7 +13,7 @@ import pytest
 from payouts.cli.preflight import Mistakes
 from payouts.rows import Row
 from payouts.source.checks import Checked, check_rows
-from payouts.source.files import form_of, read_rows, rereadable
+from payouts.source.files import read_rows, rereadable
 from payouts.source.layout import Layout
 from payouts.source.mistakes import Mistake, column_letters
 from payouts.vendors import OriginalRow
@@ -301,21 +301,6 @@ def test_results_opened_and_saved_by_a_spreadsheet_are_read_as_the_rows_that_wer
     assert [(row.id, row.recipient, row.given_key) for row in rows_of(content)] == [("+91", "@handle", "k1")]
     cut = table_book([list(values), list(values.values())])
     assert [(each.kind, each.name) for each in checked(cut)[1]] == [("text_mark", "id"), ("text_mark", "to_user_uid")]
-
-
-@pytest.mark.parametrize(
-    ("path", "start", "form"),
-    [
-        ("a.xlsx", b"PK\x03\x04", "workbook"),
-        ("a.csv", b"PK\x03\x04", "workbook"),
-        ("-", b"PK\x03\x04", "workbook"),
-        ("a.XLSM", b"id,", "workbook"),
-        ("a.ods", b"", "workbook"),
-        ("export", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "workbook"),
-    ],
-)
-def test_a_workbook_is_known_by_its_first_bytes_or_its_name(path: str, start: bytes, form: str) -> None:
-    assert form_of(path, start) == form
 
 
 def test_a_workbook_that_is_said_to_be_csv_is_refused() -> None:

@@ -31,7 +31,7 @@ AUTO = f"{LOOPS}asyncio_mode = auto\n"
 def run(pytester: pytest.Pytester, suite: str, *arguments: str, ini: str = AUTO) -> pytest.RunResult:
     pytester.makeini(f"[pytest]\n{ini}")
     pytester.makepyfile(HEAD + suite)
-    return pytester.runpytest_subprocess("--strict-markers", "-W", "error", "-p", "no:cacheprovider", *arguments)
+    return pytester.runpytest_subprocess("--strict-markers", "-W", "error", "-p", "no:cacheprovider", *arguments, timeout=300)
 
 
 TESTS_OF_EVERY_KIND = """

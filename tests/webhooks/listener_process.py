@@ -45,6 +45,17 @@ def signed(body: bytes, source: OriginalWebhooks = SOURCE) -> dict[str, str]:
     return {"x-webhook-signature": source.sign(body), "Content-Type": "application/json"}
 
 
+@asynccontextmanager
+async def killed_at_the_end(process: Process) -> AsyncIterator[Process]:
+    """Lend the first process of a session, and kill what is left of the session."""
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.communicate()
+
+
 class ListenerProcess:
     """A running `serve`.
 

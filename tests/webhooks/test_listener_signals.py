@@ -10,13 +10,13 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.webhooks.listener_process import KEYS, delivery, environment, post
+from tests.webhooks.listener_process import KEYS, delivery, environment, killed_at_the_end, post
 
 BEGUN = "begun"
 FROM_THE_FIRST_LINE = f"import os, webhooks.__main__ as entry; os.write(1, b'{BEGUN}\\n'); entry.main()"
@@ -45,12 +45,8 @@ async def begun(folder: Path, program: Sequence[str], *options: str) -> AsyncIte
         stderr=PIPE,
         start_new_session=True,
     )
-    try:
+    async with killed_at_the_end(process):
         yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.communicate()
 
 
 async def hung_up_until_it_listens(process: Process) -> dict[str, str]:

@@ -9,7 +9,7 @@ import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,7 +18,7 @@ import pytest
 
 from original_async import OriginalWebhooks
 from tests.test_documents import free_port
-from tests.webhooks.listener_process import delivery, environment, post
+from tests.webhooks.listener_process import delivery, environment, killed_at_the_end, post
 from webhooks.cli.systemd import Notifier
 
 URL = "http://listener/webhooks/original"
@@ -67,12 +67,8 @@ async def service(folder: Path, address: str, *options: str, **variables: str) -
         stderr=PIPE,
         start_new_session=True,
     )
-    try:
+    async with killed_at_the_end(process):
         yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.communicate()
 
 
 def client(folder: Path) -> aiohttp.ClientSession:

@@ -13,10 +13,9 @@ from attrs import frozen
 
 from vendor_sandboxes.original import APP_UID, REWARDS, WEBHOOK_KEYS
 from vendor_sandboxes.original_state import Operation, timestamp
-from vendor_sandboxes.original_webhooks import payload, signed_headers
+from vendor_sandboxes.original_webhooks import app_of, payload, signed_headers
 
 _KINDS = {"reward.allocated": "allocation", "reward.claimed": "claim"}
-_APP = {"uid": APP_UID, "name": "Sandbox", "region": "EU", "environment": "Development"}
 
 
 @frozen(kw_only=True)
@@ -52,7 +51,7 @@ def sign_delivery(name: str = "reward.allocated", /, **fields: Any) -> SignedDel
     resource = {**(_sample(kind) if kind else {}), **fields}
     written = json.dumps({key: _json(value) for key, value in resource.items()})
     member = f'"{kind or name.partition(".")[0]}": {written}'
-    unsent = payload(name, _APP, [member], kind or name, f"0x{uuid.uuid4().hex:0>64}", time.time())
+    unsent = payload(name, app_of(APP_UID), [member], kind or name, f"0x{uuid.uuid4().hex:0>64}", time.time())
     body = f'{unsent}, "sent_at": "{timestamp(time.time(), "+00:00")}"}}'.encode()
     return SignedDelivery(headers=signed_headers(body, WEBHOOK_KEYS, APP_UID, str(uuid.uuid4()), 1), body=body)
 

@@ -32,11 +32,6 @@ class SandboxServer(Generic[S]):
         return self._sandbox.url
 
     @property
-    def environment(self) -> Mapping[str, str]:
-        """The variables with which `from_env` makes objects that talk to this sandbox."""
-        raise NotImplementedError
-
-    @property
     def requests(self) -> Sequence[ReceivedRequest]:
         """The requests received so far; credentials are not kept."""
         return self._thread.call(tuple, self._sandbox.requests)
