@@ -42,7 +42,7 @@ _SOON = 0.02
 _LOOKS = 12
 """Looks for lost workers in one lease."""
 _TAKEN_AT_ONCE = 200
-_PLANNED_AT_ONCE = 5_000
+_PLANNED_AT_ONCE = 10_000
 """Rows in a transaction: with 500, commits and the tops of indexes cost half as much again."""
 
 

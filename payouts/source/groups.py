@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 Rows: TypeAlias = Iterable[Row] | AsyncIterable[Row]
 
 _MAX_GROUP = 500
+_READ_AT_ONCE = 500
+"""Rows that a thread reads before the loop is asked again: a thread that read on would compete with the loop for the interpreter
+while rows are prepared, and then have nothing to do while the database stores them."""
 
 
 async def groups_of(rows: Rows, stop: Stop, most: int = _MAX_GROUP) -> AsyncGenerator[list[Row]]:
     """Yield rows in groups of 1 to `most`, in order.
 
-    An iterable is read in a thread. An async iterable is read in its own task, at most one group ahead, and closed at the end; a
-    group holds the rows that are ready when the source waits, so that no row waits for the next.
+    An iterable is read in threads, one after another. An async iterable is read in its own task, at most one group ahead, and
+    closed at the end; a group holds the rows that are ready when the source waits, so that no row waits for the next.
 
     Args:
         rows: The source; its error is raised after the rows before it.
@@ -34,13 +37,33 @@ async def groups_of(rows: Rows, stop: Stop, most: int = _MAX_GROUP) -> AsyncGene
             while group := await reader.next_group(stop):
                 yield group
     else:
-        iterator = iter(rows)
-        while group := await asyncio.to_thread(_take, iterator, most):
+        async for group in _read_in_threads(iter(rows), most):
             yield group
 
 
-def _take(rows: Iterator[Row], most: int) -> list[Row]:
-    return list(islice(rows, most))
+async def _read_in_threads(rows: Iterator[Row], most: int) -> AsyncGenerator[list[Row]]:
+    problem: Exception | None = None
+    while problem is None:
+        group: list[Row] = []
+        room = most
+        try:
+            while room and await asyncio.to_thread(_take, rows, min(room, _READ_AT_ONCE), group):
+                room = most - len(group)
+        except Exception as found:  # noqa: BLE001 - raised after the rows before it
+            problem = found
+        if group:
+            yield group
+        elif problem is None:
+            return
+    raise problem
+
+
+def _take(rows: Iterator[Row], most: int, group: list[Row]) -> bool:
+    """Add some rows to a group; return whether there were any."""
+    before = len(group)
+    for row in islice(rows, most):
+        group.append(row)  # noqa: PERF402 - what was read before an error stays
+    return len(group) > before
 
 
 class _Reader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,18 @@ async def test_what_came_before_an_error_of_the_source_is_planned(vendor: StubOr
         await pay(source, vendor, ledger)
     assert sum((await ledger.counts()).values()) == 3
     assert source.closed
+
+
+async def test_what_an_iterable_gave_before_its_error_is_in_a_group() -> None:
+    def source() -> Iterator[Row]:
+        yield from (token_row(f"r{number}") for number in range(1_203))
+        raise OSError("the export has gone")
+
+    sizes = []
+    with pytest.raises(OSError, match="the export has gone"):  # noqa: PT012 - the groups before it are looked at
+        async for group in groups_of(source(), Stop(), 700):
+            sizes.append(len(group))
+    assert sizes == [700, 503]
 
 
 async def test_a_source_is_read_and_closed_in_one_task(vendor: StubOriginal, ledger: Ledger) -> None:
