@@ -37,8 +37,9 @@ async def groups_of(rows: Rows, stop: Stop, most: int = _MAX_GROUP) -> AsyncGene
             while group := await reader.next_group(stop):
                 yield group
     else:
-        async for group in _read_in_threads(iter(rows), most):
-            yield group
+        async with aclosing(_read_in_threads(iter(rows), most)) as groups:
+            async for group in groups:
+                yield group
 
 
 async def _read_in_threads(rows: Iterator[Row], most: int) -> AsyncGenerator[list[Row]]:
