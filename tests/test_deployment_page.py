@@ -1,4 +1,4 @@
-"""Of what `docs/deployment.md` shows in blocks that no test can run, every file, unit, service and command is checked."""
+"""Of what `docs/how-to/deploying.md` shows in blocks that no test can run, every file, unit, service and command is checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.test_documents import TEXTS, fences
 from tests.test_fleet import understood
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = "docs/deployment.md"
+PAGE = "docs/how-to/deploying.md"
 LINES = [line for language, _, body in fences(PAGE) if language == "text" for line in body.splitlines()]
 COMPOSE = [line for line in LINES if line.startswith("docker compose")]
 
