@@ -14,7 +14,7 @@ GREENLETS = $(addprefix tests/payouts/test_,$(addsuffix .py,postgres_ledger work
 unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes would each compile what they import
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fleet test check lint types contracts unit floor wheel-check dist release-check soak mutants bench clean
+.PHONY: help demo demo-fleet test check lint types contracts docs docs-live unit floor wheel-check dist release-check soak mutants bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -34,7 +34,7 @@ demo-fleet: $(STAMP) ## the same by a fleet of processes, some of which are kill
 
 test: check unit ## run every check that a change must pass
 
-check: lint types contracts ## run linters, type checkers and import contracts
+check: lint types contracts docs ## run linters, type checkers and import contracts, and build the documents
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -46,6 +46,13 @@ types: $(STAMP)
 
 contracts: $(STAMP)
 	$(BIN)/lint-imports
+
+docs: $(STAMP) ## build the documents into docs/_build/html
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
+
+docs-live: $(STAMP) ## show the documents in a browser, built again after each change
+	$(BIN)/python -m sphinx_autobuild --open-browser --port 0 --watch README.md --watch CHANGELOG.md --watch CONTRIBUTING.md \
+		$(addprefix --watch ,rewards_core original_async enkash_async webhooks payouts vendor_sandboxes examples) docs docs/_build/html
 
 unit: $(STAMP)
 	@tests/install_system_parts.sh
@@ -98,4 +105,4 @@ bench: $(STAMP) ## run the benchmarks
 	$(BIN)/python -m benchmarks
 
 clean: ## remove everything that was built
-	rm -rf $(VENV) $(FLOOR) .venv-uv build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(FLOOR) .venv-uv build dist docs/_build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -15,13 +15,35 @@ author = "The rewards-async developers"
 project_copyright = "the rewards-async developers"
 release = version = VERSION
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "public_api"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "command_lines", "public_api"]
 exclude_patterns = ["_build"]
 nitpicky = True
+smartquotes = False  # two dashes are those of an option
 nitpick_ignore_regex = [  # of the standard library and of other packages: their inventories are not here
     ("py:.*", r"(aiohttp|asyncio|collections|contextlib|datetime|decimal|logging|os|pathlib|ssl|typing|web)\..*"),
     ("py:.*", r"Any|Awaitable|Callable|Decimal|Literal|Path|Self|T|collector"),
-    ("py:.*", r".*[\[\]'.]+$"),
+    ("py:.*", r".*[\[\]'.]+$|Mapping\[str"),
+]
+nitpick_ignore = [  # what signatures name and callers need not know
+    ("py:class", name)
+    for name in (
+        *("A", "H", "R", "S", "webhooks.completions.A", "webhooks.receiver.H", "vendor_sandboxes.testing.rewards.T"),
+        *(
+            "AbstractAsyncContextManager",
+            "AmountAs",
+            "BodyProblem",
+            "Client",
+            "Collector",
+            "Environment",
+            "ReadPath",
+            "Session",
+            "Via",
+        ),
+        *("ClientOptions", "enkash_async.settings.ClientOptions", "webhooks.ingress.messages.BatchFailure"),
+        *("webhooks.ingress.queue.QueueStatistics", "BeforePage", "Connection", "Database", "Ending", "Figures", "LedgerLock"),
+        *("LedgerPlace", "MaySend", "Move", "PostgresLock", "payouts.ledger.worker.Worker", "LoopThread", "ReceivedRequest"),
+        *("SandboxServer", "vendor_sandboxes.original_state.Operation", "vendor_sandboxes.original_webhooks.Delivery"),
+    )
 ]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4

@@ -29,10 +29,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = {str(path.relative_to(ROOT)): path for path in (*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md")))}
 TEXTS = {name: path.read_text("utf-8") for name, path in PAGES.items()}
 FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+LANGUAGES = {"console", "text", "{api}", "{figure}", "{include}", "{toctree}"}
 RUN_ELSEWHERE = {
     "make test": "this very run",
     "make demo-fleet": "test_fleet runs it with fewer rows",
     "make check": "a part of make test",
+    "make docs": "a part of make check",
     "make mutants": "takes the whole suite apart; run by hand and before a release",
     "make soak": "the long versions",
     "make bench": "measures; see test_benchmarks_run",
@@ -235,7 +237,9 @@ def test_every_block_is_one_that_is_tested(page: str) -> None:
             assert words, f"{page}: name the file that a toml block is saved as"
             assert f"--config {words[0]}" in TEXTS[page], f"{page}: no command reads {words[0]}"
         else:
-            assert language in {"console", "text", "{toctree}", "{include}"}, f"{page}: {language or 'nothing'} is no language that a test reads"
+            assert language in {"console", "text", "{toctree}", "{include}"}, (
+                f"{page}: {language or 'nothing'} is no language that a test reads"
+            )
 
 
 def test_every_test_the_documents_name_exists() -> None:

@@ -33,7 +33,8 @@ def _add_options(parser: argparse.ArgumentParser, cls: type[SandboxOptions]) -> 
         parser.add_argument(f"--{attribute.name.replace('_', '-')}", default=attribute.default, **attribute.metadata["argument"])
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser_of_sandboxes() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m vendor_sandboxes", description="Simulate a vendor, with faults.")
     vendors = parser.add_subparsers(dest="vendor", required=True)
     common = argparse.ArgumentParser(add_help=False)
@@ -73,7 +74,7 @@ def build(arguments: Sequence[str]) -> Sandbox:
     Raises:
         SystemExit: the command line is wrong.
     """
-    parser = _parser()
+    parser = parser_of_sandboxes()
     options: dict[str, Any] = vars(parser.parse_args(arguments))
     try:
         if options.pop("vendor") == "enkash":

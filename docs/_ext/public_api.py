@@ -1,48 +1,45 @@
-"""Describe what is public from its docstrings: `{api}` takes the names of one module, a line each."""
+"""Describe what is public from its docstrings.
+
+A block of `{api}` names things of one module, one a line: `Name`, `Name()` if only others make one, `Name: some, members`.
+"""
 
 from __future__ import annotations
 
 import inspect
 import re
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from docutils import nodes
-from docutils.parsers.rst import Directive
-from docutils.statemachine import StringList
 from public_names import PACKAGES, by_last_part, defined_as, public_names
 from sphinx.domains.python import PythonDomain
 
 if TYPE_CHECKING:
-    from docutils.nodes import Node
+    from docutils.nodes import TextElement
     from sphinx.addnodes import pending_xref
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
     from sphinx.util.typing import ExtensionMetadata
 
+_block = re.compile(r"^```\{api\} (?P<module>[\w.]+)\n(?P<lines>.*?)^```$", re.MULTILINE | re.DOTALL)
 _code = re.compile(r"(?<![`:\w])`([^`]+)`(?![`_])")
 _url = re.compile(r"(?<![<`])(https://[^\s,;)]*[^\s,;).])")
 _sentences: dict[str, list[str]] = {}
 _parameters = re.compile(r"^(Args|Attributes|Raises|Returns|Yields):$")
 
 
-class Api(Directive):
-    """Describe names of a module, one a line: `Name`, `Name()` if only others make one, `Name: some, members`."""
+def _fill(app: Sphinx, docname: str, content: list[str]) -> None:
+    del app, docname
+    content[0] = _block.sub(lambda found: _described(found["module"], found["lines"].splitlines()), content[0])
 
-    required_arguments = 1
-    has_content = True
 
-    def run(self) -> list[Node]:
-        lines: list[str] = []
-        for line in filter(None, map(str.strip, self.content)):
-            shown, _, members = line.partition(": ")
-            full = f"{self.arguments[0]}.{shown}"
-            thing = public_names()[full.removesuffix("()")]
-            lines += [f".. auto{_kind(thing)}:: {full}", *_options(thing, members), ""]
-        lines = ["```{eval-rst}", *lines, "```"]  # a page is Markdown, and so is what it holds
-        found = nodes.section()
-        found.document = self.state.document
-        self.state.nested_parse(StringList(lines, self.state_machine.get_source_and_line(self.lineno)[0]), 0, found)
-        return found.children
+def _described(module: str, names: list[str]) -> str:
+    lines = ["```{eval-rst}"]
+    for name in names:
+        shown, _, members = name.partition(": ")
+        full = f"{module}.{shown}"
+        thing = public_names()[full.removesuffix("()")]
+        lines += [f".. auto{_kind(thing)}:: {full}", *_options(thing, members), ""]
+    return "\n".join([*lines, "```"])
 
 
 def _kind(thing: Any) -> str:
@@ -102,12 +99,13 @@ def _public(text: str, within: str) -> str | None:
     if first in by_last_part() and (not rest or hasattr(public_names()[by_last_part()[first]], rest)):
         return by_last_part()[first] + (f".{rest}" if rest else "")
     owner = next((name for name in public_names() if within == name or within.startswith(f"{name}.")), None)
-    if owner is not None and not rest and inspect.isfunction(getattr(public_names()[owner], first, None)) and first[0] != "_":
+    member = None if owner is None else vars(public_names()[owner]).get(first) if inspect.isclass(public_names()[owner]) else None
+    if first[:1] != "_" and not rest and isinstance(member, (FunctionType, property)):
         return f"{owner}.{first}"
     return None
 
 
-def _resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement) -> Any:
+def _resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: TextElement) -> Any:
     """Resolve the name that an annotation has in the code to the public one."""
     if node.get("refdomain") != "py":
         return None
@@ -121,7 +119,7 @@ def _resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: no
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
-    app.add_directive("api", Api)
+    app.connect("source-read", _fill)
     app.connect("autodoc-process-docstring", _rewritten, priority=100)  # before napoleon
     app.connect("autodoc-process-docstring", _restored, priority=900)
     app.connect("missing-reference", _resolve)
