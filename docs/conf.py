@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE / "_ext"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rewards_core.version import VERSION  # noqa: E402
 
@@ -15,7 +14,7 @@ author = "The rewards-async developers"
 project_copyright = "the rewards-async developers"
 release = version = VERSION
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "command_lines", "public_api"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docs._ext.command_lines", "docs._ext.public_api"]
 exclude_patterns = ["_build"]
 nitpicky = True
 smartquotes = False  # two dashes are those of an option

@@ -1,4 +1,4 @@
-"""The site is whole: its links lead somewhere, nothing public is missing, every page says what it is for, none repeats another."""
+"""The site is whole: links lead somewhere, nothing public is missing, a page says what it is for and repeats no other."""
 
 from __future__ import annotations
 
@@ -79,9 +79,7 @@ def test_links_out_of_the_site_are_safe(pages: dict[Path, Page]) -> None:
 def inventory(site: Path) -> dict[str, Any]:
     with (site / "objects.inv").open("rb") as stream:
         found: Any = InventoryFile.load(stream, "", lambda _, name: name)
-    return {
-        name: kind for kind, items in getattr(found, "data", found).items() if kind.startswith("py:") for name in items
-    }
+    return {name: kind for kind, items in getattr(found, "data", found).items() if kind.startswith("py:") for name in items}
 
 
 def test_all_that_is_public_is_described_and_nothing_else(site: Path) -> None:
@@ -103,7 +101,7 @@ def test_every_option_of_a_command_is_described(site: Path, name: str) -> None:
         assert described, f"{name} {words}"
         for param in command.params:
             for option in (*param.opts, *param.secondary_opts):
-                if option.startswith("--") and option not in {"--help"} and not getattr(param, "hidden", False):
+                if option.startswith("--") and option != "--help" and not getattr(param, "hidden", False):
                     assert option in described, f"{name} {words} {option}"
 
 
@@ -127,7 +125,7 @@ def test_every_exit_code_is_described(site: Path) -> None:
 
 def test_every_variable_is_described() -> None:
     sources = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
-    variable = re.compile(r'"((?:ORIGINAL|ENKASH)_[A-Z_]+|XDG_STATE_HOME|NOTIFY_SOCKET|WATCHDOG_[A-Z]+|WEBHOOK_(?:STORE|FORWARD_TO))"')
+    variable = re.compile(r'"((?:ORIGINAL|ENKASH|WATCHDOG)_[A-Z_]+|XDG_STATE_HOME|NOTIFY_SOCKET|WEBHOOK_(?:STORE|FORWARD_TO))"')
     used = {name for path in sources for name in variable.findall(path.read_text("utf-8"))}
     described = set(re.findall(r"`([A-Z][A-Z_]+)`", PAGES["docs/reference/configuration.md"]))
     assert len(used) > 15

@@ -10,7 +10,7 @@ import re
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from public_names import PACKAGES, by_last_part, defined_as, public_names
+from docs._ext.public_names import PACKAGES, by_last_part, defined_as, public_names
 from sphinx.domains.python import PythonDomain
 
 if TYPE_CHECKING:
