@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rewards_core.version import VERSION  # noqa: E402
+from rewards_core.version import VERSION
 
 project = "rewards-async"
 author = "The rewards-async developers"

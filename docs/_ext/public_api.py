@@ -10,8 +10,9 @@ import re
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from docs._ext.public_names import PACKAGES, by_last_part, defined_as, public_names
 from sphinx.domains.python import PythonDomain
+
+from docs._ext.public_names import PACKAGES, by_last_part, defined_as, public_names
 
 if TYPE_CHECKING:
     from docutils.nodes import TextElement
