@@ -1,4 +1,4 @@
-"""The examples that are programs: they are short, the quickstart lists them, and what they print is true."""
+"""The examples that are programs: they are short, the page on installing lists them, and what they print is true."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_an_example_is_short_enough_to_read(name: str) -> None:
     assert len([line for line in source.splitlines()[begins:] if line]) < 70
 
 
-def test_the_quickstart_lists_every_example() -> None:
-    listed = re.findall(r"\]\(\.\./\.\./examples/([\w.]+)\)", (ROOT / "docs/tutorials/first-reward.md").read_text("utf-8"))
+def test_the_page_on_installing_lists_every_example() -> None:
+    listed = re.findall(r"\]\(\.\./\.\./examples/([\w.]+)\)", (ROOT / "docs/how-to/installing.md").read_text("utf-8"))
     assert sorted(listed) == sorted([*(f"{name}.py" for name in SHORT), "enkash_cashback.py"])
 
 

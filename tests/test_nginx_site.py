@@ -113,7 +113,8 @@ async def test_deliveries_reach_the_listener_that_is_left(folder: Path) -> None:
             assert await asyncio.gather(*sent) == [200] * 8
 
 
-COMMANDS = [line for _, _, body in fences("docs/how-to/aiohttp.md") for line in body.splitlines() if "--workers 2" in line]
+PAGE = "docs/how-to/several-workers.md"
+COMMANDS = [line for _, _, body in fences(PAGE) for line in body.splitlines() if "--workers 2" in line]
 
 
 @pytest.mark.slow
