@@ -98,6 +98,11 @@ class Reader:
             for setting in shlex.split(command)[1:]:
                 name, _, value = setting.partition("=")
                 self.environment[name] = value
+        elif command.startswith("kill -9 %"):
+            killed = self.background.pop(int(command.removeprefix("kill -9 %")) - 1)
+            killed.kill()
+            killed.communicate(timeout=READY)
+            assert killed.returncode == -signal.SIGKILL, f"{command}: it had ended before"
         elif command.startswith("kill %"):
             self.end(self.background.pop(int(command.removeprefix("kill %")) - 1), command)
         elif command.endswith("&"):
