@@ -14,7 +14,10 @@ author = "The rewards-async developers"
 project_copyright = "the rewards-async developers"
 release = version = VERSION
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docs._ext.command_lines", "docs._ext.public_api"]
+extensions = [
+    *("myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"),
+    *("docs._ext.command_lines", "docs._ext.diagram", "docs._ext.public_api"),
+]
 exclude_patterns = ["_build"]
 nitpicky = True
 smartquotes = False  # two dashes are those of an option
