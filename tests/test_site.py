@@ -106,6 +106,12 @@ def test_signatures_are_written_as_a_person_would(site: Path) -> None:
     assert not [signature for signature in found if "casefold" in signature]  # of the text that an enumeration is
 
 
+def test_arguments_are_told_from_what_they_mean_by_a_colon(site: Path) -> None:
+    text = (site / "reference/api/original_async.html").read_text("utf-8")
+    assert "<strong>api_key</strong>: The app" in text
+    assert "</strong> -- " not in text
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_option_of_a_command_is_described(site: Path, name: str) -> None:
     text = re.sub(r"<[^>]+>", "", (site / "reference/command-lines" / f"{name}.html").read_text("utf-8"))

@@ -12,6 +12,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from docutils import nodes
 from sphinx.domains.python import PythonDomain
 
 from docs._ext.public_names import PACKAGES, by_last_part, defined_as, public_names
@@ -128,6 +129,14 @@ def _restored(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines
     lines[:] = _sentences.pop(name, [re.sub(r"^:(returns|Yields): \*(.+?)\* -- ", r":\1: \2: ", line) for line in lines])
 
 
+def _punctuate(app: Sphinx, doctree: nodes.document) -> None:
+    """Write a colon between an argument and what it means, where Sphinx writes two dashes."""
+    del app
+    for text in [*doctree.findall(nodes.Text)]:
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(": "))
+
+
 def _role(text: str, within: str) -> str:
     if (full := _public(text.removesuffix("()"), within)) is not None:
         return f":py:obj:`{text} <{full}>`"
@@ -170,5 +179,6 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("autodoc-process-docstring", _rewritten, priority=100)  # before napoleon
     app.connect("autodoc-process-docstring", _restored, priority=900)
     app.connect("autodoc-process-signature", _signature)
+    app.connect("doctree-read", _punctuate)
     app.connect("missing-reference", _resolve)
     return {"parallel_read_safe": True}
