@@ -14,7 +14,7 @@ GREENLETS = $(addprefix tests/payouts/test_,$(addsuffix .py,postgres_ledger work
 unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes would each compile what they import
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fleet test check lint types contracts docs docs-live unit floor wheel-check dist release-check soak mutants bench clean
+.PHONY: help demo demo-fleet test check lint types contracts docs docs-live screenshots unit floor wheel-check dist release-check soak mutants bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ docs: $(STAMP) ## build the documents into docs/_build/html
 docs-live: $(STAMP) ## show the documents in a browser, built again after each change
 	$(BIN)/python -m sphinx_autobuild --open-browser --port 0 --watch README.md --watch CHANGELOG.md --watch CONTRIBUTING.md \
 		$(addprefix --watch ,rewards_core original_async enkash_async webhooks payouts vendor_sandboxes examples) docs docs/_build/html
+
+screenshots: $(STAMP) ## make the pictures of the documents from real runs
+	$(BIN)/python -m docs.screenshots
 
 unit: $(STAMP)
 	@tests/install_system_parts.sh

@@ -149,7 +149,7 @@ class OperationReader(Protocol):
 
         Args:
             ref: The operation.
-            may_send: For a read that a budget of requests pays for, see `rewards_core.http.messages.Request`.
+            may_send: For a read that a budget of requests pays for: awaited just before the request is sent; False cancels it.
 
         Raises:
             VendorError: the read failed: `NotFound` if the vendor has no such operation, `ConnectFailed` if nothing was sent.
@@ -171,7 +171,7 @@ class OperationReader(Protocol):
             may_send: As for `read_operation`, for each page.
 
         Returns:
-            Every listed operation with one of the keys, whatever its content: compare it by `KeyedRequest.is_met_by`. A missing
+            Every listed operation with one of the keys, whatever its content; compare it by `KeyedRequest.is_met_by`. A missing
             operation proves nothing.
 
         Raises:

@@ -98,6 +98,11 @@ class Reader:
             for setting in shlex.split(command)[1:]:
                 name, _, value = setting.partition("=")
                 self.environment[name] = value
+        elif command.startswith("kill -9 %"):
+            killed = self.background.pop(int(command.removeprefix("kill -9 %")) - 1)
+            killed.kill()
+            killed.communicate(timeout=READY)
+            assert killed.returncode == -signal.SIGKILL, f"{command}: it had ended before"
         elif command.startswith("kill %"):
             self.end(self.background.pop(int(command.removeprefix("kill %")) - 1), command)
         elif command.endswith("&"):
@@ -237,9 +242,7 @@ def test_every_block_is_one_that_is_tested(page: str) -> None:
             assert words, f"{page}: name the file that a toml block is saved as"
             assert f"--config {words[0]}" in TEXTS[page], f"{page}: no command reads {words[0]}"
         else:
-            assert language in {"console", "text", "{toctree}", "{include}"}, (
-                f"{page}: {language or 'nothing'} is no language that a test reads"
-            )
+            assert language in LANGUAGES, f"{page}: {language or 'nothing'} is no language that a test reads"
 
 
 def test_every_test_the_documents_name_exists() -> None:

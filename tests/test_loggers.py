@@ -1,4 +1,4 @@
-"""The page about observability lists every logger with the levels that it uses."""
+"""The reference lists every logger with the levels that it uses, and every span with its attributes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
+
+from webhooks.delivery_log import Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "reference" / "logs.md").read_text("utf-8")
 PACKAGES = ("rewards_core", "original_async", "enkash_async", "webhooks", "payouts", "vendor_sandboxes")
+SPANS = ("webhooks/spans.py", "webhooks/ingress/request_spans.py", "rewards_core/tracing.py")
 LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error", "critical": "critical"}
 GIVEN_ON = {("webhooks.receiver", "warning"), ("webhooks.listener", "warning")}
 """What `Refusals` logs to the logger that it is given."""
@@ -49,8 +54,7 @@ def in_code() -> dict[str, set[str]]:
 
 
 def on_the_page() -> dict[str, set[str]]:
-    text = (ROOT / "docs" / "observability.md").read_text("utf-8")
-    rows = re.findall(r"^\| `([\w.]+)` \| ([a-z, ]+) \|", text, re.MULTILINE)
+    rows = re.findall(r"^\| `([\w.]+)` \| ([a-z, ]+) \|", PAGE, re.MULTILINE)
     return {name: set(levels.split(", ")) for name, levels in rows if set(levels.split(", ")) <= set(LEVELS)}
 
 
@@ -62,6 +66,22 @@ def test_the_page_lists_every_logger_and_its_levels() -> None:
         assert above, f"{name} is on no row"
         covered[max(above, key=len)] |= levels
     assert covered == rows
+
+
+def test_the_page_lists_every_span_and_its_attributes() -> None:
+    code = "".join((ROOT / path).read_text("utf-8") for path in SPANS)
+    named = set(re.findall(r'start_span\(\s*"([^"]+)"', code))
+    used = set(re.findall(r'"((?:error|http|messaging|rewards|server|url)\.[\w.]+)"', code)) - named
+    rows = re.findall(r"^\| `([^`]+)` \| (?:server|internal|consumer|event) \| [^|]+ \| ([^|]+) \|$", PAGE, re.MULTILINE)
+    assert named <= {name for name, _ in rows}
+    assert len(used) > 20
+    assert used - {"error.type"} == {each for _, attributes in rows for each in re.findall("`([^`]+)`", attributes)}
+    assert set(re.findall(r"^\| `(rewards\.[\w.]+)`(?:, `([\w.]+)`)? \| [^|]+ \|$", PAGE, re.MULTILINE)) == {
+        *((name, "") for name in used if name.startswith("rewards.") and not name.startswith("rewards.operation.")),
+        ("rewards.operation.kind", "rewards.operation.uid"),
+    }
+    (verdicts,) = re.findall(r"^\| `rewards.delivery.verdict` \| (.*) \|$", PAGE, re.MULTILINE)
+    assert tuple(re.findall("`([^`]+)`", verdicts)) == get_args(Verdict)
 
 
 def test_every_logger_lies_below_its_package() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,24 @@ def test_all_that_is_public_is_described_and_nothing_else(site: Path) -> None:
         assert not re.search(r"\._(?!_)", name), f"{name} is private"
         owner = next((each for each in known if name == each or name.startswith(f"{each}.")), None)
         assert owner, f"{name} is not public"
+
+
+def test_signatures_are_written_as_a_person_would(site: Path) -> None:
+    found = [
+        unescape(re.sub(r"<[^>]+>", "", signature))
+        for path in (site / "reference/api").glob("*.html")
+        for signature in re.findall(r'<dt class="sig.*?</dt>', path.read_text("utf-8"), re.DOTALL)
+    ]
+    assert len(found) > 300
+    for signature in found:
+        assert not re.search(r"NOTHING|<|~|\(value\)|\(\s*\*args,\s*\*\*kwargs|functools\.", signature), signature
+    assert not [signature for signature in found if "casefold" in signature]  # of the text that an enumeration is
+
+
+def test_arguments_are_told_from_what_they_mean_by_a_colon(site: Path) -> None:
+    text = (site / "reference/api/original_async.html").read_text("utf-8")
+    assert "<strong>api_key</strong>: The app" in text
+    assert "</strong> -- " not in text
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

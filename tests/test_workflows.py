@@ -85,6 +85,15 @@ def test_every_version_of_python_is_tested() -> None:
     assert parsed(ROOT / ".github" / "workflows" / "ci.yml")["jobs"]["test"]["strategy"]["matrix"]["python"] == declared
 
 
+def test_the_site_that_a_change_makes_can_be_read() -> None:
+    _, _, check, upload = parsed(ROOT / ".github" / "workflows" / "ci.yml")["jobs"]["check"]["steps"]
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert check["run"] == "make check"
+    assert re.search(r"^check:.* docs( |$)", makefile, re.MULTILINE)
+    assert f"docs {upload['with']['path'].rstrip('/')}\n" in makefile
+    assert upload["with"]["if-no-files-found"] == "error"
+
+
 def test_each_form_asks_something_and_warns_of_secrets() -> None:
     for name in ("bug.yml", "feature.yml"):
         form = parsed(ROOT / ".github" / "ISSUE_TEMPLATE" / name)
@@ -122,7 +131,7 @@ def test_a_release_on_github_has_all_that_was_built_and_comes_last() -> None:
 def test_the_sbom_is_of_the_wheel_with_every_extra_that_users_install() -> None:
     (extras,) = re.findall(r"dist/\*\.whl\)\[([\w,-]+)\]", (ROOT / "Makefile").read_text("utf-8"))
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-    assert set(extras.split(",")) == set(declared) - {"test", "bench", "dev"}
+    assert set(extras.split(",")) == set(declared) - {"test", "bench", "dev", "docs"}
 
 
 def test_the_tests_install_each_program_of_the_system_that_they_ask_for() -> None:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import inspect
 import re
+from enum import Enum
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+import attrs
+from docutils import nodes
 from sphinx.domains.python import PythonDomain
 
 from docs._ext.public_names import PACKAGES, by_last_part, defined_as, public_names
@@ -25,6 +28,14 @@ _block = re.compile(r"^```\{api\} (?P<module>[\w.]+)\n(?P<lines>.*?)^```$", re.M
 _code = re.compile(r"(?<![`:\w])`([^`]+)`(?![`_])")
 _url = re.compile(r"(?<![<`])(https://[^\s,;)]*[^\s,;).])")
 _sentences: dict[str, list[str]] = {}
+_long = re.compile(r"~([\w.]+\.(\w+))")
+_WRITTEN = {  # how signatures print, and how a person writes it
+    re.compile(r"<built-in function time>"): "time.time",
+    re.compile(r"<built-in method random of Random object>"): "random.random",
+    re.compile(r"functools\.partial\(<built-in function \w+>, \d+\)"): "...",
+    re.compile(r"<function (\w+)>"): r"\1",
+    re.compile(r"(?<![.\w])Session\b"): "aiohttp.ClientSession",
+}
 _parameters = re.compile(r"^(Args|Attributes|Raises|Returns|Yields):$")
 
 
@@ -53,20 +64,25 @@ def _options(thing: Any, members: str) -> list[str]:
     if not inspect.isclass(thing):
         return []
     options = [f"   :members: {members}"]
-    if not issubclass(thing, BaseException) and any(map(_is_hidden, thing.__mro__)):
+    if issubclass(thing, Enum):
+        options.append("   :undoc-members:")
+    elif not members and not issubclass(thing, BaseException) and any(map(_is_hidden, thing.__mro__)):
         options.append("   :inherited-members: object")
     return options
 
 
 def _is_hidden(base: type) -> bool:
     """Return whether a class is one of ours that is not public, so that its methods are shown where it is inherited."""
-    name = f"{base.__module__}.{base.__qualname__}"
-    return base.__module__.partition(".")[0] in PACKAGES and name not in defined_as()
+    return base.__module__.partition(".")[0] in PACKAGES and _name_of(base) not in defined_as()
+
+
+def _name_of(thing: type) -> str:
+    return f"{thing.__module__}.{thing.__qualname__}"
 
 
 def _rewritten(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Make names in single backticks links or code, and indented code a block of code."""
-    del app, thing, options
+    del app, options
     lines[:] = [_code.sub(lambda found: _role(found[1], name), line) for line in lines]
     in_section = False
     for number, line in enumerate(lines):
@@ -75,15 +91,50 @@ def _rewritten(app: Sphinx, what: str, name: str, thing: Any, options: Any, line
         if number and not in_section and line.startswith("    ") and not lines[number - 1] and number > 1:
             before = number - 2
             if not lines[before].startswith("    "):
-                lines[before] = re.sub(r":?$", "::", lines[before], count=1)
+                lines[before] = re.sub(r"(\.?):?$", lambda found: f"{found[1]} ::" if found[1] else "::", lines[before], count=1)
+    if what == "data" and inspect.cleandoc(type(thing).__doc__ or "").startswith(lines[0]):
+        lines.clear()  # of a plain value Sphinx shows what its type says
     if what in {"attribute", "data", "property"}:
         _sentences[name] = [*lines]
+
+
+def _signature(app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, result: str | None) -> Any:
+    """Write types without their modules and defaults as the code does; what nobody calls has no arguments."""
+    del app, what, name, options
+    if signature is None:
+        return None
+    if inspect.isclass(thing) and (issubclass(thing, Enum) or signature == "(*args, **kwargs)" or _made_as_its_base(thing)):
+        return "", None
+    if inspect.isclass(thing) and attrs.has(thing):
+        for factory in (getattr(each.default, "factory", None) for each in attrs.fields(thing) if each.init):
+            signature = signature if factory is None else signature.replace("NOTHING", repr(factory()), 1)
+    for printed, written in _WRITTEN.items():
+        signature = re.sub(printed, written, signature)
+    return _long.sub(_short, signature), result and _long.sub(_short, result)
+
+
+def _made_as_its_base(thing: type) -> bool:
+    """Return whether an error is made as the error above it, which shows how."""
+    return issubclass(thing, BaseException) and "__init__" not in vars(thing)
+
+
+def _short(name: re.Match[str]) -> str:
+    """Return the last part of a name, unless another thing is public under it."""
+    return name[0] if by_last_part().get(name[2]) != defined_as().get(name[1]) else name[2]
 
 
 def _restored(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Undo that napoleon takes the words before a colon for a type."""
     del app, what, thing, options
-    lines[:] = _sentences.pop(name, lines)
+    lines[:] = _sentences.pop(name, [re.sub(r"^:(returns|Yields): \*(.+?)\* -- ", r":\1: \2: ", line) for line in lines])
+
+
+def _punctuate(app: Sphinx, doctree: nodes.document) -> None:
+    """Write a colon between an argument and what it means, where Sphinx writes two dashes."""
+    del app
+    for text in [*doctree.findall(nodes.Text)]:
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(": "))
 
 
 def _role(text: str, within: str) -> str:
@@ -111,17 +162,23 @@ def _resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: Te
     if node.get("refdomain") != "py":
         return None
     target = node["reftarget"]
-    name = defined_as().get(target) or by_last_part().get(target)
-    if name is None:
-        return None
+    owner, _, member = target.rpartition(".")
+    above = getattr(public_names().get(owner), "__mro__", ())  # a method is described where it is declared
+    names = [
+        defined_as().get(target) or by_last_part().get(target),
+        *(f"{defined_as().get(_name_of(base))}.{member}" for base in above),
+    ]
     domain = env.domains["py"]
     assert isinstance(domain, PythonDomain)
-    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", name, node, content)
+    found = (domain.resolve_xref(env, node["refdoc"], app.builder, "obj", name, node, content) for name in names if name)
+    return next(filter(None, found), None)
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("source-read", _fill)
     app.connect("autodoc-process-docstring", _rewritten, priority=100)  # before napoleon
     app.connect("autodoc-process-docstring", _restored, priority=900)
+    app.connect("autodoc-process-signature", _signature)
+    app.connect("doctree-read", _punctuate)
     app.connect("missing-reference", _resolve)
     return {"parallel_read_safe": True}

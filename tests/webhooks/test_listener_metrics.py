@@ -12,22 +12,29 @@ from typing import Any
 
 import pytest
 import yaml
+from attrs import fields
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.system_parts import system_program
-from tests.webhooks.fakes import FakeSource
+from tests.webhooks.fakes import FakeSource, FakeVendor
 from tests.webhooks.listener_process import ROOT, delivery, post, running
 from tests.webhooks.queue_kit import FakeQueue
 from tests.webhooks.workers_kit import client
 from vendor_sandboxes.original import API_KEY, API_SECRET
-from webhooks.cli.metrics import of_queue
+from webhooks.cli.metric_families import families_of
+from webhooks.cli.metrics import Metrics, of_queue, of_store, of_workers
+from webhooks.cli.workers import STATES
+from webhooks.completions import Completions
 from webhooks.ingress.queue import QueueIngress
+from webhooks.prometheus import collector
 from webhooks.receiver import Receiver
 from webhooks.store.memory import MemoryStore
+from webhooks.store.records import StoreStatistics
 
 ALERTS = ROOT / "deploy" / "alerts.yml"
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text("utf-8"))
-PAGE = (ROOT / "docs" / "observability.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "monitoring.md").read_text("utf-8")
+REFERENCE = (ROOT / "docs" / "reference" / "metrics.md").read_text("utf-8")
 PROMQL = {"absent", "by", "histogram_quantile", "increase", "max", "offset", "or", "predict_linear", "rate", "sum", "unless"}
 POLLING = {"ORIGINAL_API_KEY": API_KEY, "ORIGINAL_API_SECRET": API_SECRET, "ORIGINAL_BASE_URL": "http://127.0.0.1:9/v1"}
 
@@ -97,8 +104,35 @@ async def test_prometheus_understands_the_metrics_and_each_process_has_its_own(t
         queue = QueueIngress(FakeQueue(), Receiver(FakeSource(), MemoryStore()))
         of_queues = {family.name for family in of_queue(queue.statistics, readable=True)}
         shown = {family.name for family in text_string_to_metric_families(text) if family.name.startswith("webhooks_")}
-        told = set(re.findall(r"^\| `(webhooks_\w+)`", PAGE, re.MULTILINE))
+        told = set(re.findall(r"^\| `(webhooks_\w+)`", REFERENCE, re.MULTILINE))
         assert {name.removesuffix("_total") for name in told} == shown | of_queues
+
+
+async def test_the_reference_gives_the_type_and_the_labels_of_each_metric() -> None:
+    receiver, completions = Receiver(FakeSource(), MemoryStore()), Completions(FakeVendor(), MemoryStore())
+    listener = Metrics({"busy": 1})
+    listener.watch({"/": receiver}, completions)
+    listener.watch_connections(lambda: 0)
+    store = StoreStatistics(**{each.name: 0 for each in fields(StoreStatistics)})
+    queue = QueueIngress(FakeQueue(), receiver).statistics
+    in_application = {family.name for family in collector(receiver, completions).collect()}
+    families = [
+        *await listener.families(),
+        *families_of([*of_store(store, 0.0, 0), *of_queue(queue, readable=True), *of_workers(dict.fromkeys(STATES, 0), 0)]),
+    ]
+    shown: dict[str, tuple[str, set[str]]] = {}
+    for name, _, kind, samples in families:
+        if name.startswith("webhooks_"):
+            shown[name] = kind, shown.get(name, ("", set[str]()))[1].union(*(labels for _, labels, _ in samples)) - {"le"}
+    rows = re.findall(r"^\| `(webhooks_\w+)` \| (\w+) \|([^|]*)\| ([^|]+) \|", REFERENCE, re.MULTILINE)
+    told = {name.removesuffix("_total"): (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels, _ in rows}
+    assert told == shown
+    assert {name.removesuffix("_total") for name, _, _, where in rows if where == "application"} == in_application
+    (states,) = re.findall("^`state` is (.*)$", REFERENCE, re.MULTILINE)
+    assert tuple(re.findall(r"`(\w+)`", states)) == STATES
+    reasons = REFERENCE.split("counts the first refusal: ")[1].split(". ")[0]
+    (none,) = [family for family in collector(receiver).collect() if family.name == "webhooks_rejected"]
+    assert re.findall(r"`(\w+)`", reasons) == [each.labels["reason"] for each in none.samples]
 
 
 def test_expressions_are_read_as_prometheus_reads_them() -> None:

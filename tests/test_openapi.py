@@ -1,0 +1,212 @@
+"""The OpenAPI files are valid, and what clients, sandboxes and `trigger` send is as they say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from aiohttp import web
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from enkash_async import EnkashClient, PasswordCredentials
+from original_async import OriginalClient
+from rewards_core import RequestRejected
+from tests.openapi_kit import Description
+from vendor_sandboxes import EnkashSandbox, OriginalSandbox
+from vendor_sandboxes.original import API_KEY, API_SECRET, REWARDS
+from vendor_sandboxes.testing.deliveries import sign_delivery
+from webhooks.cli.trigger import Shape, sample_body
+
+USER = "110985463782"
+WALLET = "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045"
+SHAPES = ("allocation", "reward_allocation", "flat", "allocation_uid", "reward", "allocations")
+OTHERS = ("reward.withdrawn", "asset.minted", "asset.transferred", "asset.burned", "asset.edited", "collection.deployed")
+
+
+@pytest.fixture(scope="module")
+def original() -> Description:
+    return Description("original")
+
+
+@pytest.fixture(scope="module")
+def enkash() -> Description:
+    return Description("enkash")
+
+
+class Checked:
+    """A sandbox that checks every request and its answer."""
+
+    described: Description
+    met: dict[tuple[str, int], int]
+
+    async def answer(self, method: str, path: str, request: web.BaseRequest, body: bytes) -> web.Response:
+        response: web.Response = await super().answer(method, path, request, body)  # type: ignore[misc]
+        try:
+            name = self.described.check_request(method, path, request.rel_url.query, request.headers, body)
+            assert isinstance(response.body, bytes)
+            self.described.check_answer(method, path, response.status, response.content_type, response.body)
+        except AssertionError as problem:
+            self.met[str(problem), 0] = 1
+        else:
+            self.met[name, response.status] = self.met.get((name, response.status), 0) + 1
+        return response
+
+
+class CheckedOriginal(Checked, OriginalSandbox):
+    pass
+
+
+class CheckedEnkash(Checked, EnkashSandbox):
+    pass
+
+
+@asynccontextmanager
+async def original_client(sandbox: OriginalSandbox, **options: Any) -> AsyncIterator[OriginalClient]:
+    async with sandbox, OriginalClient(API_KEY, API_SECRET, base_url=sandbox.url, **options) as client:
+        yield client
+
+
+def examples(part: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """Yield the place, schema and value of each example that stands beside or in a schema."""
+    if isinstance(part, dict):
+        schema = part.get("schema", part)
+        given = [part["example"]] if "example" in part else part.get("examples", [])
+        for value in given:
+            yield above, {key: each for key, each in schema.items() if key not in {"example", "examples"}}, value
+        for key, each in part.items():
+            if key not in {"example", "examples"}:
+                yield from examples(each, (*above, str(key)))
+    elif isinstance(part, list):
+        for number, each in enumerate(part):
+            yield from examples(each, (*above, str(number)))
+
+
+@pytest.mark.parametrize("name", ["original", "enkash"])
+def test_the_files_are_valid_openapi_and_so_are_their_examples(name: str) -> None:
+    described = Description(name)
+    assert [each.message for each in OpenAPIV31SpecValidator(described.content).iter_errors()] == []
+    found = list(examples(described.content))
+    assert len(found) > 10
+    for place, schema, value in found:
+        assert described.errors(schema, value) == [], place
+
+
+@pytest.mark.parametrize("amounts", ["string", "number"])
+@pytest.mark.parametrize("read_path", ["allocation", "allocate"])
+async def test_what_the_client_of_original_sends_and_gets_is_described(
+    original: Description, amounts: str, read_path: str
+) -> None:
+    sandbox = CheckedOriginal(amounts=amounts, read_path=read_path, strict=True)
+    sandbox.described, sandbox.met = original, {}
+    async with original_client(sandbox, read_path=read_path, amount_as=amounts) as client:
+        user = sandbox.state.add_user(None, None)
+        assert user is not None
+        asked: dict[str, Any] = {"reward_uid": REWARDS[0], "to_user_uid": user.uid, "amount": "1.23"}
+        allocation = await client.create_allocation(**asked, nonce="n-1")
+        await sandbox.settle(allocation.uid)
+        await client.create_allocation(**asked, nonce="n-1")
+        await client.get_allocation(allocation.uid)
+        await client.get_allocations_by_user_uid(user.uid)
+        claim = await client.create_claim(reward_uid=REWARDS[0], from_user_uid=user.uid, to_address=WALLET)
+        await client.get_claim(claim.uid)
+        await client.get_claims_by_user_uid(user.uid)
+        await client.get_reward(REWARDS[0])
+        await client.get_balance(REWARDS[0], user.uid)
+        for refused in (
+            client.get_allocation("1"),
+            client.get_reward("1"),
+            client.create_allocation(**{**asked, "to_user_uid": "1"}, nonce="n-2"),
+        ):
+            with pytest.raises(RequestRejected):
+                await refused
+    tail = "_older_path" if read_path == "allocation" else ""
+    assert set(sandbox.met) == {
+        *(("create_allocation", 201), ("create_allocation", 400), ("create_allocation", 404), ("create_claim", 201)),
+        *((f"get_allocation{tail}", 200), (f"get_allocation{tail}", 404), (f"get_allocations_by_user_uid{tail}", 200)),
+        *(("get_claim", 200), ("get_claims_by_user_uid", 200), ("get_reward", 200), ("get_reward", 404), ("get_balance", 200)),
+    }
+
+
+async def test_faults_and_rejected_credentials_of_original_are_described(original: Description) -> None:
+    sandbox = CheckedOriginal()
+    sandbox.described, sandbox.met = original, {}
+    async with sandbox, OriginalClient(API_KEY, "x" * 40, base_url=sandbox.url) as client:
+        with pytest.raises(RequestRejected):
+            await client.get_reward(REWARDS[0])
+    assert set(sandbox.met) == {("get_reward", 401)}
+    for answer in (sandbox.overloaded(), sandbox.throttled("1")):
+        assert isinstance(answer.body, bytes)
+        original.check_answer("POST", "/reward/allocate", answer.status, answer.content_type, answer.body)
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_what_the_client_of_enkash_sends_and_gets_is_described(enkash: Description, encrypted: bool) -> None:
+    sandbox = CheckedEnkash(funds=10, duplicate_request="reject", encrypted=encrypted)
+    sandbox.described, sandbox.met = enkash, {}
+    credentials = PasswordCredentials(
+        client_id=sandbox.client_id, client_secret=sandbox.client_secret, username=sandbox.username, password=sandbox.password
+    )
+    async with sandbox:
+        options: dict[str, Any] = {"coins_base_url": sandbox.url, "auth_base_url": sandbox.url, "company_id": "CEK0TCW2W8"}
+        async with EnkashClient(credentials=credentials, encryption=encrypted, **options) as client:
+            event = await client.create_event(event="REFERRAL_EVENT", amount=6)
+            await client.get_event(event.coin_config_id)
+            await client.update_event(event.coin_config_id, amount=7)
+            await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="r-1")
+            await client.get_balance("EKQZVMQK")
+            sandbox.expire_tokens()
+            await client.get_balance("EKQZVMQK")
+            with pytest.raises(RequestRejected):
+                await client.get_event("WCC1")
+            with suppress(RequestRejected):
+                await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="r-2")
+    assert set(sandbox.met) == {
+        *(("request_token", 200), ("create_event", 200), ("get_event", 200), ("get_event", 404), ("update_event", 200)),
+        *(("allocate_coins", 200), ("get_balance", 200), ("get_balance", 401)),
+    }
+    for answer in (sandbox.overloaded(), sandbox.throttled("1")):
+        assert isinstance(answer.body, bytes)
+        enkash.check_answer("POST", "/api/v0/enkash-coins/allocate-coin", answer.status, answer.content_type, answer.body)
+
+
+async def test_every_event_that_the_sandbox_sends_is_described(original: Description) -> None:
+    came: list[tuple[str, Any, bytes]] = []
+
+    async def keep(request: web.BaseRequest) -> web.Response:
+        body = await request.read()
+        came.append((json.loads(body)["event"], request.headers.copy(), body))
+        return web.Response()
+
+    runner = web.ServerRunner(web.Server(keep))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    sandbox = OriginalSandbox(webhook_url=f"http://127.0.0.1:{runner.addresses[0][1]}/", confirm="never")
+    async with original_client(sandbox) as client:
+        for shape in SHAPES:
+            for body in ("full", "uid", "opaque"):
+                sandbox.options.webhook_shape, sandbox.options.webhook_body = (shape,), (body,)
+                sandbox.options.attempt_in_body = body == "uid"
+                allocation = await client.create_allocation(
+                    reward_uid=REWARDS[0], to_user_uid=USER, amount="1.23", nonce=f"{shape}-{body}"
+                )
+                await sandbox.settle(allocation.uid)
+                claim = await client.create_claim(reward_uid=REWARDS[0], from_user_uid=USER, to_address=WALLET)
+                await sandbox.settle(claim.uid, kind="claim")
+    await runner.cleanup()
+    assert len(came) == 36
+    for name, headers, content in came:
+        original.check_event(name, headers, content)
+
+
+@pytest.mark.parametrize("name", ["reward.allocated", "reward.claimed", *OTHERS])
+def test_every_sample_is_described(original: Description, name: str) -> None:
+    assert set(original.content["webhooks"]) == {"reward.allocated", "reward.claimed", *OTHERS}
+    delivery = sign_delivery(name)
+    original.check_event(name, delivery.headers, delivery.body)
+    for shape in Shape:
+        body = sample_body(name, shape=shape, uid="324167489835", status="done", amount="1.23", app_uid=None, overrides=[])
+        original.check_event(name, delivery.headers, json.dumps(body).encode())
