@@ -22,6 +22,14 @@
   };
   const problems = new Set();
   if (document.documentElement.scrollWidth > innerWidth) problems.add(`wider than the window: ${document.documentElement.scrollWidth}`);
+  for (const element of document.querySelectorAll("article *")) {
+    const box = element.getBoundingClientRect();
+    if (box.width < 2 || box.right <= innerWidth + 1 || !element.checkVisibility()) continue;
+    let at = element;
+    const scrolls = () => ["auto", "scroll"].includes(getComputedStyle(at).overflowX) && at.getBoundingClientRect().right <= innerWidth + 1;
+    while (at && at.tagName !== "ARTICLE" && !scrolls()) at = at.parentElement;
+    if (!at || at.tagName === "ARTICLE") problems.add(`cut off at the right: <${element.tagName}> "${element.textContent.trim().slice(0, 30)}"`);
+  }
   if (document.querySelectorAll("h1").length !== 1 && !location.pathname.endsWith("search.html")) problems.add("not one title");
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   let texts = 0;
