@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from original_async import AllocationFailed, OriginalClient, OriginalWebhooks
-from rewards_core import Conflict, Operation, OperationMismatch, OutcomeUnknown, RequestRejected, RewardsError
+from rewards_core import Conflict, NotFound, Operation, OperationMismatch, OutcomeUnknown, RequestRejected, RewardsError
 from webhooks import Completions, Receiver, StoreError
 
 original = web.AppKey("original", OriginalClient)
@@ -33,7 +33,10 @@ async def settle(app: web.Application, order: dict[str, Any]) -> Operation:
         )
     except OutcomeUnknown as unknown:
         sent = unknown
-    return await app[completions].wait(sent, timeout=60)
+    try:
+        return await app[completions].wait(sent, timeout=60)
+    except NotFound as error:  # that the vendor does not find it again does not say that nothing was paid
+        raise RewardsError(str(error)) from error
 
 
 async def grant(request: web.Request) -> web.Response:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from starlette.routing import Route
 
 from original_async import AllocationFailed, OriginalClient, OriginalWebhooks
-from rewards_core import Conflict, Event, Operation, OperationMismatch, OutcomeUnknown, RequestRejected, RewardsError
+from rewards_core import Conflict, Event, NotFound, Operation, OperationMismatch, OutcomeUnknown, RequestRejected, RewardsError
 from webhooks import Completions, Receiver, StoreError
 from webhooks.ingress.asgi import AsgiIngress
 from webhooks.ingress.signals import close_on_signal
@@ -45,7 +45,10 @@ async def grant(order: Order, rewards: Annotated[tuple[OriginalClient, Completio
         sent = unknown
     except ValueError as error:
         raise HTTPException(400, str(error)) from error
-    done = await completions.wait(sent, timeout=60)
+    try:
+        done = await completions.wait(sent, timeout=60)
+    except NotFound as error:  # that the vendor does not find it again does not say that nothing was paid
+        raise RewardsError(str(error)) from error
     return {"uid": done.ref.uid, "status": done.status}
 
 

@@ -103,6 +103,8 @@ class Reader:
             killed.kill()
             killed.communicate(timeout=READY)
             assert killed.returncode == -signal.SIGKILL, f"{command}: it had ended before"
+        elif command.startswith("kill -HUP %"):
+            self.background[int(command.removeprefix("kill -HUP %")) - 1].send_signal(signal.SIGHUP)
         elif command.startswith("kill %"):
             self.end(self.background.pop(int(command.removeprefix("kill %")) - 1), command)
         elif command.endswith("&"):

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from rewards_core import NotFound
 from tests.example_kit import EXAMPLES, ORDER, ROOT, app_of, ask, on_aiohttp, on_uvicorn
 from tests.postgres_server import Server
 from tests.webhooks.database_kit import run_sql
@@ -44,6 +45,18 @@ def start(
             yield url
 
     return started
+
+
+async def test_an_allocation_that_the_vendor_does_not_find_again_is_not_called_unpaid(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unknown_to_the_vendor(*_: Any, **__: Any) -> None:
+        raise NotFound("the vendor does not know it", status=404)
+
+    monkeypatch.setattr(Completions, "wait", unknown_to_the_vendor)
+    async with start() as service:
+        status, _ = await ask(service, ORDER)
+    assert status == 503
 
 
 async def test_it_answers_once_the_chain_has_confirmed(
