@@ -365,7 +365,7 @@ def test_routes_and_books(pytester: pytest.Pytester) -> None:
 
 
 def test_the_example_runs_with_the_settings_of_the_page(pytester: pytest.Pytester) -> None:
-    page = (ROOT / "docs" / "testing.md").read_text("utf-8")
+    page = (ROOT / "docs" / "how-to" / "testing.md").read_text("utf-8")
     pytester.makepyprojecttoml(page.partition("```text\n")[2].partition("```")[0])
     examples = pytester.mkdir("examples")
     for name in ("test_service.py", "aiohttp_service.py"):
