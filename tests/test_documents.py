@@ -141,9 +141,7 @@ class Reader:
     def end(self, process: subprocess.Popen[str], command: str) -> None:
         process.terminate()
         output, _ = process.communicate(timeout=READY)
-        wanted = (
-            -signal.SIGTERM if "uvicorn" in str(process.args) else 0
-        )  # uvicorn shuts down, then ends by the signal
+        wanted = -signal.SIGTERM if "uvicorn" in str(process.args) else 0  # uvicorn shuts down, then ends by the signal
         assert process.returncode == wanted, f"{command}: exit code {process.returncode}\n{output}"
 
     def leave(self) -> None:
