@@ -35,10 +35,14 @@ if TYPE_CHECKING:
         EventState,
         HandlerStatus,
         Outcome,
+        PollBudget,
+        ProcessActivity,
+        StoreActivity,
         StoredEvent,
         StoredOutcome,
         StoreStatistics,
         Subscription,
+        Wake,
     )
     from webhooks.store.sqlite import SQLiteStore
     from webhooks.supervise import RestartPolicy
@@ -58,8 +62,10 @@ __all__ = [
     "HandlerStatus",
     "MemoryStore",
     "Outcome",
+    "PollBudget",
     "PollPolicy",
     "PostgresStore",
+    "ProcessActivity",
     "Receiver",
     "ReceiverStatistics",
     "Refusal",
@@ -67,6 +73,7 @@ __all__ = [
     "RestartPolicy",
     "SQLiteStore",
     "Store",
+    "StoreActivity",
     "StoreClosed",
     "StoreError",
     "StoreFull",
@@ -74,6 +81,7 @@ __all__ = [
     "StoredEvent",
     "StoredOutcome",
     "Subscription",
+    "Wake",
     "open_store",
 ]
 

@@ -322,7 +322,7 @@ class CompletionStream(Generic[A]):
             return Completion(ref=ref, operation=None, error=timed_out(ref, timeout, None, None), via=None)
         if isinstance(ending, Exception):
             return Completion(ref=ref, operation=None, error=ending, via=None)
-        self._settlement.record_delay(ending)
+        self._settlement.record_wake(ending)
         final, error = ending.operation, None
         try:
             for request in asked if isinstance(asked, tuple) else (asked,):

@@ -323,6 +323,7 @@ class Completions:
         """Return how an operation ended, None on timeout."""
         self._check()  # it may have been closed during the search by key
         ref, settlement = waiter.ref, self._settlement
+        asked_at = settlement.now()
         settlement.table.add(ref.kind, ref.uid, waiter)
         waiter.start_timer()
         self._callers.add(waiter)
@@ -333,7 +334,7 @@ class Completions:
             if ending is None:
                 ending = await settlement.final_lookup(ref)
             elif isinstance(ending, Settled):
-                settlement.record_delay(ending)
+                settlement.record_wake(ending, asked_at)
             return ending
         finally:
             self._callers.discard(waiter)

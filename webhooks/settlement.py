@@ -18,7 +18,7 @@ from rewards_core.operations import OperationRef
 from webhooks.polling import Poller, PollPolicy
 from webhooks.store.base import Store, Subscriber
 from webhooks.store.outcomes import contradiction
-from webhooks.store.records import Outcome, Priority, Verdict, Via
+from webhooks.store.records import Outcome, Priority, Verdict, Via, Wake
 from webhooks.waiters import FINAL_LOOKUP_TIMEOUT, Settled, WaiterTable, answer_by
 
 if TYPE_CHECKING:
@@ -112,9 +112,17 @@ class Settlement(Subscriber):
             waiter.end(ref.kind, ref.uid, settled)
         return settled
 
-    def record_delay(self, settled: Settled) -> None:
-        """Record the seconds between an outcome and its waiter."""
-        self.delays[settled.via].append(self._clock() - settled.settled_at)
+    def record_wake(self, settled: Settled, asked_at: float | None = None) -> None:
+        """Record that a caller got an outcome, and the seconds between the two."""
+        woken_at = self._clock()
+        self.delays[settled.via].append(woken_at - settled.settled_at)
+        self.store.woken(
+            Wake(ref=settled.operation.ref, via=settled.via, asked_at=asked_at, settled_at=settled.settled_at, woken_at=woken_at)
+        )
+
+    def now(self) -> float:
+        """Return the Unix time."""
+        return self._clock()
 
     async def catch_up(self) -> None:
         """Look everything up again whenever hints were lost, and watch again what the store has released, until cancelled."""

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
         PollResult,
         Priority,
         Recorded,
+        StoreActivity,
         StoredEvent,
         StoredOutcome,
         StoreStatistics,
         Subscription,
+        Wake,
     )
 
 A_STORE = "a MemoryStore, a SQLiteStore, another Store or a store URL"
@@ -85,6 +87,10 @@ class Store(Protocol):
 
     def refused(self, reason: str) -> None:
         """Notify the subscribers of this store object that a delivery was refused for its signature; nothing is stored."""
+        ...
+
+    def woken(self, wake: Wake) -> None:
+        """Keep the last callers that were woken, for people: this process reports them with `activity`."""
         ...
 
     # events
@@ -428,6 +434,10 @@ class Store(Protocol):
 
     async def statistics(self) -> StoreStatistics:
         """Count what the store holds."""
+        ...
+
+    async def activity(self) -> StoreActivity:
+        """Return who waits and polls. What other processes say of themselves may be 10 s old."""
         ...
 
     async def ping(self) -> None:

@@ -15,6 +15,7 @@ from rewards_core.clock import DAY, HOUR, loop_time
 from rewards_core.errors import StoreClosed, StoreFull
 from rewards_core.operations import Event, OperationRef, OperationStatus
 from rewards_core.validation import check_callable, check_id, check_number, check_whole
+from webhooks.store.members import Member
 from webhooks.store.memory_events import EventTable
 from webhooks.store.memory_outcomes import OutcomeTable, idempotency_of, key_of
 from webhooks.store.memory_polls import PollTable
@@ -38,6 +39,7 @@ from webhooks.store.records import (
     PollResult,
     Priority,
     Recorded,
+    StoreActivity,
     StoredEvent,
     StoredOutcome,
     StoreStatistics,
@@ -51,6 +53,7 @@ from webhooks.store.upkeep import UPKEEP_EVERY, check_keep, check_limit, check_p
 
 if TYPE_CHECKING:
     from webhooks.store.base import Subscriber
+    from webhooks.store.records import Wake
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +88,7 @@ class MemoryStore(StoreQueries):
         self._upkeep_at = self._count_at = 0.0
         self._outcomes = OutcomeTable(max_events, retention)
         self._polls: dict[str, PollTable] = {}
+        self._member = Member()
 
     async def accept(self, event: Event) -> Acceptance:
         self._check_open()
@@ -227,6 +231,9 @@ class MemoryStore(StoreQueries):
     def refused(self, reason: str) -> None:
         self._subscribers.refused(reason)
 
+    def woken(self, wake: Wake) -> None:
+        self._member.wakes.append(wake)
+
     async def register_handlers(self, subscriptions: Sequence[Subscription]) -> None:
         self._now()
         self._subscriptions.add(subscriptions)
@@ -333,6 +340,14 @@ class MemoryStore(StoreQueries):
             conflicts=self._outcomes.conflict_count,
             oldest_ready_at=oldest_ready_at,
         )
+
+    async def activity(self) -> StoreActivity:
+        self._check_open()
+        self._member.polls = sum(polls.granted for polls in self._polls.values())
+        waiting = sum(polls.watched for polls in self._polls.values())
+        process = self._member.activity_of(self._member.make_id(), 0.0, waiting, None)
+        now = loop_time()
+        return StoreActivity(processes=[process], budgets=[self._polls[scope].shown_budget(now) for scope in sorted(self._polls)])
 
     async def ping(self) -> None:
         self._check_open()

@@ -18,7 +18,7 @@ from attrs import frozen
 
 from rewards_core.operations import OperationRef
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
-from webhooks.store.records import PendingOperation, PollClaim, PollClaims, PollPermit, PollResult, Priority
+from webhooks.store.records import PendingOperation, PollBudget, PollClaim, PollClaims, PollPermit, PollResult, Priority
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,10 @@ class PollTable:
         self.budget = Budget()
         self.lookups = 0
         """The number of operations with the priority `LOOKUP`."""
+        self.watched = 0
+        """The number of operations with a waiter."""
+        self.granted = 0
+        """The number of polls that the budget has allowed."""
         self._rates: dict[float, float] = {}
         self._scope = scope
         self._max = max_operations
@@ -90,7 +94,9 @@ class PollTable:
         kept = self._states.get(kind, {}).pop(uid, None)
         if kept is None:
             return False
-        self.lookups -= _State.read(kept).priority is Priority.LOOKUP
+        state = _State.read(kept)
+        self.lookups -= state.priority is Priority.LOOKUP
+        self.watched -= state.watched
         for held in (self._waiters, self._claims):
             if held:
                 held.pop((kind, uid), None)
@@ -126,6 +132,7 @@ class PollTable:
                 else:
                     claims.append(self._lease(found, state, now, lease))
                     self.budget = self.budget.take(now, 1, rate, abandoned=priority is Priority.ABANDONED)
+        self.granted += len(claims)
         return PollClaims(claims=claims, next_in=self._next_in(now))
 
     def permit(self, now: float, max_per_second: float) -> PollPermit:
@@ -135,7 +142,18 @@ class PollTable:
             return PollPermit(granted=False, seconds=ask_in)
         start = self.budget.starts_at(now)
         self.budget = self.budget.take_further(now, rate)
+        self.granted += 1
         return PollPermit(granted=True, seconds=start - now)
+
+    def shown_budget(self, now: float) -> PollBudget:
+        """Return the budget for people."""
+        rates = [rate for rate, at in self._rates.items() if now - at <= RATE_HOLDS]
+        return PollBudget(
+            scope=self._scope,
+            per_second=min(rates, default=None),
+            paused_for=max(0.0, self.budget.paused_until - now),
+            refused=self.budget.refusals > 0,
+        )
 
     def agreed_rate(self, now: float, max_per_second: float) -> float:
         """Return the lowest of the recent rates."""
@@ -230,12 +248,14 @@ class PollTable:
             states = self._states[kind] = {}
         states[uid] = state.written()
         self.lookups += state.priority is Priority.LOOKUP
+        self.watched += state.watched
         self._queues[state.priority].put(state.due, kind, uid, now)
 
     def _put(self, kind: str, uid: str, state: _State, now: float = -math.inf) -> None:
         before = _State.read(self._states[kind][uid])
         self._states[kind][uid] = state.written()
         self.lookups += (state.priority is Priority.LOOKUP) - (before.priority is Priority.LOOKUP)
+        self.watched += state.watched - before.watched
         if (state.due, state.priority) != (before.due, before.priority):
             self._queues[state.priority].put(state.due, kind, uid, now)
 

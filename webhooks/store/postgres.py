@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         PollResult,
         Priority,
         Recorded,
+        StoreActivity,
         StoredEvent,
         StoredOutcome,
         StoreStatistics,
@@ -276,6 +277,11 @@ class PostgresStore(StoreLife, StoreQueries):
 
     async def statistics(self) -> StoreStatistics:
         return await self._read(postgres_upkeep.statistics)
+
+    async def activity(self) -> StoreActivity:
+        self._check_open()
+        await self._unwatched()
+        return await self._read(lambda db: postgres_polls.activity(db, self._member))
 
     async def ping(self) -> None:
         self._check_open()

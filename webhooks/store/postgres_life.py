@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rewards_core.postgres.engine import Engine
     from webhooks.store.base import Subscriber
     from webhooks.store.postgres_outcomes import Place
-    from webhooks.store.records import Outcome
+    from webhooks.store.records import Outcome, Wake
 
 T = TypeVar("T")
 
@@ -73,6 +73,9 @@ class StoreLife:
 
     def refused(self, reason: str) -> None:
         self._hints.subscribers.refused(reason)
+
+    def woken(self, wake: Wake) -> None:
+        self._member.wakes.append(wake)
 
     def unwatch(self, refs: Sequence[OperationRef], *, waiter: str = "") -> None:
         if self._closing is None and refs:

@@ -15,7 +15,17 @@ from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.members import RENEW_EVERY
 from webhooks.store.postgres_outcomes import outcomes
 from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, LOCKED, ONCE, clean_ref, delete_refs, for_refs, text
-from webhooks.store.records import Outcome, PendingOperation, PollClaim, PollClaims, PollPermit, PollResult, Priority
+from webhooks.store.records import (
+    Outcome,
+    PendingOperation,
+    PollBudget,
+    PollClaim,
+    PollClaims,
+    PollPermit,
+    PollResult,
+    Priority,
+    StoreActivity,
+)
 from webhooks.store.rows import PENDING_COLUMNS, pending_of
 
 if TYPE_CHECKING:
@@ -175,6 +185,7 @@ async def claim(change: Change, scope: str, limit: int, lease: float, max_per_se
             now + lease,
         )
         await _write_budget(change, scope, budget.take(now, len(claims), rate, abandoned=abandoned))
+        change.count_polls(len(claims))
     wait, _ = await next_in(change.db, scope)
     return PollClaims(claims=claims, next_in=wait)
 
@@ -186,6 +197,7 @@ async def permit(change: Change, scope: str, max_per_second: float) -> PollPermi
     if ask_in:
         return PollPermit(granted=False, seconds=ask_in)
     await _write_budget(change, scope, budget.take_further(now, rate))
+    change.count_polls(1)
     return PollPermit(granted=True, seconds=budget.starts_at(now) - now)
 
 
@@ -324,3 +336,24 @@ async def _agreed_rate(change: Change, scope: str, max_per_second: float) -> flo
 def must_write_rate(member: Member, scope: str, per_second: float, now: float) -> bool:
     """Return whether other processes may forget soon what this one allows."""
     return abs(now - member.rates.get((scope, per_second), -math.inf)) >= RENEW_EVERY
+
+
+async def activity(db: Connection, member: Member) -> StoreActivity:
+    """Return who waits and polls."""
+    processes = await db.fetch(
+        "SELECT id, now_s() - renewed_at, (SELECT count(*) FROM interest WHERE interest.process = process.id), report "
+        "FROM process WHERE alive ORDER BY id"
+    )
+    budgets = await db.fetch(
+        "WITH rates AS (SELECT scope, min(per_second) AS per_second FROM rate "
+        f"WHERE seen_at > now_s() - {RATE_HOLDS} GROUP BY scope) "
+        "SELECT scope, per_second, coalesce(paused_until, 0) - now_s(), coalesce(refusals, 0) > 0 "
+        "FROM budget FULL JOIN rates USING (scope) ORDER BY scope"
+    )
+    return StoreActivity(
+        processes=[member.activity_of(*row) for row in processes],
+        budgets=[
+            PollBudget(scope=scope, per_second=per_second, paused_for=max(0.0, paused_for), refused=refused)
+            for scope, per_second, paused_for, refused in budgets
+        ],
+    )

@@ -163,6 +163,7 @@ _MIGRATIONS = (
     CREATE TABLE moment (name text COLLATE "C" PRIMARY KEY, at double precision NOT NULL);
     INSERT INTO moment VALUES ('clock', '-infinity'), ('upkeep', '-infinity'), ('hour', '-infinity');
     """,
+    "ALTER TABLE process ADD COLUMN report text",
 )
 
 SCHEMA = Schema(kind="webhook store", migrations=_MIGRATIONS)

@@ -134,6 +134,14 @@ class Change:
             if process != self.member.id and hint not in self.hints.get(process, b""):
                 self.hints[process] = self.hints.get(process, b"") + hint
 
+    def count_polls(self, count: int) -> None:
+        """Count polls that the budget allows this process, once that is durable."""
+
+        def add() -> None:
+            self.member.polls += count
+
+        self.after.append(add)
+
     # processes
 
     async def register(self) -> None:
@@ -212,8 +220,8 @@ class Change:
         now = await self.now()
         self.after.append(lambda: self._renewed(now))
         # a record older than this process knows is from an older copy of the database, or its clock was set back
-        renewed = "UPDATE process SET renewed_at = $2 WHERE id = $1 AND alive AND renewed_at >= $3 RETURNING 1"
-        if not await self.db.fetchval(renewed, self.member.id, now, self.member.renewed_at):
+        renewed = "UPDATE process SET renewed_at = $2, report = $4 WHERE id = $1 AND alive AND renewed_at >= $3 RETURNING 1"
+        if not await self.db.fetchval(renewed, self.member.id, now, self.member.renewed_at, self.member.report()):
             if await self.db.fetchval(_DELETE_INTEREST, self.member.id, MAX_RELEASED) == MAX_RELEASED:
                 return False
             await self._rejoin()
@@ -241,9 +249,9 @@ class Change:
 
     async def _write_record(self) -> None:
         await self.db.execute(
-            "INSERT INTO process (id, renewed_at, alive) VALUES ($1, $2, true) "
-            "ON CONFLICT (id) DO UPDATE SET renewed_at = excluded.renewed_at, alive = true",
-            *(self.member.id, await self.now()),
+            "INSERT INTO process (id, renewed_at, alive, report) VALUES ($1, $2, true, $3) "
+            "ON CONFLICT (id) DO UPDATE SET renewed_at = excluded.renewed_at, alive = true, report = excluded.report",
+            *(self.member.id, await self.now(), self.member.report()),
         )
 
     async def _rejoin(self) -> None:

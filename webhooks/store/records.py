@@ -331,6 +331,74 @@ class StoreStatistics:
     oldest_ready_at: float | None
 
 
+@frozen(kw_only=True)
+class Wake:
+    """A caller that was woken with the outcome of an operation. All times are Unix time.
+
+    Attributes:
+        ref: The operation.
+        via: How the outcome was learned.
+        asked_at: When the caller began to wait, None if that is not kept.
+        settled_at: When the outcome was learned.
+        woken_at: When the caller got it.
+    """
+
+    ref: OperationRef
+    via: Via
+    asked_at: float | None = None
+    settled_at: float
+    woken_at: float
+
+
+@frozen(kw_only=True)
+class ProcessActivity:
+    """What a living process that shares a store last reported, which it does every 10 s.
+
+    Attributes:
+        id: The name of its store object, a new one for each.
+        renewed_ago: Seconds since it reported.
+        waiting: Operations that it watches now.
+        polls: Polls that the budget has allowed it since it opened the store.
+        wakes: The callers that it woke last, oldest first, at most 64.
+    """
+
+    id: str
+    renewed_ago: float
+    waiting: int
+    polls: int
+    wakes: tuple[Wake, ...] = ()
+
+
+@frozen(kw_only=True)
+class PollBudget:
+    """The budget of polls of one scope.
+
+    Attributes:
+        scope: The scope.
+        per_second: The lowest `max_per_second` of the last 30 s, None if no process polls.
+        paused_for: Seconds until polls resume, 0 if they are not paused.
+        refused: Whether the vendor refused the last poll, so that one operation is polled at a time.
+    """
+
+    scope: str
+    per_second: float | None
+    paused_for: float
+    refused: bool
+
+
+@frozen(kw_only=True)
+class StoreActivity:
+    """Who uses a store now.
+
+    Attributes:
+        processes: The living processes that wait, poll or serve handlers.
+        budgets: The budgets of polls, by scope.
+    """
+
+    processes: Sequence[ProcessActivity]
+    budgets: Sequence[PollBudget]
+
+
 def job_name(service: str, handler: str) -> str:
     """Return a handler's name in its jobs: its own in the default service, else `service/handler`."""
     return handler if service == DEFAULT_SERVICE else f"{service}/{handler}"

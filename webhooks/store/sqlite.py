@@ -48,10 +48,12 @@ if TYPE_CHECKING:
         PollResult,
         Priority,
         Recorded,
+        StoreActivity,
         StoredEvent,
         StoredOutcome,
         StoreStatistics,
         Subscription,
+        Wake,
     )
 
 T = TypeVar("T")
@@ -121,6 +123,9 @@ class SQLiteStore(StoreQueries):
 
     def refused(self, reason: str) -> None:
         self._hints.subscribers.refused(reason)
+
+    def woken(self, wake: Wake) -> None:
+        self._member.wakes.append(wake)
 
     # events
 
@@ -335,6 +340,10 @@ class SQLiteStore(StoreQueries):
 
     async def statistics(self) -> StoreStatistics:
         return await self._read(sqlite_upkeep.statistics)
+
+    async def activity(self) -> StoreActivity:
+        await self._unwatched()
+        return await self._read(lambda db: sqlite_polls.activity(db, self._member, self._uptime()))
 
     async def ping(self) -> None:
         await self._write(sqlite_upkeep.probe)

@@ -13,7 +13,17 @@ from rewards_core.operations import OperationRef
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.members import RENEW_EVERY
-from webhooks.store.records import Outcome, PendingOperation, PollClaim, PollClaims, PollPermit, PollResult, Priority
+from webhooks.store.records import (
+    Outcome,
+    PendingOperation,
+    PollBudget,
+    PollClaim,
+    PollClaims,
+    PollPermit,
+    PollResult,
+    Priority,
+    StoreActivity,
+)
 from webhooks.store.rows import (
     PENDING_COLUMNS,
     pending_of,
@@ -28,6 +38,7 @@ from webhooks.store.sqlite_rows import (
 
 if TYPE_CHECKING:
     from rewards_core.sqlite.connection import Connection
+    from webhooks.store.members import Member
     from webhooks.store.sqlite_session import Session
 
 logger = logging.getLogger(__name__)
@@ -147,6 +158,7 @@ def claim(session: Session, scope: str, limit: int, lease: float, max_per_second
             )
         )
     if rows:
+        session.member.polls += len(rows)
         _write_budget(session, scope, budget.take(now, len(rows), rate, abandoned=abandoned))
     return PollClaims(claims=claims, next_in=next_in(db, scope, now))
 
@@ -157,6 +169,7 @@ def permit(session: Session, scope: str, max_per_second: float) -> PollPermit:
     ask_in = budget.further_in(now, due=_first_due(session.db, scope, budget) <= now)
     if ask_in:
         return PollPermit(granted=False, seconds=ask_in)
+    session.member.polls += 1
     _write_budget(session, scope, budget.take_further(now, rate))
     return PollPermit(granted=True, seconds=budget.starts_at(now) - now)
 
@@ -283,3 +296,27 @@ def listed_pending(
 def pending(db: Connection, refs: Sequence[OperationRef], now: float) -> list[PendingOperation]:
     rows = for_refs(db, f"SELECT {PENDING_COLUMNS} FROM pending", dict.fromkeys(refs))
     return list({one.ref: one for one in (pending_of(row, now) for row in rows)}.values())
+
+
+def activity(db: Connection, member: Member, now: float) -> StoreActivity:
+    """Return who waits and polls."""
+    processes = fetch(
+        db,
+        "SELECT id, ? - renewed_at, (SELECT count(*) FROM interest WHERE interest.process = process.id), report FROM process "
+        "WHERE alive = 1 ORDER BY id",
+        (now,),
+    )
+    budgets = fetch(
+        db,
+        "WITH rates AS (SELECT scope, min(per_second) AS per_second FROM rate WHERE seen_at > ? GROUP BY scope) "
+        "SELECT scope, per_second, paused_until, refusals FROM budget LEFT JOIN rates USING (scope) "
+        "UNION SELECT scope, per_second, 0, 0 FROM rates WHERE scope NOT IN (SELECT scope FROM budget) ORDER BY scope",
+        (now - RATE_HOLDS,),
+    )
+    return StoreActivity(
+        processes=[member.activity_of(*row) for row in processes],
+        budgets=[
+            PollBudget(scope=scope, per_second=per_second, paused_for=max(0.0, paused_until - now), refused=bool(refusals))
+            for scope, per_second, paused_until, refusals in budgets
+        ],
+    )

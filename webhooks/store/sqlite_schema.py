@@ -174,6 +174,7 @@ _MIGRATIONS = (
     CREATE INDEX outcome_unusual ON outcome (status, seq) WHERE status <> 'done';
     ALTER TABLE job ADD COLUMN began_at REAL;
     """,
+    "ALTER TABLE process ADD COLUMN report TEXT",
 )
 
 SCHEMA = Schema(kind="webhook store", application_id=0x72776462, migrations=_MIGRATIONS)

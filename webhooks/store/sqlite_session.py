@@ -196,8 +196,8 @@ class Session:
 
     def _write_record(self) -> None:
         member = self.member
-        row = (member.id, os.getpid(), member.wakeups.address, self.now, 1)
-        insert(self.db, "process", "id, pid, address, renewed_at, alive", [row], verb="INSERT OR REPLACE")
+        row = (member.id, os.getpid(), member.wakeups.address, self.now, 1, member.report())
+        insert(self.db, "process", "id, pid, address, renewed_at, alive, report", [row], verb="INSERT OR REPLACE")
 
     def write_rate(self, scope: str, per_second: float) -> None:
         row = (scope, self.member.id, per_second, self.now)

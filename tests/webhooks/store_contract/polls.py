@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from rewards_core.operations import OperationRef
 from tests.webhooks.store_contract.handlers import JUMPS
 from tests.webhooks.store_contract.kit import Ear, Time, event, outcome, ref, resource
 from webhooks.store.base import Store
-from webhooks.store.records import PollClaim, PollResult, Priority
+from webhooks.store.records import PollClaim, PollResult, Priority, ProcessActivity, Wake
 
 RATE = 1_000.0
 """Polls per second, where the budget does not matter."""
@@ -76,6 +77,18 @@ async def pending(store: Store, **conditions: Any) -> list[str]:
     return [one.ref.uid for one in await store.list_pending(**conditions)]
 
 
+def woken(of: OperationRef, at: float) -> Wake:
+    return Wake(ref=of, via="webhook", asked_at=at - 2, settled_at=at - 1, woken_at=at)
+
+
+async def reported(store: Store, time: Time, told: Callable[[Sequence[ProcessActivity]], bool]) -> Sequence[ProcessActivity]:
+    """Return what processes say of themselves, once they have told something and 11 s have passed."""
+    await time.advance(11)
+    while not told(found := (await store.activity()).processes):
+        await time.advance(1)
+    return found
+
+
 class PollsContract:
     # events that settle nothing
 
@@ -122,6 +135,53 @@ class PollsContract:
         await here.accept(event())
         assert await Poller(time, there).run() == []
         assert await pending(there) == []
+
+    # who waits and polls
+
+    async def test_what_processes_wait_for_and_whom_they_woke_last_is_known(self, here: Store, there: Store, time: Time) -> None:
+        for store in (here, there):
+            await store.subscribe(Ear())
+        await here.watch([ref("1"), ref("2"), ref("3")], poll_in=60)
+        here.unwatch([ref("2")])
+        await here.record_outcome(outcome(ref("3")))
+        wakes = [woken(ref(str(number)), time.wall) for number in range(70)]
+        for wake in wakes:
+            here.woken(wake)
+        for store in (here, there):
+            found = [one for one in await reported(store, time, lambda found: any(one.wakes for one in found)) if one.waiting]
+            assert [(one.waiting, one.wakes) for one in found] == [(1, tuple(wakes[-64:]))]
+            assert found[0].renewed_ago < 30
+
+    async def test_a_process_that_has_closed_the_store_is_not_listed(self, here: Store, there: Store) -> None:
+        await here.subscribe(Ear())
+        await here.watch([ref("1")], poll_in=60)
+        await there.watch([ref("2")], poll_in=60)
+        assert len((await there.activity()).processes) == (1 if here is there else 2)
+        if here is not there:
+            await here.aclose()
+            assert len((await there.activity()).processes) == 1
+
+    async def test_the_budget_of_polls_and_its_use_are_known(self, here: Store, there: Store, time: Time) -> None:
+        assert list((await there.activity()).budgets) == []
+        await here.add_pending([ref("1"), ref("2"), ref("1", scope="other")], poll_in=0)
+        await Poller(time, here, rate=20.0).run(0.2)
+        await Poller(time, there, rate=10.0, scope="other").run(0.2)
+        await Poller(time, there, rate=10.0).take_further(there)
+        activity = await here.activity()
+        assert [(one.scope, one.per_second, one.paused_for, one.refused) for one in activity.budgets] == [
+            ("default", 10.0, 0.0, False),
+            ("other", 10.0, 0.0, False),
+        ]
+        await here.pause_polls("other", 60, refused=True)
+        await time.advance(11)
+        activity = await there.activity()
+        (other,) = [one for one in activity.budgets if one.scope == "other"]
+        assert (other.refused, round(other.paused_for)) == (True, 49)
+        for store in (here, there):
+            await reported(store, time, lambda found: sum(one.polls for one in found) == 3)
+        await time.advance(60)
+        activity = await there.activity()
+        assert [(one.per_second, one.paused_for) for one in activity.budgets] == [(None, 0.0)] * 2
 
     # pending operations
 

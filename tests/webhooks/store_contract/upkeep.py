@@ -69,6 +69,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "erase_bodies": lambda store: store.erase_bodies(0),
     "forget_user": lambda store: store.forget_user(USER),
     "statistics": lambda store: store.statistics(),
+    "activity": lambda store: store.activity(),
     "ping": lambda store: store.ping(),
 }
 
@@ -401,4 +402,4 @@ class UpkeepContract:
 
     def test_every_method_of_a_store_is_tried_after_its_end(self) -> None:
         methods = {name for name in vars(Store) if name[0] != "_"}
-        assert methods - CALLS.keys() == {"unsubscribe", "refused", "unwatch", "aclose"}
+        assert methods - CALLS.keys() == {"unsubscribe", "refused", "woken", "unwatch", "aclose"}
