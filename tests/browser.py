@@ -44,25 +44,26 @@ class Browser:
         self.heard = message.get("method")
         return message
 
-    async def open(self, path: Path, scheme: str, width: int = 1200) -> None:
-        """Show a file in a new tab, in a colour scheme, and wait until it is loaded."""
+    async def open(self, to: Path | str, scheme: str, width: int = 1200) -> None:
+        """Show a file or a URL in a new tab, in a colour scheme, and wait until it is loaded."""
         target = await self.call("Target.createTarget", url="about:blank")
         attached = await self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Network", "Log", "Runtime"):
             await self.call(f"{domain}.enable")
         await self.look(scheme, width)
-        await self.go(path)
+        await self.go(to)
 
     async def look(self, scheme: str, width: int) -> None:
         """Change the colour scheme and the width of the page that is shown."""
         await self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         await self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
 
-    async def go(self, path: Path) -> None:
-        """Show another file in the same tab and wait until it is loaded."""
+    async def go(self, to: Path | str) -> None:
+        """Show another file or URL in the same tab and wait until it is loaded."""
         self.requests.clear()
-        await self.call("Page.navigate", url=path.as_uri())
+        self.heard = None
+        await self.call("Page.navigate", url=to if isinstance(to, str) else to.as_uri())
         while self.heard != "Page.loadEventFired":
             await self._hear()
 
@@ -85,7 +86,7 @@ async def chromium(profile: Path) -> AsyncIterator[Browser]:
         "--no-first-run",
         "--disable-extensions",
         "--disable-background-networking",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
         "--remote-debugging-port=0",
         f"--user-data-dir={profile}",
         stdout=asyncio.subprocess.DEVNULL,

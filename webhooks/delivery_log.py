@@ -24,13 +24,13 @@ def log_delivery(event: Event, verdict: Verdict, seconds: float, peer: object) -
     name = one_line(event.name, _MAX_LENGTH) or "(unnamed)"
     uid = None if event.ref is None else one_line(event.ref.uid, _MAX_LENGTH)
     ms = round(seconds * 1_000, 1)
-    fields = {"event": name, "uid": uid, "scope": event.scope, "verdict": verdict, "ms": ms, "peer": _peer_text(peer)}
+    fields = {"event": name, "uid": uid, "scope": event.scope, "verdict": verdict, "ms": ms, "peer": peer_text(peer)}
     deliveries.info("%s %s %s %.1f ms", name, uid or "-", verdict, ms, extra=fields)
 
 
 def log_refused(reason: str, status: int, peer: object, seconds: float | None = None) -> None:
     """Log a refused delivery, `seconds` after its body arrived; None if it did not."""
-    fields = {"verdict": "refused", "reason": reason, "status": status, "peer": _peer_text(peer)}
+    fields = {"verdict": "refused", "reason": reason, "status": status, "peer": peer_text(peer)}
     took = ""
     if seconds is not None:
         fields["ms"] = ms = round(seconds * 1_000, 1)
@@ -38,5 +38,6 @@ def log_refused(reason: str, status: int, peer: object, seconds: float | None = 
     deliveries.info("- - refused (%s) from %s%s", reason, fields["peer"] or "-", took, extra=fields)
 
 
-def _peer_text(peer: object) -> str | None:
+def peer_text(peer: object) -> str | None:
+    """Return a client's address as a line, None if it is unknown."""
     return None if peer is None else one_line(str(peer), _MAX_LENGTH)

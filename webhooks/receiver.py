@@ -16,7 +16,8 @@ from rewards_core.errors import SignatureError
 from rewards_core.log_limit import LogLimit
 from rewards_core.secrets import shielded
 from rewards_core.validation import check_callable, check_methods, check_name, check_number, check_whole, setting
-from webhooks.delivery_log import deliveries, log_delivery, log_refused
+from webhooks.delivery_log import deliveries, log_delivery, log_refused, peer_text
+from webhooks.delivery_watch import Delivery
 from webhooks.handlers import Handler, HandlerPolicy, HandlerRunner, HandlerStatistics, by_scope
 from webhooks.ingress.base import (
     ACCEPTED,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from rewards_core.operations import Event, EventSource
     from webhooks.delivery_log import Verdict
+    from webhooks.delivery_watch import DeliveryObserver
     from webhooks.ingress.base import BodyProblem, Closable
 
     _Verified = tuple[EventSource | SignatureError, Event | None]
@@ -135,6 +137,7 @@ class Receiver:
         self._handlers_not_started = False
         self._batch: list[_Delivery] = []
         self._refusals = Refusals(logger, clock=self._clock)
+        self._observer: DeliveryObserver | None = None
         self._log_limit = LogLimit(clock=loop_time)  # for problems that every delivery may have
         self._refused_lines = LogLimit(1.0, lines=10, clock=loop_time)  # unsigned requests must not fill the log
 
@@ -174,6 +177,16 @@ class Receiver:
     def refused(self) -> tuple[Refusal, ...]:
         """The last refused deliveries, newest first: at most 256 after similar ones are merged, without their bodies."""
         return self._refusals.newest_first()
+
+    def observe(self, observer: DeliveryObserver | None) -> None:
+        """Call a function with each delivery once it is answered, refused ones included, from now on.
+
+        Args:
+            observer: It is called in the event loop, must return quickly and should not raise. It replaces the one before; None
+                ends that.
+        """
+        self._observer = observer
+        self._refusals.observe(None if observer is None else lambda refusal: observer(Delivery.refused(refusal)))
 
     def on(self, event_name: str, *, name: str | None = None) -> Callable[[H], H]:
         """Register the decorated async function as a handler.
@@ -255,7 +268,7 @@ class Receiver:
         """
         if len(body) > self._max_body:
             return self._refuse("size", TOO_LARGE, peer, length=len(body), key_ids=self._claimed_key_ids(headers))
-        started = time.perf_counter() if deliveries.isEnabledFor(logging.INFO) else None
+        started = time.perf_counter() if self._observer is not None or deliveries.isEnabledFor(logging.INFO) else None
         signer, event = await self._verify(headers, body)
         if isinstance(signer, SignatureError):
             seconds = None if started is None else time.perf_counter() - started
@@ -268,9 +281,10 @@ class Receiver:
         with delivery_span(event, self._links) as span:
             verdict = await self._keep(event)
             note_verdict(span, event, verdict, self._links)
+        reply = NOT_KEPT if verdict == "not kept" else ACCEPTED
         if started is not None:
-            log_delivery(event, verdict, time.perf_counter() - started, peer)
-        return NOT_KEPT if verdict == "not kept" else ACCEPTED
+            self._tell(event, verdict, reply.status, time.perf_counter() - started, peer)
+        return reply
 
     async def replay(self, event_ids: Sequence[int]) -> int:
         """Parse stored events again and process them as new ones, for all handlers that want them.
@@ -444,6 +458,29 @@ class Receiver:
             except Exception:  # noqa: BLE001, S112 - the ids are only shown to people
                 continue
         return ()
+
+    def _tell(self, event: Event, verdict: Verdict, status: int, seconds: float, peer: object) -> None:
+        """Log a signed delivery, and tell the observer of it."""
+        if deliveries.isEnabledFor(logging.INFO):
+            log_delivery(event, verdict, seconds, peer)
+        if self._observer is not None:
+            ref = event.ref
+            self._observer(
+                Delivery(
+                    at=self._clock(),
+                    verdict=verdict,
+                    event=event.name,
+                    scope=event.scope,
+                    kind=None if ref is None else ref.kind,
+                    uid=None if ref is None else ref.uid,
+                    identity=event.identity,
+                    reason=event.problem,
+                    status=status,
+                    size=len(event.body),
+                    seconds=seconds,
+                    peer=peer_text(peer),
+                )
+            )
 
     def _refuse_unsigned(
         self, problem: SignatureError, reply: Reply, peer: object, length: int | None, seconds: float | None = None

@@ -65,6 +65,8 @@ ADVICE: Mapping[str, str] = {
     "admin_host": "The admin port was called by a name that is not its own; another site may have pointed its name here. If the "
     "name is yours, add it with --admin-allow-host.",
     "admin_token": "Send the token of --admin-token-file as 'Authorization: Bearer TOKEN'.",
+    "console_token": "Open the link that the listener printed when it started, or paste its token into the page. It is made anew "
+    "at each start.",
     "admin_path": "The admin port has /healthz, /readyz, /metrics and /refused. Deliveries go to the other port.",
 }
 """What to do about a refusal, by reason; a signature source has its own texts."""
@@ -159,6 +161,11 @@ class Refusals:
         self._clock = check_callable(clock, "clock")
         self._ring = RefusalRing()
         self._limit = LogLimit(clock=loop_time)  # unsigned requests must not fill the log
+        self._observer: Callable[[Refusal], None] | None = None
+
+    def observe(self, observer: Callable[[Refusal], None] | None) -> None:
+        """Call this with every refusal from now on; None ends that. It must return quickly and should not raise."""
+        self._observer = observer
 
     def note(
         self,
@@ -189,6 +196,8 @@ class Refusals:
             key_ids=tuple(_printable(each) for each, _ in zip(key_ids, range(_MAX_KEY_IDS), strict=False)),
         )
         self._ring.add(refusal)
+        if self._observer is not None:
+            self._observer(refusal)
         if self._limit.allows(reason):
             self._log(refusal)
 

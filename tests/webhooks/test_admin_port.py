@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from rewards_core.secrets import Secret
-from webhooks.cli.admin import AdminServer, Readiness
+from webhooks.cli.admin import AdminServer
 from webhooks.cli.hosts import AllowedHosts
+from webhooks.console.watched import Readiness
 from webhooks.refusals import Refusal, Refusals
 
 TOKEN = "a-token-of-some-length"

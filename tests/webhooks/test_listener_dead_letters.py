@@ -73,7 +73,7 @@ def test_all_dead_letters_whose_handlers_failed_are_retried(folder: Path, monkey
         await three_dead(store)
 
     fill(folder, work)
-    monkeypatch.setattr("webhooks.cli.lists.PAGE_SIZE", 2)
+    monkeypatch.setattr("webhooks.store.paging.PAGE_SIZE", 2)
     assert lines(run("dead-letters", "retry", "--all")) == [{"retried": 3, "passed_over": []}]
     assert [row["id"] for row in lines(run("dead-letters", "list"))] == [3]
     assert lines(run("dead-letters", "retry", "--all")) == [{"retried": 0, "passed_over": []}]

@@ -85,7 +85,7 @@ def test_a_long_list_is_fetched_in_pages(folder: Path, monkeypatch: pytest.Monke
         await asyncio.gather(*(store.accept(event(str(number))) for number in range(7)))
 
     fill(folder, work)
-    monkeypatch.setattr("webhooks.cli.lists.PAGE_SIZE", 3)
+    monkeypatch.setattr("webhooks.store.paging.PAGE_SIZE", 3)
     assert [row["id"] for row in lines(run("events", "list"))] == [7, 6, 5, 4, 3, 2, 1]
     assert [row["id"] for row in lines(run("events", "list", "--limit", "5"))] == [7, 6, 5, 4, 3]
     assert [row["id"] for row in lines(run("events", "list", "--limit", "3", "--before", "5"))] == [4, 3, 2]

@@ -171,7 +171,7 @@ def test_pending_operations_are_listed_as_typed_json_lines(folder: Path) -> None
 
 def test_a_long_list_of_pending_operations_is_fetched_in_pages(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(folder, some_pending)
-    monkeypatch.setattr("webhooks.cli.lists.PAGE_SIZE", 1)
+    monkeypatch.setattr("webhooks.store.paging.PAGE_SIZE", 1)
     assert [row["uid"] for row in lines(run("pending", "list"))] == ["1", "3", "4", "2"]
     assert [row["uid"] for row in lines(run("pending", "list", "--scope", "default"))] == ["1", "3", "4"]
 

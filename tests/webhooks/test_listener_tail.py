@@ -18,8 +18,7 @@ from tests.texts import said
 from tests.webhooks.command_kit import STRANGE, beside, fill, lines, neighbour, run, screen
 from tests.webhooks.listener_process import environment
 from tests.webhooks.store_contract import EPOCH, claim, event, ref, wants
-from webhooks.cli.event_list import EventFilter
-from webhooks.cli.tail import EventFollower
+from webhooks.store.paging import EventFilter, EventFollower
 from webhooks.store.records import EventState, StoredEvent
 from webhooks.store.sqlite import SQLiteStore
 

@@ -1,4 +1,4 @@
-"""The admin port: health, readiness, metrics and refusals."""
+"""The admin port: health, readiness, metrics, refusals and the console."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import HttpVersion11, web
-from attrs import evolve, frozen
 
 from rewards_core.install_hint import install_hint
 from webhooks.cli.hosts import AllowedHosts, from_another_site, is_address
 from webhooks.cli.refusal_lists import to_json
 from webhooks.cli.sockets import open_tcp, url_of
+from webhooks.console.console import PREFIX
 from webhooks.ingress.acceptor import Acceptor
-from webhooks.ingress.base import Reply
+from webhooks.ingress.base import Reply, StreamReply
 from webhooks.ingress.hardened_server import HardenedServer
 from webhooks.ingress.limits import ServerLimits
 
 if TYPE_CHECKING:
     from rewards_core.secrets import Secret
     from webhooks.cli.settings import AdminSettings
+    from webhooks.console.console import Console
+    from webhooks.console.watched import Readiness
     from webhooks.refusals import Refusal, Refusals
 
-ADMIN_LIMITS = ServerLimits(connections=32, connections_per_peer=1_000)  # one machine may send all requests
+ADMIN_LIMITS = ServerLimits(connections=32, connections_per_peer=1_000, answer_seconds=10.0)  # one machine may send all requests
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 
 _WRONG_METHOD = Reply(status=405, headers={"Allow": "GET, HEAD"}, close=True)
@@ -34,20 +36,10 @@ _CROSS_SITE = Reply(status=403, body=b"Pages of other sites may not send request
 _NO_HOST = Reply(status=400, body=b"The Host header is missing.\n")
 _WRONG_HOST = Reply(status=421, body=b"This port does not serve this host name. Allow it with --admin-allow-host.\n")
 _NO_TOKEN = Reply(status=401, headers={"WWW-Authenticate": "Bearer"}, body=b"Send the admin token.\n")
+_NO_CONSOLE_TOKEN = Reply(
+    status=401, headers={"WWW-Authenticate": "Bearer"}, body=b"Open the link that was printed at the start.\n"
+)
 _NOT_FOUND = Reply(status=404, body=b"There are /healthz, /readyz, /metrics and /refused.\n")
-
-
-@frozen(kw_only=True)
-class Readiness:
-    """Whether deliveries should be sent to a listener now.
-
-    Attributes:
-        ready: Whether they should.
-        reasons: Why not, or what is wrong with a part of it; a line each.
-    """
-
-    ready: bool
-    reasons: Sequence[str] = ()
 
 
 class Monitored(Protocol):
@@ -67,26 +59,43 @@ class Monitored(Protocol):
 
 
 class AdminServer(HardenedServer):
-    """Serve health, readiness, metrics and refusals, as hardened as the port for deliveries.
+    """Serve health, readiness, metrics, refusals and perhaps a console, as hardened as the port for deliveries.
 
     Otherwise strangers who only hold connections to this port would use up the files that deliveries need.
     """
 
-    def __init__(self, monitored: Monitored, token: Secret | None, hosts: AllowedHosts, refusals: Refusals) -> None:
+    def __init__(
+        self,
+        monitored: Monitored,
+        token: Secret | None,
+        hosts: AllowedHosts,
+        refusals: Refusals,
+        console: Console | None = None,
+    ) -> None:
         super().__init__({}, limits=ADMIN_LIMITS, refusals=refusals)
         self._monitored = monitored
         self._token = token
         self._hosts = hosts
+        self._console = console
 
     async def _answer(self, request: web.BaseRequest, connection: Any) -> Reply:
-        path = request.raw_path.partition("?")[0]
+        path, _, query = request.raw_path.partition("?")
         refusal = self._refusal(request, path)
-        reply = await _get(self._monitored, path) if refusal is None else refusal[1]
+        reply = await self._get(path, query) if refusal is None else refusal[1]
         if reply is _NOT_FOUND:
             refusal = "admin_path", reply
         if refusal is not None:
             self.refusals.note(refusal[0], connection.peer, status=reply.status, method=request.method, path=path)
-        return reply if request.method != "HEAD" else evolve(reply, body=b"")
+        if request.method == "HEAD":
+            if isinstance(reply, StreamReply):
+                await reply.frames.aclose()
+            return Reply(status=reply.status, headers=reply.headers, close=reply.close)
+        return reply
+
+    async def _get(self, path: str, query: str) -> Reply:
+        if self._console is not None and _is_console(path):
+            return await self._console.answer(path, query) or _NOT_FOUND
+        return await _get(self._monitored, path)
 
     def _refusal(self, request: web.BaseRequest, path: str) -> tuple[str, Reply] | None:
         """Return why a request is refused, and the reply; None if it is not."""
@@ -98,6 +107,8 @@ class AdminServer(HardenedServer):
         if not given and request.version >= HttpVersion11:
             return "admin_host", _NO_HOST
         host, is_open = "".join(given), path in _OPEN_PATHS
+        if self._console is not None and _is_console(path):
+            return self._console_refusal(request, self._console, path, host)
         # A page that rebinds its name does not know the token, and health probes send the machine's address or no host.
         known = _has_token(request, self._token) or (is_open and (not host or is_address(host)))
         if not known and not self._hosts.allow(host, request.get_extra_info("sockname")):
@@ -106,20 +117,42 @@ class AdminServer(HardenedServer):
             return "admin_token", _NO_TOKEN
         return None
 
+    def _console_refusal(self, request: web.BaseRequest, console: Console, path: str, host: str) -> tuple[str, Reply] | None:
+        """Return why a request to the console is refused, even with a token, and the reply; None if it is not."""
+        if not self._hosts.allow(host, request.get_extra_info("sockname")):
+            return "admin_host", _WRONG_HOST
+        if console.is_open(path) or _has_token(request, console.token) or _has_token(request, self._token):
+            return None
+        return "console_token", _NO_CONSOLE_TOKEN
+
 
 async def open_admin(
-    stack: AsyncExitStack, monitored: Monitored, settings: AdminSettings | None, token: Secret | None, refusals: Refusals
+    stack: AsyncExitStack,
+    monitored: Monitored,
+    settings: AdminSettings | None,
+    token: Secret | None,
+    refusals: Refusals,
+    console: Console | None = None,
 ) -> dict[str, str]:
-    """Serve the admin port until the stack is closed, and return its URL as `admin`; nothing if `settings` is None."""
+    """Serve the admin port until the stack is closed; return its URL as `admin` and the link of its console as `console`.
+
+    Nothing is served if `settings` is None.
+    """
     if settings is None:
         return {}
-    server = AdminServer(monitored, token, settings.hosts(), refusals)
+    server = AdminServer(monitored, token, settings.hosts(), refusals, console)
+    if console is not None:
+        await console.load()
     acceptor = Acceptor(server, None, limits=ADMIN_LIMITS, refusals=refusals)
     sockets = await open_tcp(settings.host, settings.port)
     stack.push_async_callback(server.drain, ADMIN_LIMITS.linger_seconds)
     stack.push_async_callback(acceptor.aclose)
     acceptor.open(sockets)
-    return {"admin": url_of("http", sockets[0])}
+    url = url_of("http", sockets[0])
+    if console is None:
+        return {"admin": url}
+    stack.push_async_callback(console.aclose)  # its feeds end before the server drains
+    return {"admin": url, "console": console.link(url)}
 
 
 async def _get(monitored: Monitored, path: str) -> Reply:
@@ -139,6 +172,10 @@ async def _get(monitored: Monitored, path: str) -> Reply:
         refused = json.dumps({"refused": to_json(await monitored.refused())})
         return Reply(status=200, headers={"Content-Type": "application/json"}, body=refused.encode())
     return _NOT_FOUND
+
+
+def _is_console(path: str) -> bool:
+    return path == PREFIX or path.startswith(f"{PREFIX}/")
 
 
 def _has_token(request: web.BaseRequest, token: Secret | None) -> bool:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.errors import StoreError
-from webhooks.cli.admin import Readiness, open_admin
+from webhooks.cli.admin import open_admin
 from webhooks.cli.errors import CannotStart
 from webhooks.cli.inbox import Inbox, open_metrics
 from webhooks.cli.metric_families import as_text, families_of
 from webhooks.cli.reloading import Reloadable
 from webhooks.cli.secret_files import warn_of_open_files
+from webhooks.console.watched import Readiness
 from webhooks.errors import QueueError
 from webhooks.refusals import Refusal, Refusals, merged
 

@@ -12,8 +12,7 @@ from rewards_core.cli.program import command_group
 from rewards_core.clock import DAY
 from rewards_core.text import counted
 from webhooks.cli.errors import run_command
-from webhooks.cli.event_list import EventFilter, write_events
-from webhooks.cli.lists import pages
+from webhooks.cli.event_list import write_events
 from webhooks.cli.options import (
     DEFAULT_LIMIT,
     DEFAULT_STORE,
@@ -28,6 +27,7 @@ from webhooks.cli.options import (
 from webhooks.cli.requeue import ERASED, NO_EVENT, report, requeue
 from webhooks.cli.stores import open_existing
 from webhooks.store.base import Store
+from webhooks.store.paging import EventFilter, pages
 from webhooks.store.records import EventState, StoredEvent
 
 dead_letters_app = command_group("List, retry and purge dead letters: events that could not be read or handled.")

@@ -3,100 +3,24 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-from attrs import frozen
 
 from rewards_core.cli.columns import Column
 from rewards_core.cli.output import Output
-from webhooks.cli.lists import iso_time, pages, scope_column, time_column, write_list
+from webhooks.cli.lists import iso_time, scope_column, time_column, write_list
 from webhooks.cli.stores import open_existing
-from webhooks.store.queries import operations_of
-from webhooks.store.records import EventState, StoredEvent
+from webhooks.store.paging import EventFilter, pages
+from webhooks.store.records import EventState
+from webhooks.store.standings import ListedEvent, reason_of, with_operations
 
 if TYPE_CHECKING:
-    from rewards_core.operations import OperationRef
-    from webhooks.store.base import Store
-    from webhooks.store.records import Outcome, PendingOperation
     from webhooks.store.urls import StoreUrl
 
 _NO_EVENTS = (
     "No events yet. `webhook-listener serve` receives them into this store; `webhook-listener trigger` sends it a sample."
 )
 _NO_DEAD_LETTERS = "No dead letters: every event could be read, and no handler has given up on one."
-
-
-@frozen(kw_only=True)
-class OperationStanding:
-    """The status of an operation, as far as the store knows.
-
-    Attributes:
-        ref: The operation.
-        outcome: Its outcome, None before it settles.
-        pending: Its polls, None if it is not polled.
-    """
-
-    ref: OperationRef
-    outcome: Outcome | None = None
-    pending: PendingOperation | None = None
-
-    @property
-    def status(self) -> str:
-        """`done`, `failed`, `pending`, or `unknown` if it has neither an outcome nor polls."""
-        if self.outcome is not None:
-            return str(self.outcome.status)
-        return "unknown" if self.pending is None else "pending"
-
-
-@frozen(kw_only=True)
-class ListedEvent:
-    """An event with the operations that it names."""
-
-    stored: StoredEvent
-    operations: Sequence[OperationStanding]
-
-    @property
-    def operation_status(self) -> str | None:
-        """The status of all its operations: `mixed` if they differ, None if it names none."""
-        found = {one.status for one in self.operations}
-        return None if not found else found.pop() if len(found) == 1 else "mixed"
-
-    @property
-    def operation_cell(self) -> str:
-        """The same for people, with a count for each status if there are several operations."""
-        found = [one.status.replace("unknown", "not known") for one in self.operations]
-        if len(found) < 2:
-            return found[0] if found else "none"
-        return ", ".join(f"{found.count(status)} {status}" for status in dict.fromkeys(found))
-
-
-async def with_operations(store: Store, events: Sequence[StoredEvent]) -> Sequence[ListedEvent]:
-    """Return events with the status of their operations; two queries read the status of all of them."""
-    known = await _standings(store, [ref for stored in events for ref in operations_of(stored.event)])
-    return [ListedEvent(stored=stored, operations=[known[ref] for ref in operations_of(stored.event)]) for stored in events]
-
-
-async def _standings(store: Store, refs: Iterable[OperationRef]) -> Mapping[OperationRef, OperationStanding]:
-    wanted = list(dict.fromkeys(refs))
-    pending = {one.ref: one for one in await store.pending(wanted)}  # first: what settles in between then counts as settled
-    outcomes = {one.ref: one for one in await store.outcomes(wanted)}
-    return {ref: OperationStanding(ref=ref, outcome=outcomes.get(ref), pending=pending.get(ref)) for ref in wanted}
-
-
-@frozen(kw_only=True)
-class EventFilter:
-    """Which events a command shows; None leaves a condition out."""
-
-    event: str | None = None
-    uid: str | None = None
-    state: EventState | None = None
-    scope: str | None = None
-
-    @property
-    def conditions(self) -> dict[str, Any]:
-        """The arguments of `Store.list_events`."""
-        return {"name": self.event, "uid": self.uid, "state": self.state, "scope": self.scope}
 
 
 def event_record(listed: ListedEvent) -> dict[str, Any]:
@@ -144,13 +68,6 @@ def body_record(body: bytes | None) -> dict[str, str | None]:
         return {"body": body.decode("utf-8")}
     except UnicodeDecodeError:
         return {"body_base64": base64.b64encode(body).decode("ascii")}
-
-
-def reason_of(stored: StoredEvent) -> str:
-    """Return why an event could not be read, or the errors of its handlers; empty if there are none."""
-    if stored.event.problem:
-        return stored.event.problem
-    return "; ".join(f"{job.handler}: {job.reason}" for job in stored.jobs if job.reason)
 
 
 async def write_events(

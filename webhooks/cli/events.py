@@ -18,7 +18,7 @@ from rewards_core.json import pretty
 from rewards_core.text import counted, one_line
 from rewards_core.validation import check_id
 from webhooks.cli.errors import run_command
-from webhooks.cli.event_list import EventFilter, OperationStanding, body_record, event_record, with_operations, write_events
+from webhooks.cli.event_list import body_record, event_record, write_events
 from webhooks.cli.lists import utc_time
 from webhooks.cli.options import (
     DEFAULT_LIMIT,
@@ -42,7 +42,9 @@ from webhooks.cli.sources import ReloadableSource, SourceSpec
 from webhooks.cli.stores import check_file, open_existing
 from webhooks.receiver import Receiver
 from webhooks.store.base import Store
+from webhooks.store.paging import EventFilter
 from webhooks.store.records import EventState, Job, StoredEvent
+from webhooks.store.standings import OperationStanding, with_operations
 
 events_app = command_group("List, show, replay, resend and forget events.")
 

@@ -42,6 +42,19 @@ def open_metrics(refused: Mapping[str, int], worker: str | None = None) -> Metri
     return Metrics(refused, worker)
 
 
+async def store_families(store: Store, now: float) -> Families | None:
+    """Return the metrics of a store, None without the extra."""
+    try:
+        from webhooks.cli.metrics import of_store  # noqa: PLC0415 - needs an extra
+    except ImportError:
+        return None
+    try:
+        statistics = await store.statistics()
+    except StoreError:
+        statistics = None  # the other metrics are needed most when the store fails
+    return families_of(of_store(statistics, now, await free_bytes(store)))
+
+
 class Inbox:
     """See the module; it lives until the stack that opened it is closed.
 
@@ -98,14 +111,8 @@ class Inbox:
         return [evolve(each, path=path) for path, receiver in self.receivers.items() for each in receiver.refused]
 
     async def store_families(self) -> Families:
-        """Return the metrics of the store; it needs the extra."""
-        from webhooks.cli.metrics import of_store  # noqa: PLC0415 - needs an extra
-
-        try:
-            statistics = await self.store.statistics()
-        except StoreError:
-            statistics = None  # the other metrics are needed most when the store fails
-        return families_of(of_store(statistics, self._clock(), await free_bytes(self.store)))
+        """Return the metrics of the store; none without the extra."""
+        return await store_families(self.store, self._clock()) or []
 
     async def drain(self, seconds: float) -> None:
         """Let running handlers finish within so many seconds, and stop them all."""

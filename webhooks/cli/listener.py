@@ -8,11 +8,12 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.errors import StoreError
-from webhooks.cli.admin import Readiness, open_admin
+from webhooks.cli.admin import open_admin
 from webhooks.cli.errors import CannotStart
 from webhooks.cli.inbox import Inbox, open_metrics
 from webhooks.cli.metric_families import Families, as_text
@@ -20,6 +21,9 @@ from webhooks.cli.process_tuning import fit_connections, shrink_tls_buffers
 from webhooks.cli.reloading import Reloadable
 from webhooks.cli.secret_files import warn_of_open_files
 from webhooks.cli.sockets import ListeningSockets, open_sockets
+from webhooks.console.console import Console
+from webhooks.console.watched import Readiness
+from webhooks.delivery_watch import Delivery, DeliveryWatch
 from webhooks.ingress.acceptor import Acceptor
 from webhooks.ingress.hardened_server import HardenedServer
 from webhooks.ingress.peers import Networks
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
     from webhooks.cli.settings import ListenerSettings
 
 logger = logging.getLogger("webhooks.listener")
+
+DELIVERIES_EVERY = 0.1
+"""Seconds between two looks of a console at the deliveries."""
 
 
 class Listener:
@@ -63,11 +70,13 @@ class Listener:
         if settings.admin is not None:
             settings.admin.hosts()
         self._token = None if settings.admin is None else settings.admin.token()
+        self._clock = clock
         self._refusals = Refusals(logger, clock=clock)
         self._metrics = open_metrics(self._refusals.total, None if sockets is None else str(number))
         self._inbox = Inbox(settings, self._reloadable, clock, metrics=self._metrics, maintains=number == 0)
         self._trusted = Networks(settings.trusted, "--trusted-proxy")
         self._allowed = Networks(settings.allowed, "--allow") if settings.allowed else None
+        self._deliveries = DeliveryWatch(self._observe)
         self._stop = asyncio.Event()
         self._server: HardenedServer
         self._opened: ListeningSockets | None = None
@@ -130,6 +139,27 @@ class Listener:
         """Return the last refusals, newest first."""
         return merged([*self._refusals.newest_first(), *self._inbox.refused()])
 
+    @property
+    def sees_refusals(self) -> bool:
+        """Whether it knows refused deliveries."""
+        return True
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two looks at the deliveries."""
+        return DELIVERIES_EVERY
+
+    async def deliveries(self) -> Mapping[str, Any]:
+        """Return the deliveries since the last call."""
+        return self._deliveries.take()
+
+    def rest(self) -> None:
+        """Collect no deliveries until they are asked for again."""
+        self._deliveries.rest()
+
+    def worker_states(self) -> None:
+        """Return None: this process is the only one."""
+
     async def families(self) -> Families:
         """Return the metrics of this process; none without the extra."""
         return [] if self._metrics is None else await self._metrics.families()
@@ -154,7 +184,8 @@ class Listener:
             shrink_tls_buffers()
         sockets, admin, where = self._inherited, {}, {}
         if sockets is None:
-            admin = await open_admin(stack, self, settings.admin, self._token, self._refusals)
+            console = Console(self, self._inbox.store, settings.store, clock=self._clock) if settings.console else None
+            admin = await open_admin(stack, self, settings.admin, self._token, self._refusals, console)
             self._opened = await open_sockets(settings)
             stack.callback(self._opened.close)
             sockets, where = self._opened.sockets, self._opened.where
@@ -162,6 +193,15 @@ class Listener:
         stack.push_async_callback(self._acceptor.aclose)
         self._acceptor.open(sockets)
         return startup_record(settings, where | admin)
+
+    def _observe(self, observer: Callable[..., None] | None) -> None:
+        """Call this with each delivery and its path, and with each refusal of the server."""
+        if observer is None:
+            self._refusals.observe(None)
+        else:
+            self._refusals.observe(lambda refusal: observer(Delivery.refused(refusal), None))
+        for path, receiver in self._inbox.receivers.items():
+            receiver.observe(None if observer is None else partial(observer, path=path))
 
     async def _drain(self) -> Exit:
         loop = asyncio.get_running_loop()

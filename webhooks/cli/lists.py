@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -13,26 +12,6 @@ from rewards_core.operations import DEFAULT_SCOPE
 
 T = TypeVar("T")
 Cursor = TypeVar("Cursor")
-
-PAGE_SIZE = 500
-
-
-async def pages(
-    fetch: Callable[[Cursor | None, int], Awaitable[Sequence[T]]],
-    cursor_of: Callable[[T], Cursor],
-    *,
-    limit: int | None = None,
-    start: Cursor | None = None,
-) -> AsyncIterator[T]:
-    """Yield records page by page, up to a limit, so that no query holds up the store for long.
-
-    `fetch` returns the records after a cursor (None: from the first one on), up to a number of them.
-    """
-    left = math.inf if limit is None else limit
-    while left > 0 and (found := await fetch(start, int(min(left, PAGE_SIZE)))):
-        for each in found:
-            yield each
-        start, left = cursor_of(found[-1]), left - len(found)
 
 
 async def write_list(

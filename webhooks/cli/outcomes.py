@@ -13,7 +13,7 @@ from rewards_core.cli.output import JsonOption, Output, cell
 from rewards_core.cli.program import command_group
 from rewards_core.operations import OperationStatus
 from webhooks.cli.errors import run_command
-from webhooks.cli.lists import iso_time, pages, scope_column, time_column, utc_time, write_list
+from webhooks.cli.lists import iso_time, scope_column, time_column, utc_time, write_list
 from webhooks.cli.options import (
     DEFAULT_LIMIT,
     DEFAULT_STORE,
@@ -26,6 +26,7 @@ from webhooks.cli.options import (
 )
 from webhooks.cli.stores import open_existing
 from webhooks.store.outcomes import same_value
+from webhooks.store.paging import pages
 from webhooks.store.records import Outcome, StoredOutcome
 
 _MAX_DIFFERENCES = 3

@@ -16,9 +16,10 @@ from rewards_core.operations import DEFAULT_SCOPE, OperationRef
 from rewards_core.text import counted
 from rewards_core.validation import check_id
 from webhooks.cli.errors import run_command
-from webhooks.cli.lists import iso_time, pages, scope_column, time_column, write_list
+from webhooks.cli.lists import iso_time, scope_column, time_column, write_list
 from webhooks.cli.options import DEFAULT_LIMIT, DEFAULT_STORE, KindOption, LimitOption, ScopeOption, StoreOption, UidOption
 from webhooks.cli.stores import open_existing
+from webhooks.store.paging import pages
 from webhooks.store.records import PendingOperation, Priority
 
 _WHY = {

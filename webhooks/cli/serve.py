@@ -84,6 +84,10 @@ def serve(
     admin_port: AdminPortOption = 8481,
     admin_token_file: AdminTokenOption = None,
     admin_allow_host: AdminAllowHostOption = None,
+    console: Annotated[
+        bool,
+        typer.Option("--console", help="Show a live, read-only page on the admin port. Its link, with a token, is printed once."),
+    ] = False,
     forward_to: ForwardOption = None,
     forward_insecure: ForwardInsecureOption = False,
     forward_attempts: ForwardAttemptsOption = None,
@@ -142,6 +146,8 @@ def serve(
 
       webhook-listener serve --workers 4 --store sqlite:////var/lib/rewards/inbox.db
 
+      webhook-listener serve --console
+
       webhook-listener serve --forward-to http://127.0.0.1:9000/hooks --trusted-proxy 10.0.0.0/8
     """
     log_to_stderr(LogSettings(level=log_level or ("info" if verbose else "warning"), format=log_format))
@@ -170,8 +176,11 @@ def serve(
         keep_days=keep_days,
         keep_bodies_days=keep_bodies,
         keep_dead_days=keep_dead,
+        console=console,
         workers=workers,
     )
+    if console and settings.admin is None:
+        raise typer.BadParameter("--console needs the admin port. Leave out --admin-port -1, or --console.")
     if tls_cert is None and (tls_key is not None or tls_min != _OLDEST_TLS):
         raise typer.BadParameter("--tls-key and --tls-min need a certificate. Give --tls-cert too, or remove them.")
     output = Output(as_json)
@@ -188,5 +197,7 @@ async def _serve(settings: ListenerSettings, output: Output) -> Exit:
         paths = ", ".join(where["paths"])
         freeze_garbage_collection()
         output.record({"listening": True, **where}, text=f"listening on {place} for {paths}; events go to {where['store']}")
+        if "console" in where and not output.as_json:
+            output.say(f"console: {where['console']}")
 
     return await run_until_signalled(listener, started)

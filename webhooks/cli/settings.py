@@ -177,4 +177,5 @@ class ListenerSettings:
     keep_days: float = 30.0
     keep_bodies_days: float | None = None
     keep_dead_days: float = DEAD_DAYS
+    console: bool = False
     workers: int = field(default=1, validator=whole(at_least=1, at_most=MAX_WORKERS))

@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from attrs import evolve
 
 from rewards_core.cli.exit_codes import Exit
-from webhooks.cli.admin import Readiness, open_admin
+from webhooks.cli.admin import open_admin
 from webhooks.cli.errors import CannotStart
 from webhooks.cli.inbox import open_metrics
-from webhooks.cli.listener import Listener, startup_record
+from webhooks.cli.listener import DELIVERIES_EVERY, Listener, startup_record
 from webhooks.cli.metric_families import Families, as_text, families_of
 from webhooks.cli.process_tuning import fit_connections
 from webhooks.cli.reloading import Reloadable
 from webhooks.cli.secret_files import warn_of_open_files
 from webhooks.cli.sockets import open_sockets
 from webhooks.cli.workers import STATES, Worker
+from webhooks.console.console import Console
+from webhooks.console.watched import Readiness
+from webhooks.delivery_watch import Delivery, DeliveryWatch, merged_deliveries
 from webhooks.refusals import Refusal, Refusals, merged
 from webhooks.supervise import RestartPolicy, keep_running
 
@@ -56,6 +59,7 @@ class Supervisor:
             raise ValueError("--workers: a memory: store cannot be shared between processes. Give --store sqlite:///FILE.")
         self._refusals = Refusals(logger)
         self._metrics = open_metrics(self._refusals.total, "supervisor")
+        self._deliveries = DeliveryWatch(self._observe)
         self._stop = asyncio.Event()
         self._workers: list[Worker] = []
 
@@ -77,7 +81,8 @@ class Supervisor:
             try:
                 opened = await open_sockets(settings)
                 stack.callback(opened.close)
-                admin = await open_admin(stack, self, settings.admin, self._token, self._refusals)
+                console = self._open_console(stack)
+                admin = await open_admin(stack, self, settings.admin, self._token, self._refusals, console)
             except OSError as problem:
                 raise CannotStart(f"could not start: {problem}", Exit.UNAVAILABLE) from None
             for_workers = evolve(settings, admin=None)
@@ -142,9 +147,8 @@ class Supervisor:
             if answer is not None:
                 held = answer["value"]
                 break
-        states = Counter(worker.state for worker in self._workers)
         restarts = sum(max(0, worker.starts - 1) for worker in self._workers)
-        about_workers = families_of(of_workers({state: states[state] for state in STATES}, restarts))
+        about_workers = families_of(of_workers(self.worker_states(), restarts))
         counted = [families for worker in self._workers for families in worker.families()]
         return as_text([*counted, held, await self._metrics.families(), about_workers])
 
@@ -153,6 +157,45 @@ class Supervisor:
         await asyncio.gather(*(worker.ask("refused", _ASK_TIMEOUT) for worker in self._workers))
         by_workers = [each for worker in self._workers for each in worker.refusals()]
         return merged([*self._refusals.newest_first(), *by_workers])
+
+    @property
+    def sees_refusals(self) -> bool:
+        """Whether it knows refused deliveries."""
+        return True
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two looks at the deliveries."""
+        return DELIVERIES_EVERY
+
+    async def deliveries(self) -> Mapping[str, Any]:
+        """Return the deliveries of all workers since the last call; the answer of a slow worker comes with a later one."""
+        await asyncio.gather(*(worker.ask("deliveries", DELIVERIES_EVERY) for worker in self._workers))
+        by_workers = [taken for worker in self._workers for taken in worker.take_deliveries()]
+        return merged_deliveries([self._deliveries.take(), *by_workers])
+
+    def rest(self) -> None:
+        """Collect no deliveries until they are asked for again."""
+        self._deliveries.rest()
+        for worker in self._workers:
+            worker.order("rest")
+
+    def worker_states(self) -> Mapping[str, int]:
+        """Return how many workers are in each state."""
+        states = Counter(worker.state for worker in self._workers)
+        return {state: states[state] for state in STATES}
+
+    def _observe(self, observer: Callable[..., None] | None) -> None:
+        """Call this with each refusal of the admin port."""
+        self._refusals.observe(None if observer is None else lambda refusal: observer(Delivery.refused(refusal), None))
+
+    def _open_console(self, stack: AsyncExitStack) -> Console | None:
+        """Return the console, which has its own store object; it is opened by the first viewer."""
+        if not self._settings.console:
+            return None
+        store = self._settings.store.open()
+        stack.push_async_callback(store.aclose)
+        return Console(self, store, self._settings.store)
 
     async def _first_starts(self) -> CannotStart | None:
         """Wait until every worker takes deliveries; return the error if one cannot start."""

@@ -91,6 +91,8 @@ class _ControlledListener:
                         group.create_task(self._answer(message["ask"]))
                     elif message["do"] == "reload":
                         await self._listener.reload()
+                    elif message["do"] == "rest":
+                        self._listener.rest()
                     else:
                         self._stop()
         finally:
@@ -109,6 +111,8 @@ class _ControlledListener:
             return await self._listener.families()
         if question == "refused":
             return to_json(await self._listener.refused())
+        if question == "deliveries":
+            return await self._listener.deliveries()
         if question == "reloaded":
             return True  # orders are obeyed one after the other
         return await self._listener.store_families()

@@ -85,6 +85,13 @@ class Worker:
         """Return the refusals of earlier processes, and the last ones known of this one."""
         return [*self._past_refusals, *(() if self._process is None else self._process.refusals)]
 
+    def take_deliveries(self) -> Sequence[Mapping[str, Any]]:
+        """Return the answers about deliveries that have come since the last call."""
+        if self._process is None:
+            return ()
+        taken, self._process.deliveries = self._process.deliveries, []
+        return taken
+
     async def run(self) -> None:
         """Run one process after another until `stop`, or until the first one cannot start.
 
@@ -116,7 +123,7 @@ class Worker:
         return self._process is not None
 
     def order(self, order: str) -> None:
-        """Send `"reload"` or `"stop"` to the process, if there is one."""
+        """Send `"reload"`, `"rest"` or `"stop"` to the process, if there is one."""
         if self._process is not None:
             self._process.order(order)
 
@@ -175,6 +182,7 @@ class _WorkerProcess:
         state: `"starting"`, `"ready"` or `"draining"`.
         families: Its metrics when it was last asked.
         refusals: Its refusals when it was last asked.
+        deliveries: Its answers about deliveries, until they are taken.
         failure: Why it could not start, if it said so.
     """
 
@@ -183,6 +191,7 @@ class _WorkerProcess:
         self.state = "starting"
         self.families: Families = []
         self.refusals: Sequence[Refusal] = ()
+        self.deliveries: list[Mapping[str, Any]] = []
         self.failure: CannotStart | None = None
         self._process = process
         self._channel = channel
@@ -215,6 +224,8 @@ class _WorkerProcess:
                     self.families = message["value"]
                 elif question == "refused":
                     self.refusals = from_json(message["value"])
+                elif question == "deliveries":
+                    self.deliveries.append(message["value"])
                 if question in self._asked:
                     self._asked[question].set()
             elif "failed" in message:

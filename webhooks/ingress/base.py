@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Literal, Protocol
 
 from attrs import evolve, field, frozen
@@ -23,6 +23,18 @@ class Reply:
     headers: Mapping[str, str] = field(factory=dict)
     body: bytes = b""
     close: bool = False
+
+
+@frozen(kw_only=True)
+class StreamReply(Reply):
+    """A reply whose body follows in pieces, until `frames` ends or the client disconnects; it closes the connection.
+
+    Attributes:
+        frames: The pieces. A client that does not read one within the server's `answer_seconds` is disconnected.
+    """
+
+    frames: AsyncGenerator[bytes, None] = field(repr=False)
+    close: bool = True
 
 
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}

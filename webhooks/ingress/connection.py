@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from aiohttp import web
@@ -292,6 +293,13 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         self.wire.write(data)
         if self.writing_paused:
             await self._drain_helper()
+
+    async def send_stream(self, frames: AsyncGenerator[bytes, None]) -> None:
+        """Send a body frame by frame; each has its own time to be read."""
+        async with aclosing(frames):
+            async for frame in frames:
+                self.enter(Phase.ANSWER, self.owner.limits.answer_seconds)
+                await self.send_bytes(frame)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

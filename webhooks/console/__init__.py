@@ -1,0 +1,1 @@
+"""The console: a live, read-only page about a store and the listener that fills it."""

@@ -1,0 +1,172 @@
+"""The live part of the page: server-sent events, made once for all viewers, and only while there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rewards_core.clock import loop_time
+from rewards_core.errors import StoreError
+from webhooks.supervise import RestartPolicy, keep_running
+
+if TYPE_CHECKING:
+    from webhooks.console.views import Filter, Views
+    from webhooks.console.watched import Watched
+
+logger = logging.getLogger("webhooks.console")
+
+MAX_VIEWERS = 8
+_STATUS_EVERY = 2.0
+_STATUS_SHARE = 50
+"""The status is read again after this many times the time that reading it took, so that a large store is not kept busy."""
+_MAX_WAITING = 50
+"""Frames that wait for a viewer; beyond it the viewer is dropped."""
+_MAX_ROWS = 50
+_MAX_REFUSED_ROWS = 10
+_FULL = "Eight viewers watch already. Close another page."
+
+
+class Feed:
+    """Follow what is watched while there are viewers.
+
+    Args:
+        watched: The listener or the store.
+        views: What is shown of it.
+        sleep: Waits for some seconds.
+    """
+
+    def __init__(self, watched: Watched, views: Views, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        self._watched = watched
+        self._views = views
+        self._sleep = sleep
+        self._viewers: set[_Viewer] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ending: set[asyncio.Task[None]] = set()
+        self._status: bytes | None = None
+        self._closed = False
+
+    async def frames(self, which: Filter) -> AsyncGenerator[bytes, None]:
+        """Yield the frames of one viewer, until it goes, is too slow, or the feed is closed."""
+        if self._closed or len(self._viewers) >= MAX_VIEWERS:
+            yield _frame("full", {"reason": "The console is closed." if self._closed else _FULL})
+            return
+        viewer = _Viewer(which)
+        self._viewers.add(viewer)
+        try:
+            self._begin()
+            yield _frame("hello", {"sees_refusals": self._watched.sees_refusals, "rows": await self._recent(which)})
+            if self._status is not None:
+                yield self._status
+            while (frame := await viewer.frames.get()) is not None:
+                yield frame
+        finally:
+            self._viewers.discard(viewer)
+            if not self._viewers:
+                self._end()
+
+    async def aclose(self) -> None:
+        """End the frames of all viewers; idempotent."""
+        self._closed = True
+        for viewer in self._viewers:
+            viewer.drop()
+        self._end()
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    def _begin(self) -> None:
+        if not self._tasks:
+            work = {"the console's deliveries": self._follow_deliveries, "the console's status": self._follow_status}
+            policy = RestartPolicy(deaths=None)
+            self._tasks = [
+                asyncio.create_task(keep_running(run, name=name, policy=policy, died=lambda _: None), name=name)
+                for name, run in work.items()
+            ]
+
+    def _end(self) -> None:
+        tasks, self._tasks, self._status = self._tasks, [], None
+        for task in tasks:
+            task.cancel()
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+        self._watched.rest()
+
+    async def _recent(self, which: Filter) -> list[dict[str, Any]]:
+        try:
+            return await self._views.recent(which)
+        except StoreError:  # the status says so
+            return []
+
+    async def _follow_deliveries(self) -> None:
+        asked_at = loop_time()
+        while True:
+            try:
+                taken = await self._watched.deliveries()
+            except StoreError as problem:
+                logger.debug("the console could not read deliveries: %s", problem)
+                taken = {"rows": [], "counts": {}}
+            now = loop_time()
+            if taken["rows"] or taken["counts"]:
+                self._show(taken, now - asked_at)
+            asked_at = now
+            await self._sleep(self._watched.interval)
+
+    def _show(self, taken: Mapping[str, Any], seconds: float) -> None:
+        """Give each viewer what it wants of some deliveries; viewers that want the same share a frame."""
+        made: dict[Filter, bytes] = {}
+        for viewer in list(self._viewers):
+            frame = made.get(viewer.which)
+            if frame is None:
+                rows = [row for row in taken["rows"] if viewer.which.fits(row)]
+                shown = _limited(rows)
+                left_out = len(rows) - len(shown)
+                shown_to_all = {"counts": taken["counts"], "seconds": seconds}
+                frame = made[viewer.which] = _frame("deliveries", {"rows": shown, "left_out": left_out, **shown_to_all})
+            self._offer(viewer, frame)
+
+    def _offer(self, viewer: _Viewer, frame: bytes) -> None:
+        if viewer.frames.qsize() < _MAX_WAITING:
+            viewer.frames.put_nowait(frame)
+        else:
+            viewer.drop()
+            self._viewers.discard(viewer)
+            logger.info("a viewer of the console was too slow and was dropped")
+
+    async def _follow_status(self) -> None:
+        while True:
+            began = loop_time()
+            self._status = _frame("status", await self._views.status() | {"viewers": len(self._viewers)})
+            for viewer in list(self._viewers):
+                self._offer(viewer, self._status)
+            await self._sleep(max(_STATUS_EVERY, _STATUS_SHARE * (loop_time() - began)))
+
+
+class _Viewer:
+    """One viewer, and the frames that wait until it reads them."""
+
+    def __init__(self, which: Filter) -> None:
+        self.which = which
+        self.frames: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    def drop(self) -> None:
+        """End its frames, without those that it has not read."""
+        while not self.frames.empty():
+            self.frames.get_nowait()
+        self.frames.put_nowait(None)
+
+
+def _limited(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the newest rows; refused ones take few places, so that strangers leave room for deliveries."""
+    left = {True: _MAX_REFUSED_ROWS, False: _MAX_ROWS}
+    chosen = []
+    for row in reversed(rows):
+        refused = row["verdict"] == "refused"
+        if left[refused]:
+            left[refused] -= 1
+            chosen.append(row)
+    return chosen[::-1]
+
+
+def _frame(name: str, data: Any) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()

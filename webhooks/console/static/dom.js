@@ -1,0 +1,65 @@
+// Build elements from text only: nothing here, or anywhere on the page, parses markup.
+
+export const $ = (id) => document.getElementById(id);
+
+export function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value === true) made.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
+  return made;
+}
+
+export function drawing(tag, attributes, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+export function command(text) {
+  const code = element("code", { tabindex: "0" }, text);
+  const button = element("button", { class: "copy", "aria-label": `Copy: ${text}`, onclick: () => copy(text, code, button) }, "Copy");
+  return element("div", { class: "command" }, code, button);
+}
+
+async function copy(text, code, button) {
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } catch {  // a page on another machine without TLS may not write to the clipboard
+    getSelection().selectAllChildren(code);
+    button.textContent = "Selected";
+  }
+  setTimeout(() => (button.textContent = "Copy"), 2000);
+}
+
+// numbers and times
+
+const count = new Intl.NumberFormat("en");
+export const whole = (value) => count.format(value);
+export const counted = (value, one) => `${count.format(value)} ${one}${value === 1 ? "" : "s"}`;
+export const bytes = (value) => (value === null || value === undefined ? "" : value < 1024 ? `${value} B` : `${count.format(Math.round(value / 1024))} KiB`);
+
+export function clock(seconds) {
+  const at = new Date(seconds * 1000);
+  const two = (part) => String(part).padStart(2, "0");
+  return `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+}
+
+export function moment(seconds) {
+  const at = new Date(seconds * 1000);
+  const day = at.toDateString() === new Date().toDateString() ? "" : `${at.toISOString().slice(0, 10)} `;
+  return element("time", { datetime: at.toISOString(), title: at.toISOString() }, day + clock(seconds));
+}
+
+export function duration(seconds) {
+  const size = Math.abs(seconds);
+  if (size < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (size < 120) return `${Math.round(seconds * 10) / 10} s`;
+  if (size < 7200) return `${Math.round(seconds / 60)} min`;
+  return size < 172800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} days`;
+}

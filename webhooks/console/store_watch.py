@@ -1,0 +1,73 @@
+"""A store without a listener, as a console beside it looks at it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rewards_core.errors import StoreError
+from webhooks.console.views import event_row
+from webhooks.console.watched import Readiness
+from webhooks.store.paging import EventFilter, EventFollower
+
+if TYPE_CHECKING:
+    from webhooks.refusals import Refusal, Refusals
+    from webhooks.store.base import Store
+
+_INTERVAL = 0.25
+
+
+class StoreWatch:
+    """See the events of a store as they arrive, whichever process takes them; the methods are those of `Watched`.
+
+    Args:
+        store: The store.
+        refusals: The refusals of the port that serves the console.
+
+    Attributes:
+        store: As given.
+    """
+
+    def __init__(self, store: Store, refusals: Refusals) -> None:
+        self.store = store
+        self._refusals = refusals
+        self._follower: EventFollower | None = None
+
+    @property
+    def sees_refusals(self) -> bool:
+        """False: no store keeps refused deliveries."""
+        return False
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two looks at the store."""
+        return _INTERVAL
+
+    async def deliveries(self) -> Mapping[str, Any]:
+        """Return the events since the last call."""
+        if self._follower is None:
+            follower = EventFollower(self.store, EventFilter())
+            await follower.start(0)
+            self._follower = follower
+        rows = [event_row(stored) for stored in await self._follower.new_events()]
+        return {"rows": rows, "counts": dict(Counter(row["verdict"] for row in rows))}
+
+    def rest(self) -> None:
+        """Forget which events were seen."""
+        self._follower = None
+
+    async def readiness(self) -> Readiness:
+        """Return whether the store answers."""
+        try:
+            await self.store.ping()
+        except StoreError as problem:
+            return Readiness(ready=False, reasons=(str(problem),))
+        return Readiness(ready=True)
+
+    async def refused(self) -> Sequence[Refusal]:
+        """Return what this port refused."""
+        return self._refusals.newest_first()
+
+    def worker_states(self) -> None:
+        """Return None: there are no workers."""

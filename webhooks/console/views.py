@@ -1,0 +1,250 @@
+"""What the page shows, as JSON values."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+from attrs import asdict, frozen
+
+from rewards_core.errors import StoreError, UnexpectedResponse
+from rewards_core.json import pretty
+from rewards_core.text import one_line
+from webhooks.console.stories import WHY_POLLED, stories_of
+from webhooks.store.paging import pages
+from webhooks.store.records import EventState, StoreStatistics
+from webhooks.store.standings import OperationStanding, reason_of, with_operations
+
+if TYPE_CHECKING:
+    from rewards_core.operations import OperationRef
+    from webhooks.console.commands import Commands
+    from webhooks.console.watched import Watched
+    from webhooks.refusals import Refusal
+    from webhooks.store.base import Store
+    from webhooks.store.records import HandlerStatus, Job, PendingOperation, StoreActivity, StoredEvent
+
+PAGE = 50
+_MAX_TEXT = 200
+_MAX_WAKES = 60
+_SEARCHED = 500
+"""Events among which one without a uid is searched."""
+
+
+@frozen(kw_only=True)
+class Filter:
+    """Which deliveries a viewer wants; None leaves a condition out."""
+
+    event: str | None = None
+    uid: str | None = None
+    verdict: str | None = None
+
+    def fits(self, row: Mapping[str, Any]) -> bool:
+        """Return whether a delivery matches."""
+        return self.event in {None, row["event"]} and self.uid in {None, row["uid"]} and self.verdict in {None, row["verdict"]}
+
+
+class Views:
+    """Read a store and what is watched, and change neither."""
+
+    def __init__(self, store: Store, watched: Watched, commands: Commands, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._watched = watched
+        self._commands = commands
+        self._clock = clock
+
+    async def status(self) -> dict[str, Any]:
+        """Return what stands in the strip."""
+        try:
+            readiness = await self._watched.readiness()
+            held, activity = await self._store.statistics(), await self._store.activity()
+        except StoreError as problem:
+            return {"now": self._clock(), "ready": False, "reasons": [one_line(str(problem))], "store": None}
+        return {
+            "now": self._clock(),
+            "ready": readiness.ready,
+            "reasons": [one_line(reason) for reason in readiness.reasons],
+            "workers": self._watched.worker_states(),
+            "store": _held(held, activity, self._clock()),
+        }
+
+    async def recent(self, which: Filter) -> list[dict[str, Any]]:
+        """Return the last deliveries that match, oldest first: stored ones, and refused ones if they can be seen."""
+        found: list[dict[str, Any]] = []
+        if which.verdict in {None, "new", "dead letter"}:
+            state = EventState.DEAD if which.verdict == "dead letter" else None
+            stored = await self._store.list_events(name=which.event, uid=which.uid, state=state, limit=PAGE)
+            found += map(event_row, stored)
+        if which.event is None and which.uid is None:
+            found += map(_refusal_row, islice(await self._watched.refused(), PAGE))
+        return sorted(filter(which.fits, found), key=lambda row: row["at"])[-PAGE:]
+
+    async def dead_letters(self, before: int | None) -> dict[str, Any]:
+        """Return a page of dead letters, newest first."""
+        stored = await self._store.list_events(state=EventState.DEAD, before_id=before, limit=PAGE)
+        rows = [event_row(one) | {"command": self._commands.retry(one)} for one in stored]
+        return {"rows": rows, "more": stored[-1].id if len(stored) == PAGE else None, "note": self._commands.note}
+
+    async def pending(self, after: OperationRef | None) -> dict[str, Any]:
+        """Return a page of pending operations, in the order of their refs."""
+        found = await self._store.list_pending(after=after, limit=PAGE)
+        rows = [_pending_row(one) | {"command": self._commands.forget(one.ref)} for one in found]
+        return {"rows": rows, "more": asdict(found[-1].ref) if len(found) == PAGE else None, "note": self._commands.note}
+
+    async def refused(self) -> dict[str, Any]:
+        """Return the last refusals, newest first."""
+        if not self._watched.sees_refusals:
+            return {"rows": [], "note": "Refused deliveries are kept by the listener, not by the store."}
+        refused = await self._watched.refused()
+        return {"rows": [asdict(one) | {"command": self._commands.refused(one.reason)} for one in refused], "note": ""}
+
+    async def handlers(self) -> dict[str, Any]:
+        """Return all handlers, those that nobody serves first."""
+        found = sorted(await self._store.list_handlers(), key=lambda one: (one.served, -one.dead, -one.ready))
+        return {"rows": [self._handler_row(one) for one in found], "note": self._commands.note}
+
+    async def event(self, event_id: int | None, identity: str | None, uid: str | None) -> dict[str, Any] | None:
+        """Return an event by its id or its identity, which is looked for among those of a uid or the last ones."""
+        if event_id is not None:
+            stored = await self._store.get_event(event_id)
+        else:
+            stored = await self._by_identity(identity, uid)
+        if stored is None:
+            return None
+        (listed,) = await with_operations(self._store, [stored])
+        event = stored.event
+        told = [("Process it again", self._commands.retry(stored)) if stored.state is EventState.DEAD else ("", None)]
+        told += [("Show it in a terminal", self._commands.show(stored.id))]
+        return {
+            **event_row(stored),
+            "state": str(stored.state),
+            "occurred_at": event.occurred_at,
+            "correlation_id": event.correlation_id,
+            "attempt": event.attempt,
+            "jobs": [_job(job) for job in stored.jobs],
+            "operations": [_operation(one) for one in listed.operations],
+            "commands": [{"label": label, "command": command} for label, command in told if command is not None],
+            "note": self._commands.note,
+        }
+
+    async def body(self, event_id: int) -> dict[str, Any] | None:
+        """Return the body of an event; None if there is no such event."""
+        stored = await self._store.get_event(event_id)
+        if stored is None:
+            return None
+        body = stored.event.body
+        return {"id": event_id, "text": await asyncio.to_thread(_readable, body) if body else None, "bytes": len(body)}
+
+    async def stories(self, uid: str) -> list[dict[str, Any]]:
+        """Return the stories of the operations with a uid."""
+        return await stories_of(self._store, self._commands, uid)
+
+    async def _by_identity(self, identity: str | None, uid: str | None) -> StoredEvent | None:
+        found = pages(
+            lambda last, limit: self._store.list_events(uid=uid, before_id=last, limit=min(limit, PAGE)),
+            lambda stored: stored.id,
+            limit=_SEARCHED,
+        )
+        async for stored in found:
+            if stored.event.identity.hex() == identity:
+                return stored
+        return None
+
+    def _handler_row(self, one: HandlerStatus) -> dict[str, Any]:
+        subscription = one.subscription
+        return {
+            "service": subscription.service,
+            "handler": subscription.handler,
+            "scope": subscription.scope,
+            "patterns": sorted(subscription.patterns),
+            "served": one.served,
+            "differing": one.differing,
+            "ready": one.ready,
+            "dead": one.dead,
+            "command": None if one.served else self._commands.retire(subscription.service, subscription.handler),
+        }
+
+
+def event_row(stored: StoredEvent) -> dict[str, Any]:
+    """Return a stored event as a row among deliveries."""
+    event = stored.event
+    return {
+        "id": stored.id,
+        "at": stored.received_at,
+        "verdict": "dead letter" if stored.state is EventState.DEAD else "new",
+        "event": one_line(event.name, _MAX_TEXT),
+        "scope": event.scope,
+        "kind": None if event.ref is None else event.ref.kind,
+        "uid": None if event.ref is None else event.ref.uid,
+        "identity": event.identity.hex(),
+        "reason": one_line(reason_of(stored), _MAX_TEXT) or None,
+        "bytes": len(event.body),
+    }
+
+
+def _held(held: StoreStatistics, activity: StoreActivity, now: float) -> dict[str, Any]:
+    processes = activity.processes
+    wakes = sorted(chain.from_iterable(process.wakes for process in processes), key=lambda wake: wake.woken_at)
+    return {
+        **asdict(held),
+        "lag": 0.0 if held.oldest_ready_at is None else max(0.0, now - held.oldest_ready_at),
+        "processes": len(processes),
+        "waiting": sum(process.waiting for process in processes),
+        "polls": sum(process.polls for process in processes),
+        "budgets": [asdict(budget) for budget in activity.budgets],
+        "wakes": [
+            {**asdict(wake.ref), "via": wake.via, "at": wake.woken_at, "seconds": wake.woken_at - wake.settled_at}
+            for wake in wakes[-_MAX_WAKES:]
+        ],
+    }
+
+
+def _refusal_row(one: Refusal) -> dict[str, Any]:
+    return {
+        "at": one.last_at,
+        "verdict": "refused",
+        "event": "",
+        "scope": None,
+        "kind": None,
+        "uid": None,
+        "identity": None,
+        "reason": one.reason,
+        "status": one.status,
+        "bytes": one.length,
+        "path": one.path,
+        "peer": one.peer,
+        "count": one.count,
+    }
+
+
+def _pending_row(one: PendingOperation) -> dict[str, Any]:
+    return {
+        **asdict(one.ref),
+        "at": one.added_at,
+        "polls": one.polls,
+        "due_in": one.due_in,
+        "why": WHY_POLLED[one.priority],
+    }
+
+
+def _job(job: Job) -> dict[str, Any]:
+    return {
+        "handler": job.handler,
+        "state": str(job.state),
+        "attempts": job.attempts,
+        "running": job.fence is not None,
+        "due_in": job.due_in,
+        "why": job.reason,
+    }
+
+
+def _operation(one: OperationStanding) -> dict[str, Any]:
+    return {**asdict(one.ref), "status": one.status}
+
+
+def _readable(body: bytes) -> str:
+    try:
+        return pretty(body)
+    except UnexpectedResponse:
+        return body.decode("utf-8", "backslashreplace")
