@@ -146,12 +146,19 @@ class Page:
 
     async def press(self, *keys: str) -> None:
         """Press keys, one after the other."""
-        for key in keys:
+        for pressed in keys:
+            shift, key = pressed.startswith("Shift+"), pressed.removeprefix("Shift+")
             for kind in ("keyDown", "keyUp"):
                 text = {"Enter": "\r", "Space": " "}.get(key, key if len(key) == 1 else "")
-                named = {"key": " " if key == "Space" else key, "code": key, "windowsVirtualKeyCode": _CODES.get(key, 0)}
+                named = {"key": " " if key == "Space" else key, "code": key, "modifiers": 8 * shift}
+                named["windowsVirtualKeyCode"] = _CODES.get(key, 0)
                 typed = {"text": text} if text and kind == "keyDown" else {}
                 await self.browser.call("Input.dispatchKeyEvent", type=kind, **named, **typed)
+
+    async def find(self, uid: str) -> None:
+        """Ask for the story of a reward."""
+        value = f"document.querySelector('#find-uid').value = {json.dumps(uid)}"
+        await self.browser.evaluate(f"{value}; document.querySelector('#find').requestSubmit()")
 
     async def focused(self) -> str:
         """Return the text or the name of the focused element."""
