@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DeliveryVerdict = Literal["new", "duplicate", "dead letter", "not kept", "refused"]
 """What became of a delivery."""
 
-_SIZE, _SIZE_OF_CHARACTER = 900, 6
+_SIZE, _SIZE_OF_CHARACTER = 900, 12
 """Bytes of JSON that a row has at most without its texts, and that a character takes if it is escaped."""
 _MAX_SIGNED = 2_000
 _MAX_REFUSED = 200

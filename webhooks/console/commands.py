@@ -28,12 +28,14 @@ class Commands:
     def __init__(self, store: StoreUrl) -> None:
         self.admin = ""
         self._reachable = not store.in_memory
-        if store.file is not None:
-            self._option = f"--store {shlex.quote(f'sqlite:///{store.file.absolute()}')}"
-        elif str(store) == store.reveal():
-            self._option = f"--store {shlex.quote(str(store))}"
-        else:
-            self._option = '--store "$WEBHOOK_LISTENER_STORE"'
+        self._file = store.file
+        shown = str(store) == store.reveal()
+        self._option = f"--store {shlex.quote(str(store))}" if shown else '--store "$WEBHOOK_LISTENER_STORE"'
+
+    def locate(self) -> None:
+        """Name the store's file by its whole path from now on, so that commands work in any folder."""
+        if self._file is not None:
+            self._option = f"--store {shlex.quote(f'sqlite:///{self._file.absolute()}')}"
 
     @property
     def note(self) -> str:

@@ -81,8 +81,9 @@ class Console:
         return f"{url}{PREFIX}/#{self.token.reveal()}"
 
     async def load(self) -> None:
-        """Read the page's files."""
+        """Read the page's files, and find out where the store's file is."""
         await asyncio.to_thread(_files)
+        await asyncio.to_thread(self._commands.locate)
 
     @staticmethod
     def is_open(path: str) -> bool:

@@ -1,0 +1,162 @@
+"""The deliveries of a process, as its receivers and its server tell them while somebody looks."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.webhooks.delivery_kit import Failing
+from tests.webhooks.listener_process import SOURCE, delivery, signed
+from webhooks.delivery_watch import Delivery, DeliveryWatch, merged_deliveries
+from webhooks.receiver import Receiver
+from webhooks.refusals import Refusals
+from webhooks.store.memory import MemoryStore
+
+
+class Connected:
+    """What a watch is connected to."""
+
+    def __init__(self) -> None:
+        self.observer: Callable[..., None] | None = None
+        self.connections = 0
+
+    def __call__(self, observer: Callable[..., None] | None) -> None:
+        self.observer = observer
+        self.connections += observer is not None
+
+    def add(self, *deliveries: Delivery, path: str | None = "/hook") -> None:
+        assert self.observer is not None
+        for one in deliveries:
+            self.observer(one, path)
+
+
+def new(uid: str = "1", at: float = 1.0, **more: Any) -> Delivery:
+    return Delivery(at=at, verdict="new", event="reward.allocated", scope="default", kind="allocation", uid=uid, **more)
+
+
+def test_a_watch_collects_from_the_first_look_to_the_rest() -> None:
+    connected = Connected()
+    watch = DeliveryWatch(connected)
+    assert connected.observer is None
+    assert watch.take() == {"rows": [], "counts": {}}
+    connected.add(
+        new("1", seconds=0.0123, size=7, identity=b"\xab"), Delivery(at=0.5, verdict="refused", reason="path", path="/x")
+    )
+    taken = watch.take()
+    assert taken["counts"] == {"new": 1, "refused": 1}
+    assert [(row["verdict"], row["path"], row["ms"], row["identity"]) for row in taken["rows"]] == [
+        ("refused", "/hook", None, None),
+        ("new", "/hook", 12.3, "ab"),
+    ]
+    assert watch.take() == {"rows": [], "counts": {}}
+    connected.add(new("2"))
+    watch.rest()
+    watch.rest()
+    assert connected.observer is None
+    assert watch.take() == {"rows": [], "counts": {}}
+    assert connected.connections == 2
+
+
+def test_what_nobody_takes_is_bounded_and_strangers_displace_no_delivery() -> None:
+    connected = Connected()
+    watch = DeliveryWatch(connected)
+    watch.take()
+    connected.add(new("mine"))
+    for number in range(5_000):
+        connected.add(Delivery(at=float(number), verdict="refused", reason="missing"))
+    taken = watch.take()
+    assert taken["counts"] == {"new": 1, "refused": 5_000}
+    assert [row["uid"] for row in taken["rows"] if row["verdict"] == "new"] == ["mine"]
+    assert len(taken["rows"]) == 201
+
+
+def test_what_is_taken_fits_into_a_message_between_processes() -> None:
+    connected = Connected()
+    watch = DeliveryWatch(connected)
+    watch.take()
+    wide = "\U0001f4a5" * 5_000
+    for number in range(2_000):
+        connected.add(
+            Delivery(at=float(number), verdict="dead letter", event=wide, uid=wide, reason=wide, path="/" * 300, peer="1" * 100)
+        )
+    taken = watch.take()
+    assert len(json.dumps(taken)) < 1 << 20
+    assert taken["rows"][-1]["at"] == 1_999.0  # the newest are kept
+    assert taken["counts"] == {"dead letter": 2_000}
+
+
+def test_the_deliveries_of_several_processes_are_told_in_their_order() -> None:
+    one = {"rows": [{"at": 1.0}, {"at": 3.0}], "counts": {"new": 2}}
+    other = {"rows": [{"at": 2.0}], "counts": {"new": 1, "refused": 4}}
+    assert merged_deliveries([one, other]) == {
+        "rows": [{"at": 1.0}, {"at": 2.0}, {"at": 3.0}],
+        "counts": {"new": 3, "refused": 4},
+    }
+
+
+async def test_a_receiver_tells_its_observer_what_became_of_each_delivery() -> None:
+    receiver, seen = Receiver(SOURCE, MemoryStore(), clock=lambda: 5.0), list[Delivery]()
+    receiver.observe(seen.append)
+    body = delivery("7")
+    for each in (body, body, b"[]"):
+        assert (await receiver.receive(signed(each), each, "192.0.2.7")).status == 200
+    assert (await receiver.receive({}, body, "192.0.2.8")).status == 401
+    assert receiver.refusal("GET", {}, 0) is not None
+    assert [(one.verdict, one.status, one.uid, one.peer) for one in seen] == [
+        ("new", 200, "7", "192.0.2.7"),
+        ("duplicate", 200, "7", "192.0.2.7"),
+        ("dead letter", 200, None, "192.0.2.7"),
+        ("refused", 401, None, "192.0.2.8"),
+        ("refused", 405, None, None),
+    ]
+    assert (seen[0].event, seen[0].kind, seen[0].scope, seen[0].size, seen[0].at) == (
+        "reward.allocated",
+        "allocation",
+        "default",
+        len(body),
+        5.0,
+    )
+    assert seen[0].identity == seen[1].identity
+    assert seen[0].seconds is not None
+    assert seen[2].reason is not None
+    assert [one.reason for one in seen[3:]] == ["missing", "method"]
+    receiver.observe(None)
+    assert (await receiver.receive(signed(body), body)).status == 200
+    assert (await receiver.receive({}, body)).status == 401
+    assert len(seen) == 5
+
+
+async def test_a_delivery_that_could_not_be_stored_is_told_as_such() -> None:
+    store, seen = Failing(), list[Delivery]()
+    receiver = Receiver(SOURCE, store)
+    receiver.observe(seen.append)
+    body = delivery("7")
+    assert (await receiver.receive(signed(body), body)).status == 503
+    assert [(one.verdict, one.status) for one in seen] == [("not kept", 503)]
+
+
+@pytest.mark.parametrize("at_info", [False, True])
+async def test_observing_leaves_the_log_as_it_is(caplog: pytest.LogCaptureFixture, at_info: bool) -> None:
+    caplog.set_level(logging.INFO if at_info else logging.WARNING, "webhooks.deliveries")
+    receiver, seen = Receiver(SOURCE, MemoryStore()), list[Delivery]()
+    receiver.observe(seen.append)
+    body = delivery("7")
+    await receiver.receive(signed(body), body)
+    assert len([each for each in caplog.records if each.name == "webhooks.deliveries"]) == at_info
+    assert len(seen) == 1
+
+
+async def test_refusals_tell_their_observer_each_of_them() -> None:
+    refusals, seen = Refusals(logging.getLogger("test"), clock=lambda: 3.0), list[Delivery]()
+    refusals.observe(lambda refusal: seen.append(Delivery.refused(refusal)))
+    for _ in range(3):
+        refusals.note("path", "192.0.2.7", status=404, path="/x?token=1", length=12)
+    refusals.observe(None)
+    refusals.note("path")
+    assert seen == [
+        Delivery(at=3.0, verdict="refused", reason="path", status=404, size=12, path="/x", peer="192.0.2.7") for _ in range(3)
+    ]
