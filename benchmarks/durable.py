@@ -41,7 +41,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
 
 @contextmanager
 def listener(folder: Path, *options: str, core: int | None = 1, changed: str = "") -> Iterator[tuple[int, int, str]]:
-    """Run the listener, on one core if one is given; give its port, its process id and its admin address.
+    """Run the listener, on one core if one is given; give its port, its process id, and its admin address or its console's link.
 
     It is as it is shipped, unless a statement of Python changes it first.
     """
@@ -54,7 +54,7 @@ def listener(folder: Path, *options: str, core: int | None = 1, changed: str = "
         if core is not None:
             pin(process.pid, core)  # workers start on the same core
         where = json.loads(process.stdout.readline())
-        yield int(where["url"].rpartition(":")[2]), process.pid, where["admin"]
+        yield int(where["url"].rpartition(":")[2]), process.pid, where.get("console", where["admin"])
     finally:
         process.terminate()
         process.wait()

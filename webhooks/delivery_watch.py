@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import frozen
@@ -16,13 +17,12 @@ if TYPE_CHECKING:
 DeliveryVerdict = Literal["new", "duplicate", "dead letter", "not kept", "refused"]
 """What became of a delivery."""
 
-_SIZE, _SIZE_OF_CHARACTER = 900, 12
-"""Bytes of JSON that a row has at most without its texts, and that a character takes if it is escaped."""
+MAX_ROWS = 50
+MAX_REFUSED_ROWS = 10
+"""Deliveries, and refused ones beside them, that are shown at a time: what a worker tells its supervisor fits into a message."""
+MAX_TEXT = 200
 _MAX_SIGNED = 2_000
 _MAX_REFUSED = 200
-_MAX_TEXT = 200
-_MAX_SIZE = 800_000
-"""Bytes of JSON that one `take` returns at most; a worker sends it as one message, which may have 1 MiB."""
 
 
 @frozen(kw_only=True)
@@ -77,6 +77,22 @@ DeliveryObserver = Callable[[Delivery], None]
 """Called with each delivery, in the event loop. It must return quickly and should not raise."""
 
 
+@frozen(kw_only=True)
+class DeliveryFilter:
+    """Which deliveries somebody wants to see; None leaves a condition out."""
+
+    event: str | None = None
+    uid: str | None = None
+    verdict: str | None = None
+
+    def fits(self, event: str, uid: str | None, verdict: str) -> bool:
+        """Return whether a delivery matches."""
+        return self.event in {None, event} and self.uid in {None, uid} and self.verdict in {None, verdict}
+
+
+EVERYTHING = DeliveryFilter()
+
+
 class DeliveryWatch:
     """Collect deliveries from one `take` to the next, within limits; strangers displace no signed delivery.
 
@@ -91,21 +107,20 @@ class DeliveryWatch:
         self._refused: deque[tuple[Delivery, str | None]] = deque(maxlen=_MAX_REFUSED)
         self._counts: Counter[str] = Counter()
 
-    def take(self) -> dict[str, Any]:
-        """Return the deliveries since the last call as JSON values, oldest first, and how many there were of each verdict."""
+    def take(self, filters: Sequence[DeliveryFilter]) -> dict[str, Any]:
+        """Return the deliveries since the last call.
+
+        Returns:
+            JSON values: `counts`, how many there were of each verdict; and `shown`, for each filter its newest `rows`, oldest
+            first, and how many were `left_out`.
+        """
         if not self._watching:
             self._watching = True
             self._connect(self._add)
-        newest_first = sorted((*self._signed, *self._refused), key=lambda one: one[0].at, reverse=True)
-        counts, rows, size = dict(self._counts), [], 0
+        counts = dict(self._counts)
+        shown = [self._newest(which) for which in filters]
         self._clear()
-        for one in newest_first:
-            row = _row(*one)
-            size += _SIZE + sum(_SIZE_OF_CHARACTER * len(row[name] or "") for name in ("event", "uid", "reason"))
-            if size > _MAX_SIZE:
-                break
-            rows.append(row)
-        return {"rows": rows[::-1], "counts": counts}
+        return {"counts": counts, "shown": shown}
 
     def rest(self) -> None:
         """Collect nothing until the next `take`; idempotent."""
@@ -113,6 +128,16 @@ class DeliveryWatch:
             self._watching = False
             self._connect(None)
             self._clear()
+
+    def _newest(self, which: DeliveryFilter) -> dict[str, Any]:
+        rows, left_out = [], 0
+        for kept, most in ((self._refused, MAX_REFUSED_ROWS), (self._signed, MAX_ROWS)):
+            fitting = kept
+            if which != EVERYTHING:
+                fitting = deque(one for one in kept if which.fits(one[0].event, one[0].uid, one[0].verdict))
+            left_out += max(0, len(fitting) - most)
+            rows += [_row(*one) for one in islice(fitting, max(0, len(fitting) - most), None)]
+        return {"rows": sorted(rows, key=_moment), "left_out": left_out}
 
     def _clear(self) -> None:
         for kept in (self._signed, self._refused, self._counts):
@@ -123,29 +148,50 @@ class DeliveryWatch:
         (self._refused if delivery.verdict == "refused" else self._signed).append((delivery, path))
 
 
+def newest_rows(rows: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """Return the newest of some rows, oldest first, no more than are shown at a time, and how many were left out."""
+    left = {True: MAX_REFUSED_ROWS, False: MAX_ROWS}
+    chosen: list[dict[str, Any]] = []
+    left_out = 0
+    for row in reversed(sorted(rows, key=_moment)):
+        refused = row["verdict"] == "refused"
+        left[refused] -= 1
+        if left[refused] >= 0:
+            chosen.append(row)
+        else:
+            left_out += 1
+    return chosen[::-1], left_out
+
+
+def merged_deliveries(taken: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Merge what several calls of `take` with the same filters returned."""
+    counts: Counter[str] = Counter()
+    for each in taken:
+        counts.update(each["counts"])
+    shown = []
+    for parts in zip(*(each["shown"] for each in taken), strict=True):
+        rows, left_out = newest_rows(row for part in parts for row in part["rows"])
+        shown.append({"rows": rows, "left_out": left_out + sum(part["left_out"] for part in parts)})
+    return {"counts": dict(counts), "shown": shown}
+
+
+def _moment(row: Mapping[str, Any]) -> float:
+    return float(row["at"])
+
+
 def _row(delivery: Delivery, path: str | None) -> dict[str, Any]:
     return {
         "at": delivery.at,
         "verdict": delivery.verdict,
-        "event": one_line(delivery.event, _MAX_TEXT),
+        "event": one_line(delivery.event, MAX_TEXT),
         "scope": delivery.scope,
         "kind": delivery.kind,
-        "uid": None if delivery.uid is None else delivery.uid[:_MAX_TEXT],
+        "uid": None if delivery.uid is None else delivery.uid[:MAX_TEXT],
         "identity": None if delivery.identity is None else delivery.identity.hex(),
-        "reason": None if delivery.reason is None else one_line(delivery.reason, _MAX_TEXT),
+        "reason": None if delivery.reason is None else one_line(delivery.reason, MAX_TEXT),
         "status": delivery.status,
         "bytes": delivery.size,
         "ms": None if delivery.seconds is None else round(delivery.seconds * 1_000, 1),
         "path": path or delivery.path,
         "peer": delivery.peer,
     }
-
-
-def merged_deliveries(taken: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Merge what several `take` returned."""
-    counts: Counter[str] = Counter()
-    rows = []
-    for each in taken:
-        counts.update(each["counts"])
-        rows += each["rows"]
-    return {"rows": sorted(rows, key=lambda row: row["at"]), "counts": dict(counts)}

@@ -12,6 +12,7 @@ import aiohttp
 
 from tests.browser import Browser, chromium
 from webhooks.console.watched import Readiness
+from webhooks.delivery_watch import DeliveryFilter, newest_rows
 from webhooks.refusals import Refusal
 
 REFUSAL = Refusal(
@@ -23,7 +24,7 @@ class FakeWatched:
     """A listener whose deliveries a test makes up.
 
     Attributes:
-        coming: What the next calls of `deliveries` return.
+        coming: The deliveries that the next calls of `deliveries` choose from.
         asked: How often they were asked for.
         rested: How often it was told to rest.
     """
@@ -37,9 +38,14 @@ class FakeWatched:
     sees_refusals = True
     interval = 0.1
 
-    async def deliveries(self) -> Mapping[str, Any]:
+    async def deliveries(self, filters: Sequence[DeliveryFilter]) -> Mapping[str, Any]:
         self.asked += 1
-        return self.coming.pop(0) if self.coming else {"rows": [], "counts": {}}
+        coming = self.coming.pop(0) if self.coming else {"rows": [], "counts": {}}
+        shown = []
+        for which in filters:
+            rows, left_out = newest_rows(one for one in coming["rows"] if which.fits(one["event"], one["uid"], one["verdict"]))
+            shown.append({"rows": rows, "left_out": left_out})
+        return {"counts": coming["counts"], "shown": shown}
 
     def rest(self) -> None:
         self.rested += 1

@@ -14,7 +14,8 @@ from tests.webhooks.command_kit import alone
 from tests.webhooks.console_kit import FakeWatched
 from tests.webhooks.store_contract import PAY, Ear, claim, event, outcome, ref, resource, wants
 from webhooks.console.commands import Commands
-from webhooks.console.views import Filter, Views
+from webhooks.console.views import Views
+from webhooks.delivery_watch import DeliveryFilter
 from webhooks.store.base import Store
 from webhooks.store.memory import MemoryStore
 from webhooks.store.records import Priority, StoredEvent, Wake
@@ -236,7 +237,7 @@ async def test_no_list_holds_a_body() -> None:
     await store.accept(event("confidential", problem="unreadable"))
     views = views_of(store)
     everything = [
-        await views.recent(Filter()),
+        await views.recent(DeliveryFilter()),
         await views.dead_letters(None),
         await views.event(1, None, None),
         await views.status(),
@@ -253,7 +254,7 @@ async def test_recent_deliveries_match_the_filter() -> None:
     views = views_of(store)
 
     async def found(**which: str) -> list[str]:
-        return [row["uid"] or row["verdict"] for row in await views.recent(Filter(**which))]
+        return [row["uid"] or row["verdict"] for row in await views.recent(DeliveryFilter(**which))]
 
     assert sorted(await found()) == ["1", "2", "dead letter", "refused"]
     assert await found(uid="1") == ["1"]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.webhooks.delivery_kit import Failing
 from tests.webhooks.listener_process import SOURCE, delivery, signed
-from webhooks.delivery_watch import Delivery, DeliveryWatch, merged_deliveries
+from webhooks.delivery_watch import Delivery, DeliveryFilter, DeliveryWatch, merged_deliveries
 from webhooks.receiver import Receiver
 from webhooks.refusals import Refusals
 from webhooks.store.memory import MemoryStore
@@ -38,64 +38,92 @@ def new(uid: str = "1", at: float = 1.0, **more: Any) -> Delivery:
     return Delivery(at=at, verdict="new", event="reward.allocated", scope="default", kind="allocation", uid=uid, **more)
 
 
+def taken_by(watch: DeliveryWatch, **which: str) -> dict[str, Any]:
+    """Return what a viewer gets."""
+    taken = watch.take([DeliveryFilter(**which)])
+    return {"counts": taken["counts"], **taken["shown"][0]}
+
+
 def test_a_watch_collects_from_the_first_look_to_the_rest() -> None:
     connected = Connected()
     watch = DeliveryWatch(connected)
     assert connected.observer is None
-    assert watch.take() == {"rows": [], "counts": {}}
+    assert taken_by(watch) == {"counts": {}, "rows": [], "left_out": 0}
     connected.add(
         new("1", seconds=0.0123, size=7, identity=b"\xab"), Delivery(at=0.5, verdict="refused", reason="path", path="/x")
     )
-    taken = watch.take()
+    taken = taken_by(watch)
     assert taken["counts"] == {"new": 1, "refused": 1}
     assert [(row["verdict"], row["path"], row["ms"], row["identity"]) for row in taken["rows"]] == [
         ("refused", "/hook", None, None),
         ("new", "/hook", 12.3, "ab"),
     ]
-    assert watch.take() == {"rows": [], "counts": {}}
+    assert taken_by(watch) == {"counts": {}, "rows": [], "left_out": 0}
     connected.add(new("2"))
     watch.rest()
     watch.rest()
     assert connected.observer is None
-    assert watch.take() == {"rows": [], "counts": {}}
+    assert taken_by(watch) == {"counts": {}, "rows": [], "left_out": 0}
     assert connected.connections == 2
 
 
 def test_what_nobody_takes_is_bounded_and_strangers_displace_no_delivery() -> None:
     connected = Connected()
     watch = DeliveryWatch(connected)
-    watch.take()
+    taken_by(watch)
     connected.add(new("mine"))
     for number in range(5_000):
         connected.add(Delivery(at=float(number), verdict="refused", reason="missing"))
-    taken = watch.take()
+    taken = taken_by(watch)
     assert taken["counts"] == {"new": 1, "refused": 5_000}
     assert [row["uid"] for row in taken["rows"] if row["verdict"] == "new"] == ["mine"]
-    assert len(taken["rows"]) == 201
+    assert (len(taken["rows"]), taken["left_out"]) == (11, 190)
 
 
-def test_what_is_taken_fits_into_a_message_between_processes() -> None:
+def test_what_eight_viewers_are_shown_fits_into_a_message_between_processes() -> None:
     connected = Connected()
     watch = DeliveryWatch(connected)
-    watch.take()
+    watch.take([])
     wide = "\U0001f4a5" * 5_000
+    longest: dict[str, Any] = {"event": wide, "uid": wide, "reason": wide, "path": "/" * 200, "peer": "1" * 100}
     for number in range(2_000):
-        connected.add(
-            Delivery(at=float(number), verdict="dead letter", event=wide, uid=wide, reason=wide, path="/" * 300, peer="1" * 100)
-        )
-    taken = watch.take()
-    assert len(json.dumps(taken)) < 1 << 20
-    assert taken["rows"][-1]["at"] == 1_999.0  # the newest are kept
-    assert taken["counts"] == {"dead letter": 2_000}
+        at = float(number)
+        connected.add(Delivery(at=at, verdict="dead letter", **longest))
+        connected.add(Delivery(at=at, verdict="refused", **longest))
+    taken = watch.take([DeliveryFilter(), DeliveryFilter(event=wide), *[DeliveryFilter(uid=wide)] * 6])
+    assert len(json.dumps({"answer": "deliveries", "value": taken})) < 4 << 20
+    assert taken["counts"] == {"dead letter": 2_000, "refused": 2_000}
+    for shown in taken["shown"]:
+        assert (len(shown["rows"]), shown["rows"][-1]["at"]) == (60, 1_999.0)  # the newest are kept
+        assert shown["left_out"] == 1_950 + 190
+
+
+def test_each_viewer_gets_what_it_wants() -> None:
+    connected = Connected()
+    watch = DeliveryWatch(connected)
+    watch.take([])
+    connected.add(*(new(str(number), at=float(number)) for number in range(300)))
+    taken = watch.take(
+        [DeliveryFilter(uid="7"), DeliveryFilter(), DeliveryFilter(verdict="duplicate"), DeliveryFilter(event="x")]
+    )
+    assert [[row["uid"] for row in shown["rows"]] for shown in taken["shown"]] == [
+        ["7"],
+        [str(number) for number in range(250, 300)],
+        [],
+        [],
+    ]
+    assert [shown["left_out"] for shown in taken["shown"]] == [0, 250, 0, 0]
 
 
 def test_the_deliveries_of_several_processes_are_told_in_their_order() -> None:
-    one = {"rows": [{"at": 1.0}, {"at": 3.0}], "counts": {"new": 2}}
-    other = {"rows": [{"at": 2.0}], "counts": {"new": 1, "refused": 4}}
-    assert merged_deliveries([one, other]) == {
-        "rows": [{"at": 1.0}, {"at": 2.0}, {"at": 3.0}],
-        "counts": {"new": 3, "refused": 4},
-    }
+    def told(*moments: float, left_out: int = 0) -> dict[str, Any]:
+        return {"rows": [{"at": at, "verdict": "new"} for at in moments], "left_out": left_out}
+
+    one = {"counts": {"new": 2}, "shown": [told(1.0, 3.0), told()]}
+    other = {"counts": {"new": 1, "refused": 4}, "shown": [told(2.0, left_out=3), told(*map(float, range(60)))]}
+    merged = merged_deliveries([one, other])
+    assert merged["counts"] == {"new": 3, "refused": 4}
+    assert merged["shown"] == [told(1.0, 2.0, 3.0, left_out=3), told(*map(float, range(10, 60)), left_out=10)]
 
 
 async def test_a_receiver_tells_its_observer_what_became_of_each_delivery() -> None:

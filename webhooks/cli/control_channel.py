@@ -16,7 +16,7 @@ from webhooks.store.urls import StoreUrl
 if TYPE_CHECKING:
     import socket
 
-_MAX_MESSAGE = 1 << 20
+_MAX_MESSAGE = 4 << 20
 
 _converter = Converter()
 _converter.register_unstructure_hook(Path, str)
@@ -53,7 +53,7 @@ class Channel:
             self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def receive(self) -> dict[str, Any] | None:
-        """Return the next message; None when the other process has ended. Raises `ValueError` above 1 MiB."""
+        """Return the next message; None when the other process has ended. Raises `ValueError` above 4 MiB."""
         try:
             line = await self._reader.readline()
         except ConnectionError:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import socket
 
     from webhooks.cli.settings import ListenerSettings
+    from webhooks.delivery_watch import DeliveryFilter
 
 logger = logging.getLogger("webhooks.listener")
 
@@ -149,9 +150,9 @@ class Listener:
         """Seconds between two looks at the deliveries."""
         return DELIVERIES_EVERY
 
-    async def deliveries(self) -> Mapping[str, Any]:
+    async def deliveries(self, filters: Sequence[DeliveryFilter]) -> Mapping[str, Any]:
         """Return the deliveries since the last call."""
-        return self._deliveries.take()
+        return self._deliveries.take(filters)
 
     def rest(self) -> None:
         """Collect no deliveries until they are asked for again."""

@@ -31,6 +31,7 @@ from webhooks.supervise import RestartPolicy, keep_running
 
 if TYPE_CHECKING:
     from webhooks.cli.settings import ListenerSettings
+    from webhooks.delivery_watch import DeliveryFilter
 
 logger = logging.getLogger("webhooks.listener")
 
@@ -168,11 +169,12 @@ class Supervisor:
         """Seconds between two looks at the deliveries."""
         return DELIVERIES_EVERY
 
-    async def deliveries(self) -> Mapping[str, Any]:
+    async def deliveries(self, filters: Sequence[DeliveryFilter]) -> Mapping[str, Any]:
         """Return the deliveries of all workers since the last call; the answer of a slow worker comes with a later one."""
-        await asyncio.gather(*(worker.ask("deliveries", DELIVERIES_EVERY) for worker in self._workers))
-        by_workers = [taken for worker in self._workers for taken in worker.take_deliveries()]
-        return merged_deliveries([self._deliveries.take(), *by_workers])
+        wanted = [[which.event, which.uid, which.verdict] for which in filters]
+        await asyncio.gather(*(worker.ask("deliveries", DELIVERIES_EVERY, filters=wanted) for worker in self._workers))
+        by_workers = [taken for worker in self._workers for taken in worker.take_deliveries(wanted)]
+        return merged_deliveries([self._deliveries.take(filters), *by_workers])
 
     def rest(self) -> None:
         """Collect no deliveries until they are asked for again."""

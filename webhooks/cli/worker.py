@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +20,7 @@ from webhooks.cli.process_tuning import freeze_garbage_collection
 from webhooks.cli.refusal_lists import to_json
 from webhooks.cli.signals import end_on_signals
 from webhooks.cli.workers import SIGNALS
+from webhooks.delivery_watch import DeliveryFilter
 
 logger = logging.getLogger("webhooks.listener")
 
@@ -66,7 +68,7 @@ class _ControlledListener:
         try:
             code = await self._listener.run(lambda _: self._started())
             for question in ("counted", "refused"):
-                self._send_answer(question, await self._find(question))
+                self._send_answer(question, await self._find(question, {}))
         finally:
             obeying.cancel()
             with suppress(asyncio.CancelledError):
@@ -88,7 +90,7 @@ class _ControlledListener:
             async with asyncio.TaskGroup() as group:
                 while (message := await self._channel.receive()) is not None:
                     if "ask" in message:
-                        group.create_task(self._answer(message["ask"]))
+                        group.create_task(self._answer(message["ask"], message))
                     elif message["do"] == "reload":
                         await self._listener.reload()
                     elif message["do"] == "rest":
@@ -98,13 +100,13 @@ class _ControlledListener:
         finally:
             self._stop()  # the supervisor has ended
 
-    async def _answer(self, question: str) -> None:
+    async def _answer(self, question: str, asked: Mapping[str, Any]) -> None:
         try:
-            self._send_answer(question, await self._find(question))
+            self._send_answer(question, await self._find(question, asked))
         except Exception:
             logger.exception("could not answer the supervisor about %s; deliveries continue", question)
 
-    async def _find(self, question: str) -> Any:
+    async def _find(self, question: str, asked: Mapping[str, Any]) -> Any:
         if question == "readiness":
             return await self._listener.why_not_ready()
         if question == "counted":
@@ -112,7 +114,8 @@ class _ControlledListener:
         if question == "refused":
             return to_json(await self._listener.refused())
         if question == "deliveries":
-            return await self._listener.deliveries()
+            filters = [DeliveryFilter(event=event, uid=uid, verdict=verdict) for event, uid, verdict in asked["filters"]]
+            return {**await self._listener.deliveries(filters), "filters": asked["filters"]}
         if question == "reloaded":
             return True  # orders are obeyed one after the other
         return await self._listener.store_families()

@@ -85,12 +85,13 @@ class Worker:
         """Return the refusals of earlier processes, and the last ones known of this one."""
         return [*self._past_refusals, *(() if self._process is None else self._process.refusals)]
 
-    def take_deliveries(self) -> Sequence[Mapping[str, Any]]:
-        """Return the answers about deliveries that have come since the last call."""
+    def take_deliveries(self, filters: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+        """Return the answers about deliveries that have come since the last call; of those for other filters only the counts."""
         if self._process is None:
             return ()
         taken, self._process.deliveries = self._process.deliveries, []
-        return taken
+        nothing = [{"rows": [], "left_out": 0}] * len(filters)
+        return [each if each["filters"] == filters else {**each, "shown": nothing} for each in taken]
 
     async def run(self) -> None:
         """Run one process after another until `stop`, or until the first one cannot start.
@@ -132,11 +133,11 @@ class Worker:
         if self._process is not None:
             self._process.kill()
 
-    async def ask(self, question: str, timeout: float) -> Mapping[str, Any] | None:
+    async def ask(self, question: str, timeout: float, **more: Any) -> Mapping[str, Any] | None:
         """Return the answer of the process, as its `value`; None if it is not ready or does not answer in time."""
         if self._process is None or self._process.state != "ready":
             return None
-        return await self._process.ask(question, timeout)
+        return await self._process.ask(question, timeout, **more)
 
     async def why_not_ready(self, timeout: float) -> str | None:
         """Return why the worker cannot store deliveries now; None if it can."""
@@ -201,12 +202,12 @@ class _WorkerProcess:
     def order(self, order: str) -> None:
         self._channel.send({"do": order})
 
-    async def ask(self, question: str, timeout: float) -> Mapping[str, Any] | None:
+    async def ask(self, question: str, timeout: float, **more: Any) -> Mapping[str, Any] | None:
         """Return the answer to a question that the worker's program knows; an open question is not asked again."""
         answered = self._asked.get(question)
         if answered is None or answered.is_set():
             answered = self._asked[question] = asyncio.Event()
-            self._channel.send({"ask": question})
+            self._channel.send({"ask": question, **more})
         await wait_at_most(answered, timeout)
         return self._answers.get(question) if answered.is_set() else None
 

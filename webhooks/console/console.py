@@ -18,7 +18,8 @@ from rewards_core.secrets import Secret
 from rewards_core.text import one_line
 from webhooks.console.commands import Commands
 from webhooks.console.feed import Feed
-from webhooks.console.views import Filter, Views
+from webhooks.console.views import Views
+from webhooks.delivery_watch import DeliveryFilter
 from webhooks.ingress.base import Reply, StreamReply
 
 if TYPE_CHECKING:
@@ -101,8 +102,8 @@ class Console:
         try:
             asked = dict(parse_qsl(query, max_num_fields=8))
             if name == "feed":
-                frames = self._feed.frames(Filter(**{key: asked[key] for key in ("event", "uid", "verdict") if key in asked}))
-                return StreamReply(status=200, headers=_STREAM, frames=frames)
+                which = DeliveryFilter(event=asked.get("event"), uid=asked.get("uid"), verdict=asked.get("verdict"))
+                return StreamReply(status=200, headers=_STREAM, frames=self._feed.frames(which))
             ask = self._asked.get(name)
             if ask is None:
                 return None

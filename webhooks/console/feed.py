@@ -13,19 +13,18 @@ from rewards_core.errors import StoreError
 from webhooks.supervise import RestartPolicy, keep_running
 
 if TYPE_CHECKING:
-    from webhooks.console.views import Filter, Views
+    from webhooks.console.views import Views
     from webhooks.console.watched import Watched
+    from webhooks.delivery_watch import DeliveryFilter
 
 logger = logging.getLogger("webhooks.console")
 
 MAX_VIEWERS = 8
 _STATUS_EVERY = 2.0
-_STATUS_SHARE = 50
+_STATUS_SHARE = 100
 """The status is read again after this many times the time that reading it took, so that a large store is not kept busy."""
 _MAX_WAITING = 50
 """Frames that wait for a viewer; beyond it the viewer is dropped."""
-_MAX_ROWS = 50
-_MAX_REFUSED_ROWS = 10
 _FULL = "Eight viewers watch already. Close another page."
 
 
@@ -48,7 +47,7 @@ class Feed:
         self._status: bytes | None = None
         self._closed = False
 
-    async def frames(self, which: Filter) -> AsyncGenerator[bytes, None]:
+    async def frames(self, which: DeliveryFilter) -> AsyncGenerator[bytes, None]:
         """Yield the frames of one viewer, until it goes, is too slow, or the feed is closed."""
         if self._closed or len(self._viewers) >= MAX_VIEWERS:
             yield _frame("full", {"reason": "The console is closed." if self._closed else _FULL})
@@ -92,7 +91,7 @@ class Feed:
             task.add_done_callback(self._ending.discard)
         self._watched.rest()
 
-    async def _recent(self, which: Filter) -> list[dict[str, Any]]:
+    async def _recent(self, which: DeliveryFilter) -> list[dict[str, Any]]:
         try:
             return await self._views.recent(which)
         except StoreError:  # the status says so
@@ -101,29 +100,25 @@ class Feed:
     async def _follow_deliveries(self) -> None:
         asked_at = loop_time()
         while True:
+            filters = list(dict.fromkeys(viewer.which for viewer in self._viewers))
+            taken: Mapping[str, Any] = {"counts": {}}
             try:
-                taken = await self._watched.deliveries()
+                taken = await self._watched.deliveries(filters)
             except StoreError as problem:
                 logger.debug("the console could not read deliveries: %s", problem)
-                taken = {"rows": [], "counts": {}}
             now = loop_time()
-            if taken["rows"] or taken["counts"]:
-                self._show(taken, now - asked_at)
+            if taken["counts"]:
+                self._show(filters, taken, now - asked_at)
             asked_at = now
             await self._sleep(self._watched.interval)
 
-    def _show(self, taken: Mapping[str, Any], seconds: float) -> None:
+    def _show(self, filters: Sequence[DeliveryFilter], taken: Mapping[str, Any], seconds: float) -> None:
         """Give each viewer what it wants of some deliveries; viewers that want the same share a frame."""
-        made: dict[Filter, bytes] = {}
+        to_all = {"counts": taken["counts"], "seconds": seconds}
+        frames = {which: _frame("deliveries", shown | to_all) for which, shown in zip(filters, taken["shown"], strict=True)}
         for viewer in list(self._viewers):
-            frame = made.get(viewer.which)
-            if frame is None:
-                rows = [row for row in taken["rows"] if viewer.which.fits(row)]
-                shown = _limited(rows)
-                left_out = len(rows) - len(shown)
-                shown_to_all = {"counts": taken["counts"], "seconds": seconds}
-                frame = made[viewer.which] = _frame("deliveries", {"rows": shown, "left_out": left_out, **shown_to_all})
-            self._offer(viewer, frame)
+            if viewer.which in frames:  # otherwise it has come meanwhile, and knows these from the store
+                self._offer(viewer, frames[viewer.which])
 
     def _offer(self, viewer: _Viewer, frame: bytes) -> None:
         if viewer.frames.qsize() < _MAX_WAITING:
@@ -145,7 +140,7 @@ class Feed:
 class _Viewer:
     """One viewer, and the frames that wait until it reads them."""
 
-    def __init__(self, which: Filter) -> None:
+    def __init__(self, which: DeliveryFilter) -> None:
         self.which = which
         self.frames: asyncio.Queue[bytes | None] = asyncio.Queue()
 
@@ -154,18 +149,6 @@ class _Viewer:
         while not self.frames.empty():
             self.frames.get_nowait()
         self.frames.put_nowait(None)
-
-
-def _limited(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the newest rows; refused ones take few places, so that strangers leave room for deliveries."""
-    left = {True: _MAX_REFUSED_ROWS, False: _MAX_ROWS}
-    chosen = []
-    for row in reversed(rows):
-        refused = row["verdict"] == "refused"
-        if left[refused]:
-            left[refused] -= 1
-            chosen.append(row)
-    return chosen[::-1]
 
 
 def _frame(name: str, data: Any) -> bytes:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rewards_core.errors import StoreError
 from webhooks.console.views import event_row
 from webhooks.console.watched import Readiness
+from webhooks.delivery_watch import newest_rows
 from webhooks.store.paging import EventFilter, EventFollower
 
 if TYPE_CHECKING:
+    from webhooks.delivery_watch import DeliveryFilter
     from webhooks.refusals import Refusal, Refusals
     from webhooks.store.base import Store
 
@@ -44,14 +46,18 @@ class StoreWatch:
         """Seconds between two looks at the store."""
         return _INTERVAL
 
-    async def deliveries(self) -> Mapping[str, Any]:
+    async def deliveries(self, filters: Sequence[DeliveryFilter]) -> Mapping[str, Any]:
         """Return the events since the last call."""
         if self._follower is None:
             follower = EventFollower(self.store, EventFilter())
             await follower.start(0)
             self._follower = follower
         rows = [event_row(stored) for stored in await self._follower.new_events()]
-        return {"rows": rows, "counts": dict(Counter(row["verdict"] for row in rows))}
+        shown = []
+        for which in filters:
+            newest, left_out = newest_rows(row for row in rows if which.fits(row["event"], row["uid"], row["verdict"]))
+            shown.append({"rows": newest, "left_out": left_out})
+        return {"counts": dict(Counter(row["verdict"] for row in rows)), "shown": shown}
 
     def rest(self) -> None:
         """Forget which events were seen."""

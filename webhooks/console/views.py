@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from attrs import asdict, frozen
+from attrs import asdict
 
 from rewards_core.errors import StoreError, UnexpectedResponse
 from rewards_core.json import pretty
 from rewards_core.text import one_line
 from webhooks.console.stories import WHY_POLLED, stories_of
+from webhooks.delivery_watch import MAX_TEXT, DeliveryFilter
 from webhooks.store.paging import pages
 from webhooks.store.records import EventState, StoreStatistics
 from webhooks.store.standings import OperationStanding, reason_of, with_operations
@@ -26,23 +27,9 @@ if TYPE_CHECKING:
     from webhooks.store.records import HandlerStatus, Job, PendingOperation, StoreActivity, StoredEvent
 
 PAGE = 50
-_MAX_TEXT = 200
 _MAX_WAKES = 60
 _SEARCHED = 500
 """Events among which one without a uid is searched."""
-
-
-@frozen(kw_only=True)
-class Filter:
-    """Which deliveries a viewer wants; None leaves a condition out."""
-
-    event: str | None = None
-    uid: str | None = None
-    verdict: str | None = None
-
-    def fits(self, row: Mapping[str, Any]) -> bool:
-        """Return whether a delivery matches."""
-        return self.event in {None, row["event"]} and self.uid in {None, row["uid"]} and self.verdict in {None, row["verdict"]}
 
 
 class Views:
@@ -69,7 +56,7 @@ class Views:
             "store": _held(held, activity, self._clock()),
         }
 
-    async def recent(self, which: Filter) -> list[dict[str, Any]]:
+    async def recent(self, which: DeliveryFilter) -> list[dict[str, Any]]:
         """Return the last deliveries that match, oldest first: stored ones, and refused ones if they can be seen."""
         found: list[dict[str, Any]] = []
         if which.verdict in {None, "new", "dead letter"}:
@@ -78,7 +65,8 @@ class Views:
             found += map(event_row, stored)
         if which.event is None and which.uid is None:
             found += map(_refusal_row, islice(await self._watched.refused(), PAGE))
-        return sorted(filter(which.fits, found), key=lambda row: row["at"])[-PAGE:]
+        fitting = [row for row in found if which.fits(row["event"], row["uid"], row["verdict"])]
+        return sorted(fitting, key=lambda row: row["at"])[-PAGE:]
 
     async def dead_letters(self, before: int | None) -> dict[str, Any]:
         """Return a page of dead letters, newest first."""
@@ -173,12 +161,12 @@ def event_row(stored: StoredEvent) -> dict[str, Any]:
         "id": stored.id,
         "at": stored.received_at,
         "verdict": "dead letter" if stored.state is EventState.DEAD else "new",
-        "event": one_line(event.name, _MAX_TEXT),
+        "event": one_line(event.name, MAX_TEXT),
         "scope": event.scope,
         "kind": None if event.ref is None else event.ref.kind,
         "uid": None if event.ref is None else event.ref.uid,
         "identity": event.identity.hex(),
-        "reason": one_line(reason_of(stored), _MAX_TEXT) or None,
+        "reason": one_line(reason_of(stored), MAX_TEXT) or None,
         "bytes": len(event.body),
     }
 

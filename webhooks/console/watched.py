@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from attrs import frozen
 
 if TYPE_CHECKING:
+    from webhooks.delivery_watch import DeliveryFilter
     from webhooks.refusals import Refusal
 
 
@@ -37,7 +38,7 @@ class Watched(Protocol):
         """Seconds between two calls of `deliveries`."""
         ...
 
-    async def deliveries(self) -> Mapping[str, Any]:
+    async def deliveries(self, filters: Sequence[DeliveryFilter]) -> Mapping[str, Any]:
         """Return the deliveries since the last call, as `DeliveryWatch.take` does."""
         ...
 

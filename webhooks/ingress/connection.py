@@ -67,6 +67,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         "received",
         "receiver",
         "since",
+        "streaming",
         "time_left",
         "unread_body",
         "unsigned",
@@ -88,6 +89,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         self.last_body: StreamReader | None = None
         self.unread_body: StreamReader | None = None
         self.unsigned = False
+        self.streaming: asyncio.Task[Any] | None = None
         self.proxy_unchecked = False
         self.headers: Mapping[str, str]
         self.receiver: Intake
@@ -115,7 +117,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's returns None, asyncio takes both
         """Answer complete requests of a plain connection whose peer has closed only its own half; otherwise close."""
         complete = self.phase in (Phase.BODY, Phase.ANSWER) and (self.last_body is None or self.last_body.is_eof())
-        if complete and self.wire.get_extra_info("sslcontext") is None:
+        if complete and self.streaming is None and self.wire.get_extra_info("sslcontext") is None:
             self.half_closed = True
         else:
             self.force_close()
@@ -125,6 +127,8 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         """Give the slot back."""
         self.owner.remove(self)
         super().connection_lost(exc)
+        if self.streaming is not None:
+            self.streaming.cancel()
         self._messages.clear()  # unanswered requests, which form reference cycles with this connection
         self.last_body = self.unread_body = None  # likewise
 
@@ -295,11 +299,20 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
             await self._drain_helper()
 
     async def send_stream(self, frames: AsyncGenerator[bytes, None]) -> None:
-        """Send a body frame by frame; each has its own time to be read."""
-        async with aclosing(frames):
-            async for frame in frames:
-                self.enter(Phase.ANSWER, self.owner.limits.answer_seconds)
-                await self.send_bytes(frame)
+        """Send a body frame by frame, each with its own time to be read, until they or the connection ends."""
+        self.streaming = asyncio.current_task()
+        try:
+            async with aclosing(frames):
+                async for frame in frames:
+                    self.enter(Phase.ANSWER, self.owner.limits.answer_seconds)
+                    await self.send_bytes(frame)
+        except asyncio.CancelledError:
+            if self.transport is not None or self.streaming is None:
+                raise
+            self.streaming.uncancel()
+            raise ConnectionResetError from None
+        finally:
+            self.streaming = None
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
