@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import frozen
 
 from rewards_core.text import one_line
+from webhooks.delivery_log import peer_text
 
 if TYPE_CHECKING:
     from webhooks.refusals import Refusal
@@ -42,7 +43,7 @@ class Delivery:
         size: The length of its body in bytes, None if unknown.
         seconds: From the whole body to the answer, None if it was refused.
         path: The path that received it, None if unknown.
-        peer: The client's address, None if unknown.
+        peer: The client's address as its ingress gave it, None if unknown.
     """
 
     at: float
@@ -57,7 +58,7 @@ class Delivery:
     size: int | None = None
     seconds: float | None = None
     path: str | None = None
-    peer: str | None = None
+    peer: object = None
 
     @classmethod
     def refused(cls, refusal: Refusal) -> Delivery:
@@ -153,7 +154,7 @@ def newest_rows(rows: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], i
     left = {True: MAX_REFUSED_ROWS, False: MAX_ROWS}
     chosen: list[dict[str, Any]] = []
     left_out = 0
-    for row in reversed(sorted(rows, key=_moment)):
+    for row in sorted(rows, key=_moment)[::-1]:
         refused = row["verdict"] == "refused"
         left[refused] -= 1
         if left[refused] >= 0:
@@ -193,5 +194,5 @@ def _row(delivery: Delivery, path: str | None) -> dict[str, Any]:
         "bytes": delivery.size,
         "ms": None if delivery.seconds is None else round(delivery.seconds * 1_000, 1),
         "path": path or delivery.path,
-        "peer": delivery.peer,
+        "peer": peer_text(delivery.peer),
     }

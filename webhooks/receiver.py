@@ -16,7 +16,7 @@ from rewards_core.errors import SignatureError
 from rewards_core.log_limit import LogLimit
 from rewards_core.secrets import shielded
 from rewards_core.validation import check_callable, check_methods, check_name, check_number, check_whole, setting
-from webhooks.delivery_log import deliveries, log_delivery, log_refused, peer_text
+from webhooks.delivery_log import deliveries, log_delivery, log_refused
 from webhooks.delivery_watch import Delivery
 from webhooks.handlers import Handler, HandlerPolicy, HandlerRunner, HandlerStatistics, by_scope
 from webhooks.ingress.base import (
@@ -478,7 +478,7 @@ class Receiver:
                     status=status,
                     size=len(event.body),
                     seconds=seconds,
-                    peer=peer_text(peer),
+                    peer=peer,
                 )
             )
 

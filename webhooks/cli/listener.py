@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("webhooks.listener")
 
-DELIVERIES_EVERY = 0.1
+DELIVERIES_EVERY = 0.2
 """Seconds between two looks of a console at the deliveries."""
 
 

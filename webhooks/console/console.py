@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,7 +17,7 @@ from rewards_core.secrets import Secret
 from rewards_core.text import one_line
 from webhooks.console.commands import Commands
 from webhooks.console.feed import Feed
-from webhooks.console.views import Views
+from webhooks.console.views import Views, as_json
 from webhooks.delivery_watch import DeliveryFilter
 from webhooks.ingress.base import Reply, StreamReply
 
@@ -114,7 +113,7 @@ class Console:
             return _problem(503, f"The store does not answer: {problem}")
         if found is None:
             return _problem(404, "The store has no such event. It may have been purged.")
-        return Reply(status=200, headers=_JSON, body=json.dumps(found, separators=(",", ":")).encode())
+        return Reply(status=200, headers=_JSON, body=as_json(found))
 
     async def aclose(self) -> None:
         """End the feeds of all viewers; idempotent."""
@@ -150,4 +149,4 @@ def _ref(query: Mapping[str, str]) -> OperationRef | None:
 
 
 def _problem(status: int, words: str) -> Reply:
-    return Reply(status=status, headers=_JSON, body=json.dumps({"problem": one_line(words)}).encode())
+    return Reply(status=status, headers=_JSON, body=as_json({"problem": one_line(words)}))

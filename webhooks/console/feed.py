@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rewards_core.clock import loop_time
 from rewards_core.errors import StoreError
+from webhooks.console.views import as_json
 from webhooks.supervise import RestartPolicy, keep_running
 
 if TYPE_CHECKING:
@@ -152,4 +152,4 @@ class _Viewer:
 
 
 def _frame(name: str, data: Any) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), as_json(data))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import asdict
 
 from rewards_core.errors import StoreError, UnexpectedResponse
-from rewards_core.json import pretty
+from rewards_core.json import dumps, pretty
 from rewards_core.text import one_line
 from webhooks.console.stories import WHY_POLLED, stories_of
 from webhooks.delivery_watch import MAX_TEXT, DeliveryFilter
@@ -169,6 +170,14 @@ def event_row(stored: StoredEvent) -> dict[str, Any]:
         "reason": one_line(reason_of(stored), MAX_TEXT) or None,
         "bytes": len(event.body),
     }
+
+
+def as_json(value: Any) -> bytes:
+    """Return JSON, also of text that is not Unicode."""
+    try:
+        return dumps(value)
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _held(held: StoreStatistics, activity: StoreActivity, now: float) -> dict[str, Any]:
