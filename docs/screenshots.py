@@ -11,11 +11,12 @@ import fcntl
 import html
 import os
 import pty
+import re
 import struct
 import sys
 import tempfile
 import termios
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import pyte
 from attrs import define
 
 from tests.browser import Browser, chromium
+from tests.webhooks.console_kit import Page
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "_static" / "screenshots"
@@ -105,7 +107,7 @@ async def terminal(command: Sequence[str], folder: Path, lines: int, **variables
 
 
 @asynccontextmanager
-async def sandbox(folder: Path, port: int, webhook_url: str) -> AsyncIterator[dict[str, str]]:
+async def sandbox(folder: Path, port: int, webhook_url: str, *faults: str) -> AsyncIterator[dict[str, str]]:
     """Run the vendor's sandbox; yield the variables of its clients."""
     command = [
         "vendor_sandboxes",
@@ -118,6 +120,7 @@ async def sandbox(folder: Path, port: int, webhook_url: str) -> AsyncIterator[di
         "0.02",
         "--webhook-url",
         webhook_url,
+        *faults,
     ]
     async with terminal(command, folder, 5) as vendor:
         await vendor.until(lambda text: "http://" in text)
@@ -131,7 +134,12 @@ async def shoot(browser: Browser, page: Path, picture: Path, *, scheme: str = "d
     """Make a picture of a page, as high as the page or as given."""
     await browser.open(page, scheme, width)
     size = height or await browser.evaluate("document.documentElement.getBoundingClientRect().height")
-    clip = {"x": 0, "y": 0, "width": width, "height": size, "scale": 1}
+    await capture(browser, picture, width, size)
+
+
+async def capture(browser: Browser, picture: Path, width: int, height: float) -> None:
+    """Make a picture of what the browser shows."""
+    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
     found = await browser.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
     picture.write_bytes(base64.b64decode(found["data"]))
 
@@ -166,12 +174,55 @@ async def listener(browser: Browser, folder: Path, pictures: Path, port: int) ->
             ["--bad-signature"],
             ["--set", "event="],
         ):
-            async with terminal(["webhooks", "trigger", *extra, "--to", address], folder, 5, **variables) as trigger:
-                await trigger.process.wait()
+            await _trigger(folder, variables, *extra, "--to", address)
         await serve.until(lambda text: "dead" in text)
         page = folder / "listener.html"
         page.write_text(serve.as_html("webhook-listener " + " ".join(arguments)), "utf-8")
         await shoot(browser, page, pictures / "listener.png")
+
+
+async def console(browser: Browser, folder: Path, pictures: Path, port: int, vendor_port: int) -> str:
+    """Watch a listener while a file is paid; return what the page says."""
+    place = folder / "rewards"
+    place.mkdir()
+    (place / "rewards.csv").write_bytes((ROOT / "examples" / "rewards.csv").read_bytes())
+    address = f"http://127.0.0.1:{port}/webhooks/original"
+    serve = ["serve", "--console", "--port", str(port), "--admin-port", "0"]
+    pay = ["run", "rewards.csv", "--vendor", "original", "--campaign", "diwali", "--yes", "--store", "inbox.db"]
+    pace = ["--rate", "3", "--poll-after", "5", "--grace", "0"]  # a process reports its last 64 callers, every 10 s
+    sent = (["--set", "event="], ["--uid", "324167489835", "--duplicate", "1"], ["--bad-signature"])
+    async with (
+        sandbox(place, vendor_port, address, "--confirm", "1:9", "--webhook-duplicate", "0.2") as variables,
+        terminal(["webhooks", *serve], place, 24, **variables) as listening,
+    ):
+        await listening.until(lambda text: _link(text) is not None)
+        await browser.open(_link(listening.text) or "", "light", 1280)
+        page = Page(browser)
+        async with terminal(["payouts", *pay, *pace], place, 24, **variables):
+            await page.until("document.querySelectorAll('#wakes-chart circle').length >= 20")
+            await asyncio.gather(*(_trigger(place, variables, "--to", address, *extra) for extra in sent))
+            for verdict in ("dead letter", "duplicate", "refused"):
+                await page.until_text("#arrivals", verdict)
+            await page.click("#arrivals tbody tr:last-child td:nth-child(4) .link")
+            await page.until_text("#pane", "Awake.")
+            told = await page.text("#page")
+            await capture(browser, pictures / "console.png", 1280, 800)
+            await page.press("Escape")
+            await page.until("document.querySelector('#pane').hidden")
+            await browser.look("dark", 390)
+            await capture(browser, pictures / "console-390.png", 390, 844)
+    return told
+
+
+async def _trigger(folder: Path, variables: Mapping[str, str], *options: str) -> None:
+    async with terminal(["webhooks", "trigger", *options], folder, 5, **variables) as trigger:
+        await trigger.process.wait()
+
+
+def _link(text: str) -> str | None:
+    """Return the link of a console, which a terminal breaks at its right edge."""
+    found = re.search(r"console: (http\S+#[\w-]{43})", text.replace("\n", ""))
+    return None if found is None else found[1]
 
 
 async def main(pictures: Path) -> None:
@@ -182,6 +233,7 @@ async def main(pictures: Path) -> None:
         async with chromium(folder / "profile") as browser:
             await payout(browser, folder, pictures, 8480, 9400)
             await listener(browser, folder, pictures, 8480)
+            await console(browser, folder, pictures, 8480, 9400)
 
 
 if __name__ == "__main__":

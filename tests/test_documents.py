@@ -42,13 +42,14 @@ RUN_ELSEWHERE = {
 READY = 300.0
 """Seconds in which a command in the background says that it is ready, and in which it ends once it is told to."""
 
-PORTS = re.compile(r"\b(8080|9400|8480|8481)\b")
+PORTS = re.compile(r"\b(8080|9400|8480|8481|8482)\b")
 QUEUES = re.compile(r"sqs://(\w+)\?region=eu-west-1")
 DATABASES = re.compile(r"postgresql://rewards@(\w+)\.example\.com/rewards")
 LISTENER = "http://127.0.0.1:8480/webhooks/original"
 DEFAULTS = {
     "WEBHOOK_LISTENER_PORT": "8480",
     "WEBHOOK_LISTENER_ADMIN_PORT": "8481",
+    "WEBHOOK_LISTENER_CONSOLE_ADMIN_PORT": "8482",
     "WEBHOOK_LISTENER_ADMIN": "http://127.0.0.1:8481",
     "WEBHOOK_LISTENER_TRIGGER_TO": LISTENER,
     "PORT": "8080",

@@ -18,7 +18,7 @@ PAGE = (ROOT / "docs" / "reference" / "logs.md").read_text("utf-8")
 PACKAGES = ("rewards_core", "original_async", "enkash_async", "webhooks", "payouts", "vendor_sandboxes")
 SPANS = ("webhooks/spans.py", "webhooks/ingress/request_spans.py", "rewards_core/tracing.py")
 LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error", "critical": "critical"}
-GIVEN_ON = {("webhooks.receiver", "warning"), ("webhooks.listener", "warning")}
+GIVEN_ON = {("webhooks.receiver", "warning"), ("webhooks.listener", "warning"), ("webhooks.console", "warning")}
 """What `Refusals` logs to the logger that it is given."""
 WRITTEN = {("command", level) for level in ("info", "warning", "error")}
 """What `log_as_json` writes without a logger."""

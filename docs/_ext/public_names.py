@@ -13,6 +13,7 @@ SUBMODULES = {
     "rewards_core.version": ("VERSION",),
     "vendor_sandboxes.options": ("EnkashOptions", "OriginalOptions", "SandboxOptions"),
     "vendor_sandboxes.testing": (),
+    "webhooks.delivery_watch": ("Delivery", "DeliveryObserver"),
     "webhooks.errors": ("QueueError",),
     "webhooks.ingress.asgi": ("AsgiIngress",),
     "webhooks.ingress.base": ("Closable", "Intake"),
