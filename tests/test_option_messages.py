@@ -32,6 +32,7 @@ ENDS_AT_ONCE = {
     "serve": ("--poll", "--store=memory:", "--unix=/proc/nowhere/x/socket", "--admin-port=-1", f"--forward-to={NOWHERE}"),
     "consume": ("--no-poll", "--store=memory:", "--admin-port=-1"),
     "capture": ("--store=memory:", "--unix=/proc/nowhere/x/socket", "--out=/proc/nowhere/x"),
+    "console": ("--store=sqlite:////proc/nowhere/x.db",),
     "trigger": (f"--to={NOWHERE}", "--delay=0"),
     "wait": ("--timeout=0",),
     "events forget": ("--user=1", "--yes"),

@@ -67,7 +67,8 @@ ADVICE: Mapping[str, str] = {
     "admin_token": "Send the token of --admin-token-file as 'Authorization: Bearer TOKEN'.",
     "console_token": "Open the link that the listener printed when it started, or paste its token into the page. It is made anew "
     "at each start.",
-    "admin_path": "The admin port has /healthz, /readyz, /metrics and /refused. Deliveries go to the other port.",
+    "admin_path": "The admin port has /healthz, /readyz, /metrics and /refused, and with --console /console/. Deliveries go to "
+    "the other port.",
 }
 """What to do about a refusal, by reason; a signature source has its own texts."""
 

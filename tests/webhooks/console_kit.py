@@ -76,6 +76,8 @@ def batch(*rows: dict[str, Any]) -> dict[str, Any]:
 
 def parsed(frame: bytes) -> tuple[str, Any]:
     """Return the name and the data of a frame."""
+    if frame == b":\n\n":
+        return "", None
     name, data = frame.decode().removesuffix("\n\n").split("\n")
     return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
 

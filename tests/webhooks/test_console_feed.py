@@ -245,3 +245,38 @@ async def test_a_fault_in_what_is_watched_ends_no_viewer() -> None:
     assert (await heard(frames, "deliveries"))["rows"][0]["uid"] == "9"
     await feed.aclose()
     await frames.aclose()
+
+
+@virtual_time
+async def test_a_quiet_feed_is_kept_alive_while_the_store_takes_long() -> None:
+    class Hanging(MemoryStore):
+        async def statistics(self) -> Any:
+            await asyncio.sleep(1_000)
+            return await super().statistics()
+
+    feed = feed_of(FakeWatched(), Hanging())
+    frames = await opened(feed)
+    loop = asyncio.get_running_loop()
+    moments = [(loop.time(), await anext(frames)) for _ in range(3)]
+    assert {frame for _, frame in moments} == {b":\n\n"}
+    assert loop.time() <= 15.1
+    await feed.aclose()
+    await frames.aclose()
+
+
+@virtual_time
+async def test_a_worker_that_hangs_does_not_put_off_the_next_status() -> None:
+    class Hung(FakeWatched):
+        async def readiness(self) -> Any:
+            await asyncio.sleep(2)
+            return await super().readiness()
+
+    feed = feed_of(Hung())
+    frames = await opened(feed)
+    loop = asyncio.get_running_loop()
+    await heard(frames, "status")
+    began = loop.time()
+    await heard(frames, "status")
+    assert loop.time() - began <= 4.1
+    await feed.aclose()
+    await frames.aclose()

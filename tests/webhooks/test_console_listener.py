@@ -151,7 +151,7 @@ async def test_without_the_option_there_is_no_console(tmp_path: Path) -> None:
 
 
 def console_of(store: str) -> dict[str, Any]:
-    return {"command": ("console", "--admin-port", "0", "--store", store), "listens": False}
+    return {"command": ("console", "--console-port", "0", "--store", store), "listens": False}
 
 
 async def test_a_console_beside_a_store_follows_its_events(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ async def test_a_console_of_a_database_shows_what_every_machine_stores(tmp_path:
 
 async def test_a_console_of_no_store_says_so(folder: Path) -> None:
     for store, words in (("sqlite:///none.db", "There is no store at"), ("memory:", "visible to its own process only")):
-        result = await asyncio.to_thread(alone, "console", "--store", store, "--admin-port", "0")
+        result = await asyncio.to_thread(alone, "console", "--store", store, "--console-port", "0")
         assert result.returncode in {2, 7}
         assert words in " ".join(result.stderr.split())
 
@@ -211,5 +211,5 @@ async def test_a_port_in_use_is_said(tmp_path: Path) -> None:
     async with running(tmp_path, **console_of("sqlite:///inbox.db")) as console:
         port = console.where["admin"].rpartition(":")[2]
         store_url = f"sqlite:///{tmp_path / 'inbox.db'}"
-        result = await asyncio.to_thread(alone, "console", "--store", store_url, "--admin-port", port)
+        result = await asyncio.to_thread(alone, "console", "--store", store_url, "--console-port", port)
         assert (result.returncode, "could not start" in result.stderr) == (7, True)

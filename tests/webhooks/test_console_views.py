@@ -273,7 +273,7 @@ async def test_the_strip_counts_what_all_processes_say() -> None:
         await asyncio.sleep(0)
     await store.pause_polls("default", 30)
     store.woken(Wake(ref=ref("9"), via="poll", settled_at=NOW, woken_at=NOW + 2))
-    held = (await views_of(store).status())["store"]
+    held = (await views_of(store).status())[0]["store"]
     assert (held["waiting"], held["polls"], held["processes"], held["pending"]) == (1, 1, 1, 1)
     assert held["budgets"] == [{"scope": "default", "per_second": 20.0, "paused_for": pytest.approx(30, abs=5), "refused": False}]
     assert [(wake["uid"], wake["via"], wake["seconds"]) for wake in held["wakes"]] == [("9", "poll", 2.0)]

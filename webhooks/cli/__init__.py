@@ -23,7 +23,10 @@ COMMANDS = {
     "capture": ("webhooks.cli.capture.command:capture", "Record the next deliveries and analyze their signatures."),
     "trigger": ("webhooks.cli.trigger:trigger", "Send a sample event, signed as the vendor signs its events."),
     "tail": ("webhooks.cli.tail:tail", "Show events as they arrive. Stop with ctrl-c."),
-    "console": ("webhooks.cli.console:console", "Show a store in a browser, live. Stop with ctrl-c."),
+    "console": (
+        "webhooks.cli.console:console",
+        "Show a store in a browser, live: events as they arrive, pending operations, dead letters. Stop with ctrl-c.",
+    ),
     "wait": (
         "webhooks.cli.wait:wait",
         "Wait until an operation settles. Exit code: 0 done, 3 failed, 4 timed out, 5 unknown to the vendor.",

@@ -39,7 +39,7 @@ _NO_TOKEN = Reply(status=401, headers={"WWW-Authenticate": "Bearer"}, body=b"Sen
 _NO_CONSOLE_TOKEN = Reply(
     status=401, headers={"WWW-Authenticate": "Bearer"}, body=b"Open the link that was printed at the start.\n"
 )
-_NOT_FOUND = Reply(status=404, body=b"There are /healthz, /readyz, /metrics and /refused.\n")
+_NOT_FOUND = Reply(status=404, body=b"There are /healthz, /readyz, /metrics and /refused, and with --console /console/.\n")
 
 
 class Monitored(Protocol):
@@ -152,7 +152,7 @@ async def open_admin(
     if console is None:
         return {"admin": url}
     stack.push_async_callback(console.aclose)  # its feeds end before the server drains
-    return {"admin": url, "console": console.link(url)}
+    return {"admin": url, "console": console.link(url, settings.token_file)}
 
 
 async def _get(monitored: Monitored, path: str) -> Reply:

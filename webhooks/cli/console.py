@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import JsonOption, Output
+from rewards_core.cli.output import JsonOption, Output, check_not_empty
 from webhooks.cli.admin import open_admin
 from webhooks.cli.errors import CannotStart, run_command
 from webhooks.cli.inbox import store_families
@@ -32,8 +32,10 @@ logger = logging.getLogger("webhooks.console")
 
 def console(
     store: StoreOption = DEFAULT_STORE,
-    host: Annotated[str, typer.Option("--admin-host", help="Address of the page; it needs its token on any.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--admin-port", help="Port of the page; 0 picks a free one.", min=0, max=65_535)] = 8482,
+    host: Annotated[
+        str, typer.Option("--console-host", help="Address of the page, which needs its token on any.", callback=check_not_empty)
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--console-port", help="Port of the page; 0 picks a free one.", min=0, max=65_535)] = 8482,
     admin_allow_host: AdminAllowHostOption = None,
     as_json: JsonOption = None,
 ) -> None:

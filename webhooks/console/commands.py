@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from webhooks.store.records import DEFAULT_SERVICE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rewards_core.operations import OperationRef
     from webhooks.store.records import StoredEvent
     from webhooks.store.urls import StoreUrl
@@ -20,13 +22,10 @@ class Commands:
 
     Args:
         store: The store's URL. A password in it is left out: the command reads `WEBHOOK_LISTENER_STORE`, or fails.
-
-    Attributes:
-        admin: The URL of the port that serves the console.
     """
 
     def __init__(self, store: StoreUrl) -> None:
-        self.admin = ""
+        self._server = ""
         self._reachable = not store.in_memory
         self._file = store.file
         shown = str(store) == store.reveal()
@@ -36,6 +35,12 @@ class Commands:
         """Name the store's file by its whole path from now on, so that commands work in any folder."""
         if self._file is not None:
             self._option = f"--store {shlex.quote(f'sqlite:///{self._file.absolute()}')}"
+
+    def ask(self, url: str, token_file: Path | None) -> None:
+        """Let commands that ask the listener do so at this URL, with the token in this file."""
+        self._server = f" --admin {shlex.quote(url)}"
+        if token_file is not None:
+            self._server += f" --admin-token-file {shlex.quote(str(token_file))}"
 
     @property
     def note(self) -> str:
@@ -72,7 +77,7 @@ class Commands:
 
     def refused(self, reason: str) -> str:
         """Return the command that lists the refusals for a reason."""
-        return f"{_PROGRAM} refused list --reason={shlex.quote(reason)} --admin {shlex.quote(self.admin)}"
+        return f"{_PROGRAM} refused list --reason={shlex.quote(reason)}{self._server}"
 
     def _on_store(self, words: str, argument: str | None = None) -> str | None:
         if not self._reachable:

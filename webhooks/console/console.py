@@ -22,6 +22,8 @@ from webhooks.delivery_watch import DeliveryFilter
 from webhooks.ingress.base import Reply, StreamReply
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from webhooks.console.watched import Watched
     from webhooks.store.base import Store
     from webhooks.store.urls import StoreUrl
@@ -75,9 +77,12 @@ class Console:
             "operation": lambda query: self._views.stories(query.get("uid", "")),
         }
 
-    def link(self, url: str) -> str:
-        """Return the link that opens the page at a server's URL; its fragment, which no browser sends, holds the token."""
-        self._commands.admin = url
+    def link(self, url: str, admin_token_file: Path | None = None) -> str:
+        """Return the link that opens the page at a server's URL; its fragment, which no browser sends, holds the token.
+
+        Commands that ask the server give the file with the token of its other paths.
+        """
+        self._commands.ask(url, admin_token_file)
         return f"{url}{PREFIX}/#{self.token.reveal()}"
 
     async def load(self) -> None:

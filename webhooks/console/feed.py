@@ -23,6 +23,10 @@ MAX_VIEWERS = 8
 _STATUS_EVERY = 2.0
 _STATUS_SHARE = 100
 """The status is read again after this many times the time that reading it took, so that a large store is not kept busy."""
+_LONGEST_PAUSE = 60.0
+_ALIVE_EVERY = 5.0
+_ALIVE = b":\n\n"
+"""A comment, which keeps a quiet connection from being taken for a dead one."""
 _MAX_WAITING = 50
 """Frames that wait for a viewer; beyond it the viewer is dropped."""
 _FULL = "Eight viewers watch already. Close another page."
@@ -59,7 +63,7 @@ class Feed:
             yield _frame("hello", {"sees_refusals": self._watched.sees_refusals, "rows": await self._recent(which)})
             if self._status is not None:
                 yield self._status
-            while (frame := await viewer.frames.get()) is not None:
+            while (frame := await viewer.next()) is not None:
                 yield frame
         finally:
             self._viewers.discard(viewer)
@@ -130,11 +134,11 @@ class Feed:
 
     async def _follow_status(self) -> None:
         while True:
-            began = loop_time()
-            self._status = _frame("status", await self._views.status() | {"viewers": len(self._viewers)})
+            status, seconds = await self._views.status()
+            self._status = _frame("status", status | {"viewers": len(self._viewers)})
             for viewer in list(self._viewers):
                 self._offer(viewer, self._status)
-            await self._sleep(max(_STATUS_EVERY, _STATUS_SHARE * (loop_time() - began)))
+            await self._sleep(min(max(_STATUS_EVERY, _STATUS_SHARE * seconds), _LONGEST_PAUSE))
 
 
 class _Viewer:
@@ -143,6 +147,14 @@ class _Viewer:
     def __init__(self, which: DeliveryFilter) -> None:
         self.which = which
         self.frames: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    async def next(self) -> bytes | None:
+        """Return the next frame, an empty one if none comes for some seconds, and None at the end."""
+        try:
+            async with asyncio.timeout(_ALIVE_EVERY):
+                return await self.frames.get()
+        except TimeoutError:
+            return _ALIVE
 
     def drop(self) -> None:
         """End its frames, without those that it has not read."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import asdict
 
+from rewards_core.clock import loop_time
 from rewards_core.errors import StoreError, UnexpectedResponse
 from rewards_core.json import dumps, pretty
 from rewards_core.text import one_line
@@ -42,20 +43,24 @@ class Views:
         self._commands = commands
         self._clock = clock
 
-    async def status(self) -> dict[str, Any]:
-        """Return what stands in the strip."""
+    async def status(self) -> tuple[dict[str, Any], float]:
+        """Return what stands in the strip, and the seconds that the store took to count."""
+        began = loop_time()
         try:
             readiness = await self._watched.readiness()
+            began = loop_time()
             held, activity = await self._store.statistics(), await self._store.activity()
         except StoreError as problem:
-            return {"now": self._clock(), "ready": False, "reasons": [one_line(str(problem))], "store": None}
-        return {
+            failed = {"now": self._clock(), "ready": False, "reasons": [one_line(str(problem))], "store": None}
+            return failed, loop_time() - began
+        status = {
             "now": self._clock(),
             "ready": readiness.ready,
             "reasons": [one_line(reason) for reason in readiness.reasons],
             "workers": self._watched.worker_states(),
             "store": _held(held, activity, self._clock()),
         }
+        return status, loop_time() - began
 
     async def recent(self, which: DeliveryFilter) -> list[dict[str, Any]]:
         """Return the last deliveries that match, oldest first: stored ones, and refused ones if they can be seen."""

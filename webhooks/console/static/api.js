@@ -26,9 +26,10 @@ export class Api {
       if (done) return;
       text += value;
       for (let end = text.indexOf("\n\n"); end >= 0; end = text.indexOf("\n\n")) {
+        const quiet = text.startsWith(":");
         const fields = Object.fromEntries(text.slice(0, end).split("\n").map((line) => [line.slice(0, line.indexOf(": ")), line.slice(line.indexOf(": ") + 2)]));
         text = text.slice(end + 2);
-        on(fields.event, JSON.parse(fields.data));
+        if (!quiet) on(fields.event, JSON.parse(fields.data));
       }
     }
   }

@@ -21,7 +21,8 @@ export function drawing(tag, attributes, ...children) {
 }
 
 export function command(text) {
-  const code = element("code", { tabindex: "0" }, text);
+  const words = text.split(" ").flatMap((word, place) => [place ? " " : null, element("span", {}, word)]);  // broken between words only
+  const code = element("code", { tabindex: "0" }, ...words);
   const button = element("button", { class: "copy", "aria-label": `Copy: ${text}`, onclick: () => copy(text, code, button) }, "Copy");
   return element("div", { class: "command" }, code, button);
 }

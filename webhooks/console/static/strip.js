@@ -100,7 +100,7 @@ function showWakes(wakes) {
     return HEIGHT - 4 - share * (HEIGHT - 8);
   };
   const dots = wakes.map(({ seconds, via }, number) =>
-    drawing("circle", { cx: (SECONDS - wakes.length + number + 0.5) * wide, cy: place(seconds), r: 2, class: via }),
+    drawing("path", { d: `M${(SECONDS - wakes.length + number + 0.5) * wide} ${place(seconds)}h0`, class: via }),  // a round dot at any width
   );
   const lines = [0.001, 0.1, 10].map((seconds) => drawing("line", { x1: 0, x2: WIDTH, y1: place(seconds), y2: place(seconds), class: "grid" }));
   const sorted = wakes.map(({ seconds }) => seconds).sort((one, other) => one - other);
