@@ -11,7 +11,7 @@ import resource
 import socket
 import ssl
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ import trustme
 
 from tests.stepped_time import SteppedTime
 from tests.webhooks.fakes import FakeSource
-from webhooks.ingress.base import Reply
+from webhooks.ingress.base import Reply, StreamReply
 from webhooks.ingress.connection import Connection
 from webhooks.ingress.hardened_server import HardenedServer
 from webhooks.ingress.limits import ServerLimits
@@ -213,6 +213,62 @@ async def test_a_healthy_delivery_reaches_the_receiver_with_headers_and_bytes_un
         assert b"x-kept: yes" in answer.lower()
         assert running.inbox.bodies == [b'{ "a":1}\n']
         assert running.inbox.headers["x-webhook-signature"] == "k,abc"
+
+
+class Streaming(Inbox):
+    """Answers with frames until there is nobody to read them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.going = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    async def receive(self, headers: Mapping[str, str], body: bytes, peer: object = None) -> Reply:
+        return StreamReply(status=200, headers={"Content-Type": "text/plain"}, frames=self.frames())
+
+    async def frames(self) -> AsyncGenerator[bytes, None]:
+        try:
+            yield b"one"
+            self.going.set()
+            await self.go_on.wait()
+            yield b"two"
+        finally:
+            self.ended.set()
+
+
+@asynccontextmanager
+async def streaming() -> AsyncIterator[tuple[Streaming, asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Serve a stream whose first frame has been read."""
+    inbox = Streaming()
+    inbox.go_on.clear()
+    hardened = HardenedServer({"/hook": inbox}, limits=SLOWEST)
+    listening = await asyncio.get_running_loop().create_server(hardened, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listening.sockets[0].getsockname()[1])
+    writer.write(HEALTHY)
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert status_of(head) == 200
+    assert b"connection: close" in head.lower()
+    assert b"content-length" not in head.lower()
+    assert await reader.readexactly(3) == b"one"
+    await inbox.going.wait()
+    yield inbox, reader, writer
+    await close(writer)
+    listening.close()
+    assert await hardened.drain(5)
+
+
+async def test_a_stream_is_sent_frame_by_frame_and_closes_its_connection() -> None:
+    async with streaming() as (inbox, reader, _):
+        inbox.go_on.set()
+        assert await reader.read() == b"two"
+        await inbox.ended.wait()
+
+
+@pytest.mark.parametrize("leave", ["close", "abort", "half"])
+async def test_a_stream_ends_with_its_connection(leave: str) -> None:
+    async with streaming() as (inbox, _, writer):
+        {"close": writer.close, "abort": writer.transport.abort, "half": writer.write_eof}[leave]()
+        await inbox.ended.wait()  # although it has nothing to send
 
 
 async def test_a_connection_serves_several_deliveries() -> None:

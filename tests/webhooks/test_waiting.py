@@ -180,6 +180,19 @@ class TestWaiting:
             assert len(statistics.delays["webhook"]) == 1
 
     @virtual_time
+    async def test_a_woken_caller_is_noted_with_its_times(self, open_world: OpenWorld) -> None:
+        async with open_world() as world:
+            await asyncio.sleep(3)
+            waiting = world.start(a_thing("1"), timeout=300)
+            await asyncio.sleep(7)
+            await world.deliver("1")
+            await waiting
+            ((wake,),) = [one.wakes for one in (await world.store.activity()).processes if one.wakes]
+            assert (wake.ref, wake.via) == (a_ref("1"), "webhook")
+            assert wake.asked_at in ({EPOCH + 3.0} if world.way is by_wait else {None})
+            assert (wake.settled_at, wake.woken_at) == pytest.approx((EPOCH + 10.0, EPOCH + 10.0), abs=world.hint + 0.1)
+
+    @virtual_time
     @pytest.mark.parametrize("passes", range(8))
     async def test_an_event_while_its_waiter_registers_is_not_missed(self, open_world: OpenWorld, passes: int) -> None:
         async with open_world() as world:
