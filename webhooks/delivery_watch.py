@@ -94,6 +94,10 @@ class DeliveryFilter:
 EVERYTHING = DeliveryFilter()
 
 
+NOTHING: Mapping[str, Any] = {"rows": [], "left_out": 0}
+"""What is shown where nothing matches a filter."""
+
+
 class DeliveryWatch:
     """Collect deliveries from one `take` to the next, within limits; strangers displace no signed delivery.
 

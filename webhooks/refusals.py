@@ -65,8 +65,8 @@ ADVICE: Mapping[str, str] = {
     "admin_host": "The admin port was called by a name that is not its own; another site may have pointed its name here. If the "
     "name is yours, add it with --admin-allow-host.",
     "admin_token": "Send the token of --admin-token-file as 'Authorization: Bearer TOKEN'.",
-    "console_token": "Open the link that the listener printed when it started, or paste its token into the page. It is made anew "
-    "at each start.",
+    "console_token": "Open the link that the listener printed when it started, or paste its token into the page. It is new at "
+    "each start.",
     "admin_path": "The admin port has /healthz, /readyz, /metrics and /refused, and with --console /console/. Deliveries go to "
     "the other port.",
 }
@@ -107,6 +107,11 @@ class Refusal:
     path: str | None = None
     length: int | None = None
     key_ids: Sequence[str] = ()
+
+    @property
+    def of_delivery(self) -> bool:
+        """Whether it was a delivery or connection to the port that takes them, not a request to the admin port."""
+        return not self.reason.startswith(("admin_", "console_"))
 
 
 class RefusalRing:

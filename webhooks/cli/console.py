@@ -42,7 +42,7 @@ def console(
     """Show a store in a browser, live: events as they arrive, pending operations, dead letters. Stop with ctrl-c.
 
     The page changes nothing; beside each thing to do stands the command that does it. Open the link that is printed: it holds a
-    token, made anew at each start. Listeners and applications keep running. Refused and repeated deliveries are seen only by the
+    token, new at each start. Listeners and applications keep running. Refused and repeated deliveries are seen only by the
     listener itself: `webhook-listener serve --console`.
 
     Example: webhook-listener console --store sqlite:///inbox.db

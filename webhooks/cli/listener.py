@@ -196,11 +196,13 @@ class Listener:
         return startup_record(settings, where | admin)
 
     def _observe(self, observer: Callable[..., None] | None) -> None:
-        """Call this with each delivery and its path, and with each refusal of the server."""
-        if observer is None:
-            self._refusals.observe(None)
-        else:
-            self._refusals.observe(lambda refusal: observer(Delivery.refused(refusal), None))
+        """Call this with each delivery and its path, and with each refusal of the server for deliveries."""
+
+        def refused(refusal: Refusal) -> None:
+            if observer is not None and refusal.of_delivery:
+                observer(Delivery.refused(refusal), None)
+
+        self._refusals.observe(None if observer is None else refused)
         for path, receiver in self._inbox.receivers.items():
             receiver.observe(None if observer is None else partial(observer, path=path))
 

@@ -25,7 +25,7 @@ from webhooks.cli.sockets import open_sockets
 from webhooks.cli.workers import STATES, Worker
 from webhooks.console.console import Console
 from webhooks.console.watched import Readiness
-from webhooks.delivery_watch import Delivery, DeliveryWatch, merged_deliveries
+from webhooks.delivery_watch import NOTHING, merged_deliveries
 from webhooks.refusals import Refusal, Refusals, merged
 from webhooks.supervise import RestartPolicy, keep_running
 
@@ -60,7 +60,6 @@ class Supervisor:
             raise ValueError("--workers: a memory: store cannot be shared between processes. Give --store sqlite:///FILE.")
         self._refusals = Refusals(logger)
         self._metrics = open_metrics(self._refusals.total, "supervisor")
-        self._deliveries = DeliveryWatch(self._observe)
         self._stop = asyncio.Event()
         self._workers: list[Worker] = []
 
@@ -174,11 +173,10 @@ class Supervisor:
         wanted = [[which.event, which.uid, which.verdict] for which in filters]
         await asyncio.gather(*(worker.ask("deliveries", DELIVERIES_EVERY, filters=wanted) for worker in self._workers))
         by_workers = [taken for worker in self._workers for taken in worker.take_deliveries(wanted)]
-        return merged_deliveries([self._deliveries.take(filters), *by_workers])
+        return merged_deliveries([{"counts": {}, "shown": [NOTHING] * len(filters)}, *by_workers])
 
     def rest(self) -> None:
         """Collect no deliveries until they are asked for again."""
-        self._deliveries.rest()
         for worker in self._workers:
             worker.order("rest")
 
@@ -186,10 +184,6 @@ class Supervisor:
         """Return how many workers are in each state."""
         states = Counter(worker.state for worker in self._workers)
         return {state: states[state] for state in STATES}
-
-    def _observe(self, observer: Callable[..., None] | None) -> None:
-        """Call this with each refusal of the admin port."""
-        self._refusals.observe(None if observer is None else lambda refusal: observer(Delivery.refused(refusal), None))
 
     def _open_console(self, stack: AsyncExitStack) -> Console | None:
         """Return the console, which has its own store object; it is opened by the first viewer."""

@@ -89,7 +89,9 @@ class _ControlledListener:
         try:
             async with asyncio.TaskGroup() as group:
                 while (message := await self._channel.receive()) is not None:
-                    if "ask" in message:
+                    if message.get("ask") == "deliveries":  # at once: an order to rest may follow
+                        await self._answer("deliveries", message)
+                    elif "ask" in message:
                         group.create_task(self._answer(message["ask"], message))
                     elif message["do"] == "reload":
                         await self._listener.reload()

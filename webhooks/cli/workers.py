@@ -21,6 +21,7 @@ from webhooks.cli.control_channel import Channel, settings_to_json
 from webhooks.cli.errors import CannotStart
 from webhooks.cli.metric_families import Families, cumulative, summed
 from webhooks.cli.refusal_lists import from_json
+from webhooks.delivery_watch import NOTHING
 from webhooks.refusals import merged
 from webhooks.supervise import wait_at_most
 
@@ -90,8 +91,7 @@ class Worker:
         if self._process is None:
             return ()
         taken, self._process.deliveries = self._process.deliveries, []
-        nothing = [{"rows": [], "left_out": 0}] * len(filters)
-        return [each if each["filters"] == filters else {**each, "shown": nothing} for each in taken]
+        return [each if each["filters"] == filters else {**each, "shown": [NOTHING] * len(filters)} for each in taken]
 
     async def run(self) -> None:
         """Run one process after another until `stop`, or until the first one cannot start.

@@ -70,6 +70,7 @@ class Console:
         self._asked: Mapping[str, Callable[[Mapping[str, str]], Awaitable[Any]]] = {
             "dead-letters": lambda query: self._views.dead_letters(_number(query, "before")),
             "pending": lambda query: self._views.pending(_ref(query)),
+            "conflicts": lambda query: self._views.conflicts(_number(query, "before")),
             "refused": lambda _: self._views.refused(),
             "handlers": lambda _: self._views.handlers(),
             "event": lambda query: self._views.event(_number(query, "id"), query.get("identity"), query.get("uid")),

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rewards_core.clock import loop_time
 from rewards_core.errors import StoreError
 from webhooks.console.views import as_json
 from webhooks.supervise import RestartPolicy, keep_running
@@ -102,7 +101,6 @@ class Feed:
             return []
 
     async def _follow_deliveries(self) -> None:
-        asked_at = loop_time()
         while True:
             filters = list(dict.fromkeys(viewer.which for viewer in self._viewers))
             taken: Mapping[str, Any] = {"counts": {}}
@@ -110,16 +108,16 @@ class Feed:
                 taken = await self._watched.deliveries(filters)
             except StoreError as problem:
                 logger.debug("the console could not read deliveries: %s", problem)
-            now = loop_time()
             if taken["counts"]:
-                self._show(filters, taken, now - asked_at)
-            asked_at = now
+                self._show(filters, taken)
             await self._sleep(self._watched.interval)
 
-    def _show(self, filters: Sequence[DeliveryFilter], taken: Mapping[str, Any], seconds: float) -> None:
+    def _show(self, filters: Sequence[DeliveryFilter], taken: Mapping[str, Any]) -> None:
         """Give each viewer what it wants of some deliveries; viewers that want the same share a frame."""
-        to_all = {"counts": taken["counts"], "seconds": seconds}
-        frames = {which: _frame("deliveries", shown | to_all) for which, shown in zip(filters, taken["shown"], strict=True)}
+        frames = {
+            which: _frame("deliveries", {**shown, "counts": taken["counts"]})
+            for which, shown in zip(filters, taken["shown"], strict=True)
+        }
         for viewer in list(self._viewers):
             if viewer.which in frames:  # otherwise it has come meanwhile, and knows these from the store
                 self._offer(viewer, frames[viewer.which])
@@ -135,7 +133,7 @@ class Feed:
     async def _follow_status(self) -> None:
         while True:
             status, seconds = await self._views.status()
-            self._status = _frame("status", status | {"viewers": len(self._viewers)})
+            self._status = _frame("status", status)
             for viewer in list(self._viewers):
                 self._offer(viewer, self._status)
             await self._sleep(min(max(_STATUS_EVERY, _STATUS_SHARE * seconds), _LONGEST_PAUSE))

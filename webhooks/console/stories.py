@@ -23,6 +23,7 @@ MAX_OPERATIONS = 5
 _MAX_EVENTS = 20
 _WAKES_UNKNOWN = "Each process reports the last 64 callers that it woke, and only while it lives."
 
+_ORDER = ("asked", "chain", "delivered", "settled", "awake", "conflict")
 WHY_POLLED = {
     Priority.LOOKUP: "an event mentioned it",
     Priority.DEADLINE: "a wait ends soon",
@@ -76,10 +77,8 @@ class _Story:
             "kind": ref.kind,
             "uid": ref.uid,
             "status": status if outcome is None else str(outcome.status),
-            "via": None if outcome is None else outcome.via,
-            "confirmed": outcome is not None and outcome.confirmed,
             "conflicts": len(self.conflicts),
-            "steps": sorted(self._steps(), key=lambda step: step["at"]),
+            "steps": sorted(self._steps(), key=_place),
             "next": self._next(),
             "commands": [{"label": label, "command": command} for label, command in told if command is not None],
         }
@@ -97,8 +96,10 @@ class _Story:
             sure = "" if self.outcome.confirmed else " The vendor's API has not confirmed it."
             yield _step("settled", self.outcome.settled_at, f"By {by} as {self.outcome.status}.{sure}")
         for wake in self.wakes:
-            after = wake.woken_at - wake.settled_at
-            yield _step("awake", wake.woken_at, "A caller got the outcome.", after=after, since="settled")
+            received = [stored.received_at for stored in self.events if stored.received_at <= wake.woken_at]
+            since = "delivered" if wake.via == "webhook" and received else "settled"
+            after = wake.woken_at - (max(received) if since == "delivered" else wake.settled_at)
+            yield _step("awake", wake.woken_at, "A caller got the outcome.", after=after, since=since)
         for conflict in self.conflicts:
             yield _step(
                 "conflict",
@@ -138,6 +139,11 @@ def _step(
         "since": None if after is None else since,
         "event_id": event_id,
     }
+
+
+def _place(step: dict[str, Any]) -> tuple[float, int]:
+    """Return the place of a step in its story: the clocks of several hosts differ a little."""
+    return round(step["at"], 1), _ORDER.index(step["name"])
 
 
 def _moment(text: str | None) -> float | None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PAGE = 50
 _MAX_WAKES = 60
+_NOT_SEEN = "Refused deliveries are kept by the listener, not by the store. `webhook-listener serve --console` shows them."
 _SEARCHED = 500
 """Events among which one without a uid is searched."""
 
@@ -45,20 +46,17 @@ class Views:
 
     async def status(self) -> tuple[dict[str, Any], float]:
         """Return what stands in the strip, and the seconds that the store took to count."""
-        began = loop_time()
+        readiness = await self._watched.readiness()
+        began, held, reasons = loop_time(), None, readiness.reasons
         try:
-            readiness = await self._watched.readiness()
-            began = loop_time()
-            held, activity = await self._store.statistics(), await self._store.activity()
+            held = _held(await self._store.statistics(), await self._store.activity(), self._clock())
         except StoreError as problem:
-            failed = {"now": self._clock(), "ready": False, "reasons": [one_line(str(problem))], "store": None}
-            return failed, loop_time() - began
+            reasons = (*reasons, f"The console cannot read the store: {problem}")
         status = {
-            "now": self._clock(),
             "ready": readiness.ready,
-            "reasons": [one_line(reason) for reason in readiness.reasons],
+            "reasons": [one_line(reason) for reason in reasons],
             "workers": self._watched.worker_states(),
-            "store": _held(held, activity, self._clock()),
+            "store": held,
         }
         return status, loop_time() - began
 
@@ -69,8 +67,8 @@ class Views:
             state = EventState.DEAD if which.verdict == "dead letter" else None
             stored = await self._store.list_events(name=which.event, uid=which.uid, state=state, limit=PAGE)
             found += map(event_row, stored)
-        if which.event is None and which.uid is None:
-            found += map(_refusal_row, islice(await self._watched.refused(), PAGE))
+        if which.event is None and which.uid is None and self._watched.sees_refusals:
+            found += map(_refusal_row, islice((one for one in await self._watched.refused() if one.of_delivery), PAGE))
         fitting = [row for row in found if which.fits(row["event"], row["uid"], row["verdict"])]
         return sorted(fitting, key=lambda row: row["at"])[-PAGE:]
 
@@ -89,9 +87,24 @@ class Views:
     async def refused(self) -> dict[str, Any]:
         """Return the last refusals, newest first."""
         if not self._watched.sees_refusals:
-            return {"rows": [], "note": "Refused deliveries are kept by the listener, not by the store."}
+            return {"rows": [], "note": _NOT_SEEN}
         refused = await self._watched.refused()
         return {"rows": [asdict(one) | {"command": self._commands.refused(one.reason)} for one in refused], "note": ""}
+
+    async def conflicts(self, before: int | None) -> dict[str, Any]:
+        """Return a page of outcomes with conflicts, newest first."""
+        found = await self._store.list_outcomes(conflicting=True, before_id=before, limit=PAGE)
+        rows = [
+            {
+                **asdict(one.outcome.ref),
+                "at": one.outcome.settled_at,
+                "status": str(one.outcome.status),
+                "others": [str(other.status) for other in one.conflicts],
+                "command": self._commands.outcome_of(one.outcome.ref),
+            }
+            for one in found
+        ]
+        return {"rows": rows, "more": found[-1].id if len(found) == PAGE else None, "note": self._commands.note}
 
     async def handlers(self) -> dict[str, Any]:
         """Return all handlers, those that nobody serves first."""
@@ -166,7 +179,7 @@ def event_row(stored: StoredEvent) -> dict[str, Any]:
     return {
         "id": stored.id,
         "at": stored.received_at,
-        "verdict": "dead letter" if stored.state is EventState.DEAD else "new",
+        "verdict": "new" if event.problem is None else "dead letter",
         "event": one_line(event.name, MAX_TEXT),
         "scope": event.scope,
         "kind": None if event.ref is None else event.ref.kind,

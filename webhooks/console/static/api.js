@@ -9,16 +9,12 @@ export class Api {
 
   async get(name, query = {}) {
     const reply = await this.#fetch(name, query);
-    if (reply.ok) return reply.json();
-    let problem = `The listener answered ${reply.status}.`;
-    if (reply.headers.get("Content-Type") === "application/json") problem = (await reply.json()).problem;
-    throw new Error(problem);
+    return reply.json();
   }
 
   // Call `on(name, data)` with each event of a stream until it ends. `EventSource` could not send the header.
   async stream(name, query, on, signal) {
     const reply = await this.#fetch(name, query, signal);
-    if (!reply.ok) throw new Error(`The listener answered ${reply.status}.`);
     const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
     for (;;) {
@@ -26,10 +22,10 @@ export class Api {
       if (done) return;
       text += value;
       for (let end = text.indexOf("\n\n"); end >= 0; end = text.indexOf("\n\n")) {
-        const quiet = text.startsWith(":");
-        const fields = Object.fromEntries(text.slice(0, end).split("\n").map((line) => [line.slice(0, line.indexOf(": ")), line.slice(line.indexOf(": ") + 2)]));
+        const lines = text.slice(0, end).split("\n");
         text = text.slice(end + 2);
-        if (!quiet) on(fields.event, JSON.parse(fields.data));
+        const fields = Object.fromEntries(lines.map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]));
+        if (fields.event) on(fields.event, JSON.parse(fields.data)); // otherwise it only says that the listener lives
       }
     }
   }
@@ -37,14 +33,21 @@ export class Api {
   async #fetch(name, query, signal) {
     const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
     const asked = new URLSearchParams(given.map(([key, value]) => [key, String(value)]));
-    const reply = await fetch(`${name}?${asked}`, {
-      headers: { Authorization: `Bearer ${this.token}` },
-      cache: "no-store",
-      credentials: "omit",
-      referrerPolicy: "no-referrer",
-      signal,
-    });
+    let reply;
+    try {
+      reply = await fetch(`${name}?${asked}`, {
+        headers: { Authorization: `Bearer ${this.token}` },
+        cache: "no-store",
+        credentials: "omit",
+        referrerPolicy: "no-referrer",
+        signal,
+      });
+    } catch (error) {
+      throw error.name === "AbortError" ? error : new Error("The listener does not answer.");
+    }
     if (reply.status === 401) throw new Refused("The token was not accepted.");
-    return reply;
+    if (reply.ok) return reply;
+    const isJson = reply.headers.get("Content-Type") === "application/json";
+    throw new Error(isJson ? (await reply.json()).problem : `The listener answered ${reply.status}.`);
   }
 }

@@ -1,122 +1,176 @@
 // Deliveries as they come.
 
-import { $, bytes, element, moment, whole } from "./dom.js";
+import { $, bytes, command, counted, element, moment, whole } from "./dom.js";
 import { uidButton } from "./lists.js";
 
-const KEPT = 200;
+const KEPT = 1000;
+const SHOWN = 200;
+const NAMES = 50;
+const SPOKEN_EVERY = 5000;
 const VERDICTS = ["new", "duplicate", "dead letter", "not kept", "refused"];
+const HEADINGS = [
+  ["Time", "time"],
+  ["Verdict", "verdict"],
+  ["Event", null],
+  ["uid", "uid"],
+  ["Size", "number size"],
+  ["Took", "number took"],
+];
 
 export class Arrivals {
+  // `open` shows an event or an operation; `filtered` asks the listener for what the filter wants
   constructor(open, filtered) {
     this.open = open;
     this.filtered = filtered;
-    this.rows = [];
+    this.kept = []; // the newest first, whatever the filter
     this.waiting = [];
     this.paused = false;
     this.names = new Set();
     this.unspoken = 0;
     this.tools = this.#makeTools();
     this.body = element("tbody", { role: "rowgroup" });
-    const heads = [["Time", "time"], ["Verdict", "verdict"], ["Event", null], ["uid", "uid"], ["Size", "number size"], ["Took", "number took"]].map(([heading, name]) => element("th", { role: "columnheader", scope: "col", class: name }, heading));
-    this.table = element("table", { role: "table", id: "arrivals" }, element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, ...heads)), this.body);
-    setInterval(() => this.#speak(), 5000);
+    const heads = HEADINGS.map(([heading, name]) => element("th", { role: "columnheader", scope: "col", class: name }, heading));
+    const head = element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, ...heads));
+    this.table = element("table", { role: "table", id: "arrivals" }, head, this.body);
+    setInterval(() => this.#speak(), SPOKEN_EVERY);
   }
 
   get filter() {
-    return Object.fromEntries(new FormData(this.form));
+    return Object.fromEntries([...new FormData(this.tools)].map(([name, value]) => [name, value.trim()]));
   }
 
-  // `rows` come oldest first; a stored event may come twice, from the store and from the listener
-  start(rows, seesRefusals) {
-    this.rows = [];
-    this.waiting = [];
-    this.body.replaceChildren();
-    this.seesRefusals = seesRefusals;
-    this.#add(rows);
+  // what the store and the listener know already, oldest first; what was seen before stays
+  start(rows) {
+    this.#setPaused(false);
+    const isFirst = !this.kept.length;
+    for (const row of rows) if (isFirst || row.verdict !== "refused") this.#keep(row);
+    this.kept.sort((one, other) => other.at - one.at);
+    this.#showAll();
   }
 
   take(rows, leftOut) {
     if (this.paused) {
-      this.waiting = [...this.waiting, ...rows].slice(-KEPT);
+      this.waiting.push(...rows);
+      this.waiting = this.waiting.slice(-KEPT);
       this.pauseButton.textContent = `Continue (${whole(this.waiting.length)} new)`;
     } else {
-      this.#add(rows);
+      if (leftOut) this.#show(this.#keep({ at: rows[0]?.at ?? Date.now() / 1000, verdict: "left out", leftOut }));
+      for (const row of rows) this.#show(this.#keep(row));
+      this.#trim();
     }
     this.unspoken += rows.length + leftOut;
-    $("note").textContent = leftOut ? `${whole(leftOut)} more arrived at this moment than are shown. Filter to see those of one uid.` : "";
   }
 
   describe() {
     const set = Object.values(this.filter).some(Boolean);
-    $("empty").textContent = this.rows.length ? "" : set ? "Nothing that has arrived matches. Clear the filters to see all." : "Nothing has arrived yet. `webhook-listener trigger` sends a signed sample.";
+    const nothing = set
+      ? ["Nothing that has arrived matches. Clear the filters to see all."]
+      : ["Nothing has arrived yet. This sends a signed sample:", command("webhook-listener trigger")];
+    $("empty").replaceChildren(...(this.body.children.length ? [] : nothing));
   }
 
-  #add(rows) {
-    for (const row of rows) {
-      const stored = row.identity !== null && ["new", "dead letter"].includes(row.verdict);
-      const known = stored && this.rows.find((one) => one.row.identity === row.identity && one.stored);
-      if (known) {
-        if (row.id !== undefined) known.row.id = row.id;
-        continue;
-      }
-      const line = this.#line(row);
-      this.rows.unshift({ row, line, stored });
-      this.body.prepend(line);
-      if (row.event && !this.names.has(row.event) && this.names.size < 50) {
-        this.names.add(row.event);
-        this.known.append(element("option", { value: row.event }));
-      }
+  // return the row if it is new; a stored event may come twice, from the store and from the listener
+  #keep(row) {
+    const isStored = row.identity && ["new", "dead letter"].includes(row.verdict);
+    const known = isStored && this.kept.find((one) => one.identity === row.identity && one.verdict === row.verdict);
+    if (known) {
+      known.id ??= row.id;
+      return null;
     }
-    for (const { line } of this.rows.splice(KEPT)) line.remove();
+    this.kept.unshift(row);
+    if (row.event && !this.names.has(row.event) && this.names.size < NAMES) {
+      this.names.add(row.event);
+      this.known.append(element("option", { value: row.event }));
+    }
+    return row;
+  }
+
+  #fits(row) {
+    const { event, uid, verdict } = this.filter;
+    if (row.verdict === "left out") return true;
+    return [[event, row.event], [uid, row.uid], [verdict, row.verdict]].every(([wanted, found]) => !wanted || wanted === found);
+  }
+
+  #show(row) {
+    if (row && this.#fits(row)) this.body.prepend(this.#line(row));
+  }
+
+  #showAll() {
+    this.body.replaceChildren(...this.kept.filter((row) => this.#fits(row)).slice(0, SHOWN).map((row) => this.#line(row)));
+    this.describe();
+  }
+
+  #trim() {
+    this.kept = this.kept.slice(0, KEPT);
+    while (this.body.children.length > SHOWN) this.body.lastChild.remove();
     this.describe();
   }
 
   #line(row) {
-    const why = row.reason && element("small", {}, row.reason);
-    const name = row.verdict === "refused" ? [row.path ?? "", element("small", {}, `${row.reason}${row.peer ? ` from ${row.peer}` : ""}`)] : [this.#eventButton(row), why];
+    const cell = (name, ...parts) => element("td", { role: "cell", class: name }, ...parts);
+    if (row.verdict === "left out") {
+      const words = `${counted(row.leftOut, "more delivery", "more deliveries")} arrived here. Filter to see those of one uid.`;
+      return element("tr", { role: "row" }, element("td", { role: "cell", class: "wide", colspan: HEADINGS.length }, element("small", {}, words)));
+    }
+    const from = row.peer ? ` from ${row.peer}` : "";
+    const times = row.count > 1 ? `, ${counted(row.count, "time")}` : "";
+    const what = row.verdict === "refused"
+      ? [row.path ?? "", element("small", {}, `${row.reason}${from}${times}`)]
+      : [this.#eventButton(row), element("small", {}, [row.path, row.reason].filter(Boolean).join(": "))];
     return element(
       "tr",
       { role: "row" },
-      element("td", { role: "cell", class: "time" }, moment(row.at)),
-      element("td", { role: "cell" }, element("span", { class: `badge ${row.verdict.split(" ")[0]}` }, row.verdict)),
-      element("td", { role: "cell", class: "wide" }, ...name),
-      element("td", { role: "cell" }, uidButton(row, this.open)),
-      element("td", { role: "cell", class: "number" }, bytes(row.bytes)),
-      element("td", { role: "cell", class: "number" }, row.ms === null || row.ms === undefined ? "" : `${row.ms} ms`),
+      cell("time", moment(row.at)),
+      cell(null, element("span", { class: `badge ${row.verdict.split(" ")[0]}` }, row.verdict)),
+      cell("wide", ...what),
+      cell(null, uidButton(row, this.open)),
+      cell("number", bytes(row.bytes)),
+      cell("number", row.ms === null || row.ms === undefined ? "" : `${row.ms} ms`),
     );
   }
 
   #eventButton(row) {
-    return element("button", { class: "link", onclick: (at) => this.open.event(row.id === undefined ? { identity: row.identity, uid: row.uid } : { id: row.id }, at.currentTarget) }, row.event || "(unnamed)");
+    const which = () => (row.id === undefined ? { identity: row.identity, uid: row.uid } : { id: row.id });
+    const open = (at) => this.open.event(which(), at.currentTarget);
+    return element("button", { class: "link", onclick: open }, row.event || "(unnamed)");
   }
 
   #makeTools() {
+    const field = { autocomplete: "off", spellcheck: "false" };
+    const verdicts = VERDICTS.map((one) => element("option", { value: one }, one));
     this.known = element("datalist", { id: "known-events" });
-    const verdict = element("select", { name: "verdict" }, element("option", { value: "" }, "all"), ...VERDICTS.map((one) => element("option", { value: one }, one)));
     this.pauseButton = element("button", { type: "button", "aria-pressed": "false", onclick: () => this.#pause() }, "Pause");
-    this.form = element(
+    return element(
       "form",
-      { "aria-label": "Filter", onsubmit: (at) => at.preventDefault(), onchange: () => this.filtered() },
-      element("label", {}, "Event", element("input", { name: "event", list: "known-events", autocomplete: "off", spellcheck: "false" })),
-      element("label", {}, "uid", element("input", { name: "uid", autocomplete: "off", spellcheck: "false" })),
-      element("label", {}, "Verdict", verdict),
+      { "aria-label": "Filter", onsubmit: (at) => at.preventDefault(), onchange: () => this.#filter() },
+      element("label", {}, "Event", element("input", { name: "event", list: "known-events", ...field })),
+      element("label", {}, "uid", element("input", { name: "uid", ...field })),
+      element("label", {}, "Verdict", element("select", { name: "verdict" }, element("option", { value: "" }, "all"), ...verdicts)),
       element("button", { type: "button", onclick: () => this.#clear() }, "Clear"),
       this.pauseButton,
       this.known,
     );
-    return this.form;
   }
 
-  #clear() {
-    this.form.reset();
+  #filter() {
+    this.#showAll();
     this.filtered();
   }
 
+  #clear() {
+    this.tools.reset();
+    this.#filter();
+  }
+
   #pause() {
-    this.paused = !this.paused;
-    this.pauseButton.setAttribute("aria-pressed", String(this.paused));
-    this.pauseButton.textContent = this.paused ? "Continue" : "Pause";
-    if (!this.paused) this.#add(this.waiting.splice(0));
+    this.#setPaused(!this.paused);
+  }
+
+  #setPaused(paused) {
+    this.paused = paused;
+    this.pauseButton.setAttribute("aria-pressed", String(paused));
+    this.pauseButton.textContent = paused ? "Continue" : "Pause";
+    if (!paused) this.take(this.waiting.splice(0), 0);
   }
 
   #speak() {

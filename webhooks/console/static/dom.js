@@ -20,30 +20,47 @@ export function drawing(tag, attributes, ...children) {
   return made;
 }
 
-export function command(text) {
-  const words = text.split(" ").flatMap((word, place) => [place ? " " : null, element("span", {}, word)]);  // broken between words only
+// a command with a button that copies it, and what it does if that is not plain
+export function command(text, what = "") {
+  const words = text.split(" ").flatMap((word, place) => [place ? " " : null, element("span", {}, word)]); // broken between words only
   const code = element("code", { tabindex: "0" }, ...words);
   const button = element("button", { class: "copy", "aria-label": `Copy: ${text}`, onclick: () => copy(text, code, button) }, "Copy");
-  return element("div", { class: "command" }, code, button);
+  return element("div", { class: "command" }, what && element("span", { class: "what" }, what), code, button);
 }
 
 async function copy(text, code, button) {
+  let done = "Copied";
   try {
     await navigator.clipboard.writeText(text);
-    button.textContent = "Copied";
-  } catch {  // a page on another machine without TLS may not write to the clipboard
-    getSelection().selectAllChildren(code);
-    button.textContent = "Selected";
+  } catch {
+    getSelection().selectAllChildren(code); // a page on another machine without TLS may not write to the clipboard
+    done = "Selected";
   }
+  button.textContent = $("spoken").textContent = done;
   setTimeout(() => (button.textContent = "Copy"), 2000);
 }
+
+// replace what is shown, and leave the focus where it was
+export function replace(container, ...parts) {
+  const focused = container.contains(document.activeElement) ? document.activeElement : null;
+  const same = (one) => one.tagName === focused?.tagName && one.textContent === focused.textContent;
+  const place = focused ? [...container.querySelectorAll(focused.tagName)].filter(same).indexOf(focused) : -1;
+  container.replaceChildren(...parts);
+  if (focused) [...container.querySelectorAll(focused.tagName)].filter(same)[place]?.focus();
+}
+
+export const isSelecting = (container) => !getSelection().isCollapsed && container.contains(getSelection().anchorNode);
 
 // numbers and times
 
 const count = new Intl.NumberFormat("en");
 export const whole = (value) => count.format(value);
-export const counted = (value, one) => `${count.format(value)} ${one}${value === 1 ? "" : "s"}`;
-export const bytes = (value) => (value === null || value === undefined ? "" : value < 1024 ? `${value} B` : `${count.format(Math.round(value / 1024))} KiB`);
+export const counted = (value, one, many = `${one}s`) => `${count.format(value)} ${value === 1 ? one : many}`;
+
+export function bytes(value) {
+  if (value === null || value === undefined) return "";
+  return value < 1024 ? `${value} B` : `${count.format(Math.round(value / 1024))} KiB`;
+}
 
 export function clock(seconds) {
   const at = new Date(seconds * 1000);

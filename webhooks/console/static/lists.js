@@ -2,60 +2,99 @@
 
 import { command, counted, duration, element, moment, whole } from "./dom.js";
 
-const act = (row) => (row.command ? command(row.command) : "");
-const eventButton = (row, open) => element("button", { class: "link", onclick: (at) => open.event({ id: row.id }, at.currentTarget) }, row.event || "(unnamed)");
-export const uidButton = (row, open) => (row.uid === null ? "" : element("button", { class: "link", onclick: (at) => open.operation(row.uid, at.currentTarget) }, row.uid || '""'));
+const small = (...words) => element("small", {}, words.filter(Boolean).join(", "));
+const scope = (row) => (row.scope === "default" ? "" : `scope ${row.scope}`);
+const badge = (word) => element("span", { class: `badge ${word.split(" ")[0]}` }, word);
 
+function eventButton(row, open) {
+  return element("button", { class: "link", onclick: (at) => open.event({ id: row.id }, at.currentTarget) }, row.event || "(unnamed)");
+}
+
+export function uidButton(row, open) {
+  if (row.uid === null || row.uid === undefined) return "";
+  return element("button", { class: "link", onclick: (at) => open.operation(row.uid, at.currentTarget) }, row.uid || '""');
+}
+
+// `cells` gives the parts of each column; a row's command stands on a line of its own below it
 export const LISTS = {
   pending: {
     title: "Pending",
-    empty: "No operation is pending. One is from the moment at which a caller waits for it, or an event mentions it, until it settles.",
-    columns: ["Since", "Operation", "Next poll", "To stop polling it"],
+    empty:
+      "No operation is pending. One is from the moment at which a caller waits for it, or an event mentions it, until it settles.",
+    columns: ["Since", "Operation", "Next poll"],
+    what: "Stop polling it",
     cells: (row, open) => [
       moment(row.at),
-      [uidButton(row, open), element("small", {}, `${row.kind}${row.scope === "default" ? "" : `, scope ${row.scope}`}`)],
-      [row.due_in > 0 ? `in ${duration(row.due_in)}` : "due", element("small", {}, `${row.why}; polled ${counted(row.polls, "time")}`)],
-      act(row),
+      [uidButton(row, open), small(row.kind, scope(row))],
+      [row.due_in > 0 ? `in ${duration(row.due_in)}` : "due", small(row.why, `polled ${counted(row.polls, "time")}`)],
     ],
   },
   "dead-letters": {
     title: "Dead letters",
     empty: "No dead letters: every event could be read, and no handler has given up on one.",
-    columns: ["Received", "Event", "Why", "To process it again"],
+    columns: ["Received", "Event", "Why"],
+    what: "Process it again",
     cells: (row, open) => [
       moment(row.at),
-      [eventButton(row, open), element("small", {}, `event ${row.id}${row.uid === null ? "" : `, uid ${row.uid}`}`)],
+      [eventButton(row, open), small(`event ${row.id}`, row.uid !== null && `uid ${row.uid}`)],
       row.reason ?? "",
-      act(row),
+    ],
+  },
+  conflicts: {
+    title: "Conflicts",
+    empty: "No conflicts: the vendor has never said two things about one operation.",
+    columns: ["Settled", "Operation", "What was said"],
+    what: "Show both",
+    cells: (row, open) => [
+      moment(row.at),
+      [uidButton(row, open), small(row.kind, scope(row))],
+      [badge(row.status), " first, then ", ...row.others.flatMap((one) => [badge(one), " "]), small("The first stays. Ask the vendor which is true.")],
     ],
   },
   refused: {
     title: "Refused",
     empty: "The listener has refused nothing since it started.",
     columns: ["Last", "Why", "What to do", "Request"],
+    what: "List them",
     cells: (row) => [
       moment(row.last_at),
-      [element("span", { class: "badge refused" }, row.reason), element("small", {}, `${counted(row.count, "time")}, ${row.status === null ? "closed without an answer" : `answered ${row.status}`}`)],
-      [row.advice, act(row)],
-      [[row.method, row.path].filter(Boolean).join(" "), element("small", {}, [row.peer && `from ${row.peer}`, row.length !== null && counted(row.length, "byte"), row.key_ids.length && `claims key ${row.key_ids.join(", ")}`].filter(Boolean).join(", "))],
+      [badge("refused"), " ", row.reason, small(counted(row.count, "time"), row.status === null ? "closed without an answer" : `answered ${row.status}`)],
+      row.advice,
+      [
+        [row.method, row.path].filter(Boolean).join(" "),
+        small(
+          row.peer && `from ${row.peer}`,
+          row.length !== null && counted(row.length, "byte"),
+          row.key_ids.length && `claims key ${row.key_ids.join(", ")}`,
+        ),
+      ],
     ],
   },
   handlers: {
     title: "Handlers",
     empty: "No handler is registered. Events are stored all the same; an application registers handlers when it starts.",
-    named: true,
     columns: ["Handler", "Events", "Jobs", "State"],
+    what: "End it",
+    named: true,
     cells: (row) => [
-      [row.handler, element("small", {}, [row.service === "default" ? "" : `service ${row.service}`, row.scope === "default" ? "" : `scope ${row.scope}`].filter(Boolean).join(", "))],
+      [row.handler, small(row.service === "default" ? "" : `service ${row.service}`, scope(row))],
       row.patterns.join(", "),
       `${whole(row.ready)} waiting, ${whole(row.dead)} dead`,
-      [row.served ? (row.differing ? "running, but processes want different events" : "running") : "no process serves it; to end it:", act(row)],
+      row.served ? (row.differing ? "running, but processes want different events" : "running") : "no process serves it",
     ],
   },
 };
 
 export function table(list, rows, open) {
-  const body = rows.map((row) => element("tr", { role: "row" }, ...list.cells(row, open).map((cell, place) => element("td", { role: "cell", class: place === 0 && !list.named ? "time" : "wide" }, ...[cell].flat()))));
-  const heads = list.columns.map((heading, place) => element("th", { role: "columnheader", scope: "col", class: place === 0 && !list.named ? "time" : null }, heading));
-  return element("table", { role: "table" }, element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, ...heads)), element("tbody", { role: "rowgroup" }, ...body));
+  const name = (place) => (place === 0 && !list.named ? "time" : null);
+  const cell = (parts, place) => element("td", { role: "cell", class: name(place) ?? "wide" }, ...[parts].flat());
+  const lines = rows.flatMap((row) => {
+    const line = element("tr", { role: "row", class: row.command ? "first" : null }, ...list.cells(row, open).map(cell));
+    if (!row.command) return [line];
+    const below = element("td", { role: "cell", class: "wide", colspan: list.columns.length }, command(row.command, list.what));
+    return [line, element("tr", { role: "row" }, below)];
+  });
+  const heads = list.columns.map((heading, place) => element("th", { role: "columnheader", scope: "col", class: name(place) }, heading));
+  const head = element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, ...heads));
+  return element("table", { role: "table" }, head, element("tbody", { role: "rowgroup" }, ...lines));
 }

@@ -2,7 +2,7 @@
 
 import { Api, Refused } from "./api.js";
 import { Arrivals } from "./arrivals.js";
-import { $, element, whole } from "./dom.js";
+import { $, element, isSelecting, replace, whole } from "./dom.js";
 import { LISTS, table } from "./lists.js";
 import { Pane } from "./pane.js";
 import { count, showArrivals, showStatus } from "./strip.js";
@@ -10,6 +10,7 @@ import { count, showArrivals, showStatus } from "./strip.js";
 const KEPT_TOKEN = `token ${location.pathname}`;
 const TABS = { arrivals: { title: "Arrivals" }, ...LISTS };
 const REFRESH = 3000;
+const SHORTEST_PAUSE = 500;
 const LONGEST_PAUSE = 10000;
 
 const api = new Api(signedIn());
@@ -18,6 +19,7 @@ const arrivals = new Arrivals(pane, follow);
 let tab = "arrivals";
 let following = null;
 let counts = {};
+let seesListener = true;
 let cursors = [];
 let asked = 0;
 
@@ -61,18 +63,24 @@ function connection(state, words) {
 async function follow() {
   following?.abort();
   const mine = (following = new AbortController());
-  for (let pause = 500; ; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
+  for (let pause = SHORTEST_PAUSE; ; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
     let problem = "The feed ended.";
+    const on = (name, data) => {
+      if (mine.signal.aborted) return;
+      if (name === "full") problem = data.reason;
+      else pause = SHORTEST_PAUSE;
+      try {
+        hear(name, data);
+      } catch (error) {
+        reportError(error); // a fault of the page does not end the feed
+      }
+    };
     try {
-      await api.stream("feed", arrivals.filter, (name, data) => {
-        if (name === "full") problem = data.reason;
-        else pause = 500;
-        if (!mine.signal.aborted) hear(name, data);
-      }, mine.signal);
+      await api.stream("feed", arrivals.filter, on, mine.signal);
     } catch (error) {
       if (mine.signal.aborted) return;
       if (error instanceof Refused) return askForToken(error.message);
-      problem = "The listener does not answer.";
+      problem = error.message;
     }
     if (mine.signal.aborted) return;
     connection("lost", `${problem} Trying again…`);
@@ -84,14 +92,16 @@ async function follow() {
 function hear(name, data) {
   if (name === "hello") {
     connection("live", data.sees_refusals ? "Live" : "Live, beside a store");
-    arrivals.start(data.rows, data.sees_refusals);
+    seesListener = data.sees_refusals;
+    arrivals.start(data.rows);
   } else if (name === "deliveries") {
     count(data.counts);
     arrivals.take(data.rows, data.left_out);
     showArrivals();
   } else if (name === "status") {
-    showStatus(data);
+    showStatus(data, seesListener, choose);
     showTabs(data.store);
+    pane.refresh();
     document.title = `${data.ready ? "" : "Not ready · "}Console · rewards-async`;
   }
 }
@@ -99,15 +109,19 @@ function hear(name, data) {
 // the lists
 
 function showTabs(held) {
-  if (held) counts = { pending: held.pending, "dead-letters": held.dead };
+  if (held) counts = { pending: held.pending, "dead-letters": held.dead, conflicts: held.conflicts };
   for (const [name, { title }] of Object.entries(TABS)) {
     const label = counts[name] ? `${title} ${whole(counts[name])}` : title;
-    const button = $(`tab-${name}`) ?? $("tabs").appendChild(element("button", { id: `tab-${name}`, role: "tab", "aria-controls": "panel", onclick: () => choose(name) }));
+    const button = $(`tab-${name}`) ?? $("tabs").appendChild(makeTab(name));
     if (button.textContent !== label) button.textContent = label;
     button.setAttribute("aria-selected", String(name === tab));
     button.tabIndex = name === tab ? 0 : -1;
   }
   $("panel").setAttribute("aria-labelledby", `tab-${tab}`);
+}
+
+function makeTab(name) {
+  return element("button", { id: `tab-${name}`, role: "tab", "aria-controls": "panel", onclick: () => choose(name) });
 }
 
 function choose(name) {
@@ -125,9 +139,11 @@ function choose(name) {
 
 $("tabs").addEventListener("keydown", (at) => {
   const names = Object.keys(TABS);
-  const step = { ArrowRight: 1, ArrowLeft: -1 }[at.key];
-  if (!step) return;
-  choose(names[(names.indexOf(tab) + step + names.length) % names.length]);
+  const place = names.indexOf(tab);
+  const to = { ArrowRight: place + 1, ArrowLeft: place - 1 + names.length, Home: 0, End: names.length - 1 }[at.key];
+  if (to === undefined) return;
+  at.preventDefault();
+  choose(names[to % names.length]);
   $(`tab-${tab}`).focus();
 });
 
@@ -143,7 +159,8 @@ async function showList() {
     $("note").textContent = note;
     $("empty").textContent = rows.length || (tab === "refused" && note) ? "" : list.empty;
     const shown = rows.length ? [table(list, rows, pane)] : [];
-    if ($("rows").textContent !== shown.map((one) => one.textContent).join("")) $("rows").replaceChildren(...shown);
+    const words = shown.map((one) => one.textContent).join("");
+    if ($("rows").textContent !== words && !isSelecting($("rows"))) replace($("rows"), ...shown);
     $("more").hidden = more === null;
     $("more").onclick = () => {
       cursors.push(tab === "pending" ? more : { before: more });
@@ -170,8 +187,7 @@ function begin() {
 setInterval(() => {
   if ($("page").hidden || document.hidden) return;
   showArrivals();
-  const busy = $("rows").contains(document.activeElement) || !getSelection().isCollapsed;
-  if (LISTS[tab] && !busy) showList();
+  if (LISTS[tab]) showList();
 }, REFRESH);
 
 if (api.token) begin();

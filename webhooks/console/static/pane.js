@@ -1,6 +1,8 @@
 // The side pane: one event, or the story of one operation.
 
-import { $, bytes, command, counted, duration, element, moment } from "./dom.js";
+import { $, bytes, command, counted, duration, element, isSelecting, moment, replace } from "./dom.js";
+
+const COVERING = matchMedia("(max-width: 60rem)");
 
 export class Pane {
   constructor(api) {
@@ -28,21 +30,39 @@ export class Pane {
 
   close() {
     this.number += 1;
+    this.load = null;
     $("pane").hidden = true;
     $("columns").classList.remove("open");
     $("pane").replaceChildren();
+    this.#cover();
     if (this.from?.isConnected) this.from.focus();
     else $("panel").focus();
+  }
+
+  // look again, as something may have happened meanwhile
+  async refresh() {
+    if (!this.load || this.bodyShown || isSelecting($("pane"))) return;
+    const number = this.number;
+    try {
+      const [heading, parts] = await this.load();
+      if (number === this.number && this.load && !this.bodyShown) this.#show(heading, parts);
+    } catch {
+      // what is shown stays; the state of the connection stands at the top
+    }
   }
 
   async #open(from, title, load) {
     if (!$("pane").contains(from)) this.from = from;
     const number = (this.number += 1);
+    this.load = null;
+    this.bodyShown = false;
     this.#show(title, [element("p", { role: "status" }, "Loading…")]);
     $("pane").focus();
     try {
       const [heading, parts] = await load();
-      if (number === this.number) this.#show(heading, parts);
+      if (number !== this.number) return;
+      this.load = load;
+      this.#show(heading, parts);
     } catch (problem) {
       if (number === this.number) this.#show(title, [element("p", { role: "alert" }, problem.message)]);
     }
@@ -50,9 +70,18 @@ export class Pane {
 
   #show(title, parts) {
     const close = element("button", { onclick: () => this.close() }, "Close");
-    $("pane").replaceChildren(element("div", { class: "head" }, element("h2", { id: "pane-title" }, title), close), ...parts);
+    const head = element("div", { class: "head" }, element("h2", { id: "pane-title" }, title), close);
+    const made = element("div", {}, head, ...parts);
+    if (made.textContent !== $("pane").textContent || $("pane").hidden) replace($("pane"), ...made.children);
     $("pane").hidden = false;
     $("columns").classList.add("open");
+    this.#cover();
+  }
+
+  // what the pane covers cannot be reached behind it
+  #cover() {
+    const covers = COVERING.matches && !$("pane").hidden;
+    for (const id of ["strip", "charts", "lists", "find"]) $(id).inert = covers;
   }
 
   #eventParts(found) {
@@ -86,6 +115,7 @@ export class Pane {
 
   async #body(id, button) {
     const number = this.number;
+    this.bodyShown = true;
     button.disabled = true;
     let shown;
     try {
@@ -102,12 +132,15 @@ export class Pane {
   #storyParts(story) {
     const conflicts = story.conflicts ? element("span", { class: "badge conflict" }, counted(story.conflicts, "conflict")) : "";
     const steps = story.steps.map((step) => {
-      const after = step.after === null ? "" : `, ${duration(step.after)} after ${step.since === "chain" ? "the vendor's time" : "it settled"}`;
-      const open = step.event_id === null ? "" : element("button", { class: "link", onclick: (at) => this.event({ id: step.event_id }, at.currentTarget) }, "Show");
-      return element("li", { class: step.name }, element("strong", {}, NAMES[step.name]), " ", step.words, " ", open, element("div", { class: "when" }, moment(step.at), after));
+      const after = step.after === null ? "" : `, ${duration(step.after)} after ${SINCE[step.since]}`;
+      const show = (at) => this.event({ id: step.event_id }, at.currentTarget);
+      const open = step.event_id === null ? "" : element("button", { class: "link", onclick: show }, "Show");
+      const when = element("div", { class: "when" }, moment(step.at), after);
+      return element("li", { class: step.name }, element("strong", {}, NAMES[step.name]), " ", step.words, " ", open, when);
     });
+    const scope = story.scope === "default" ? "" : `, scope ${story.scope}`;
     return [
-      element("p", {}, element("span", { class: `badge ${story.status}` }, story.status), ` ${story.kind}${story.scope === "default" ? "" : `, scope ${story.scope}`} `, conflicts),
+      element("p", {}, element("span", { class: `badge ${story.status}` }, story.status), ` ${story.kind}${scope} `, conflicts),
       element("ol", { class: "story" }, ...steps),
       element("p", {}, story.next),
       ...todo(story.commands, ""),
@@ -115,7 +148,15 @@ export class Pane {
   }
 }
 
-const NAMES = { asked: "Asked.", chain: "On the chain.", delivered: "Delivered.", settled: "Settled.", awake: "Awake.", conflict: "Conflict." };
+const SINCE = { chain: "the vendor's time", settled: "it settled", delivered: "it was delivered" };
+const NAMES = {
+  asked: "Asked.",
+  chain: "On the chain.",
+  delivered: "Delivered.",
+  settled: "Settled.",
+  awake: "Awake.",
+  conflict: "Conflict.",
+};
 
 function facts(pairs) {
   const shown = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
@@ -123,12 +164,14 @@ function facts(pairs) {
 }
 
 function jobLine(job) {
-  const tried = counted(job.attempts, "attempt");
-  const state = job.state === "dead" ? "dead" : job.running ? "running" : job.due_in > 0 ? `next in ${duration(job.due_in)}` : "waiting";
-  return element("p", {}, element("span", { class: `badge ${job.state}` }, state), ` ${job.handler}, ${tried}`, job.why ? element("small", { class: "why" }, `: ${job.why}`) : "");
+  const waits = job.due_in > 0 ? `next in ${duration(job.due_in)}` : "waiting";
+  const state = job.state === "dead" ? "dead" : job.running ? "running" : waits;
+  const why = job.why ? `: ${job.why}` : "";
+  const badge = element("span", { class: `badge ${job.state}` }, state);
+  return element("p", {}, badge, ` ${job.handler}, ${counted(job.attempts, "attempt")}${why}`);
 }
 
 function todo(commands, note) {
   if (!commands.length && !note) return [];
-  return [element("h3", {}, "What to do"), ...(note ? [element("p", {}, note)] : []), ...commands.flatMap((one) => [element("p", {}, one.label), command(one.command)])];
+  return [element("h3", {}, "What to do"), ...(note ? [element("p", {}, note)] : []), ...commands.map((one) => command(one.command, one.label))];
 }
