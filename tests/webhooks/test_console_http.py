@@ -25,7 +25,7 @@ from webhooks.store.urls import StoreUrl
 
 ADMIN_TOKEN = "a-token-of-some-length"
 FILES = ["", "main.js", "api.js", "arrivals.js", "lists.js", "pane.js", "strip.js", "dom.js", "style.css", "icon.svg"]
-ASKED = ["feed", "pending", "dead-letters", "refused", "handlers", "event?id=1", "body?id=1", "operation?uid=1"]
+ASKED = ["feed", "pending", "dead-letters", "conflicts", "refused", "handlers", "event?id=1", "body?id=1", "operation?uid=1"]
 
 
 class Watched(FakeWatched):
@@ -166,6 +166,7 @@ async def test_the_short_address_leads_to_the_page_and_other_paths_to_nothing() 
         ("dead-letters?before=1e3", 400, "before: this is not an id."),
         ("event?id=77", 404, "The store has no such event. It may have been purged."),
         ("body?id=77", 404, "The store has no such event. It may have been purged."),
+        ("pending?scope=%00&kind=a&uid=b", 400, "This is not an operation."),
         ("event?identity=00", 404, "The store has no such event. It may have been purged."),
         ("operation?" + "&".join(f"a{number}=1" for number in range(20)), 400, "Max number of fields exceeded"),
     ],
@@ -223,7 +224,7 @@ async def test_a_viewer_that_reads_nothing_is_disconnected() -> None:
         host = served.url.split("/")[2]
         head = f"GET /console/feed HTTP/1.1\r\nHost: {host}\r\nAuthorization: {served.token['Authorization']}\r\n\r\n"
         writer.write(head.encode())
-        while not any(each.reason == "answer_timeout" for each in served.refusals.newest_first()):
+        while not any(each.reason == "console_slow" for each in served.refusals.newest_first()):
             await asyncio.sleep(0.05)  # a look, until it is there
         async with watching(served.link) as other:
             await heard(other, "hello")

@@ -165,7 +165,8 @@ async def test_a_console_beside_a_store_follows_its_events(tmp_path: Path) -> No
         await store.accept(event("3", problem="unreadable"))
         assert await verdicts(frames, 2) == {"new": 1, "dead letter": 1}
         refused = await asked(console.where["console"], "refused")
-        assert refused == {"rows": [], "note": "Refused deliveries are kept by the listener, not by the store."}
+        assert refused["rows"] == []
+        assert refused["note"].startswith("Refused deliveries are kept by the listener, not by the store.")
         assert (await heard(frames, "status"))["workers"] is None
         url, headers = split_link(console.where["console"])
         async with aiohttp.ClientSession() as session:

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
 from tests.browser import chromium
-from tests.webhooks.console_kit import Page, page_of, split_link
+from tests.webhooks.console_kit import FakeWatched, Page, batch, page_of, row, split_link
 from tests.webhooks.listener_process import ListenerProcess, delivery, post, running
 from tests.webhooks.store_contract import event, outcome, ref, resource
+from webhooks.cli.admin import open_admin
+from webhooks.cli.settings import AdminSettings
+from webhooks.console.console import Console
+from webhooks.console.watched import Readiness
+from webhooks.refusals import Refusals
+from webhooks.store.memory import MemoryStore
 from webhooks.store.records import Wake
 from webhooks.store.sqlite import SQLiteStore
+from webhooks.store.urls import StoreUrl
 
 LOOK = (Path(__file__).parents[1] / "data" / "site_look.js").read_text("utf-8")
-TABS = ("arrivals", "pending", "dead-letters", "refused", "handlers")
+TABS = ("arrivals", "pending", "dead-letters", "conflicts", "refused", "handlers")
 MARKUP = "<img src=x onerror=alert(1)>"
 SCRIPT = "</script><script>alert(2)</script>"
 REVERSED = "\u202egnp.exe\u2066"
@@ -55,9 +64,9 @@ async def test_a_delivery_appears_with_its_verdict_and_so_does_a_refused_one(tmp
         assert await send(listener, delivery("71"), delivery("71")) == [200, 200]
         await page.until_text("#arrivals", "duplicate")
         rows = await page.browser.evaluate("[...document.querySelectorAll('#arrivals tbody tr')].map((one) => one.innerText)")
-        assert [one.split("\t")[1:4] for one in rows] == [
-            ["duplicate", "reward.allocated", "71"],
-            ["new", "reward.allocated", "71"],
+        assert [[part.split() for part in one.split("\t")[1:4]] for one in rows] == [
+            [["duplicate"], ["reward.allocated", "/webhooks/original"], ["71"]],
+            [["new"], ["reward.allocated", "/webhooks/original"], ["71"]],
         ]
         assert all(one.endswith(" ms") for one in rows)
         assert await send(listener, b"{}", headers={}) == [401]
@@ -183,6 +192,99 @@ async def test_filters_and_panes_work_by_keyboard(tmp_path: Path) -> None:
         await page.until_text("#arrivals", "1001")
 
 
+async def test_what_was_seen_stays_when_the_filter_changes(tmp_path: Path) -> None:
+    async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
+        await send(listener, delivery("1"), delivery("1"), delivery("2"))
+        await page.until("document.querySelectorAll('#arrivals tbody tr').length === 3")
+        choose = "document.querySelector('[name=verdict]').value = {}; document.querySelector('[name=verdict]').dispatchEvent({})"
+        change = "new Event('change', { bubbles: true })"
+        await page.browser.evaluate(choose.format("'duplicate'", change))
+        await page.until("document.querySelectorAll('#arrivals tbody tr').length === 1")
+        assert "duplicate" in await page.text("#arrivals tbody")
+        await send(listener, delivery("3"), delivery("1"))
+        await page.until("document.querySelectorAll('#arrivals tbody tr').length === 2")
+        await page.click("#tools button", "Clear")
+        await page.until("document.querySelectorAll('#arrivals tbody tr').length === 5")
+        assert (await page.text("#arrivals tbody")).count("duplicate") == 2
+
+
+async def test_a_list_follows_its_store_also_after_a_copy(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "inbox.db")
+    await store.add_pending([ref(f"{number:03}") for number in range(60)], poll_in=60)
+    async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
+        await page.click("#strip button", "Pending")
+        await page.until_text("#rows", "049")
+        assert "050" not in await page.text("#rows")
+        await page.click("#more")
+        await page.until_text("#rows", "059")
+        await page.browser.evaluate(
+            "document.querySelector('#rows .copy').focus(), document.querySelector('#rows .copy').click()"
+        )
+        await page.until("['Copied', 'Selected'].includes(document.querySelector('#rows .copy').innerText)")
+        await page.browser.evaluate("getSelection().removeAllRanges()")
+        await store.remove_pending([ref("000"), ref("001")])
+        await page.until("!document.querySelector('#rows').innerText.includes('001')")
+        await page.until_text("#tab-pending", "Pending 58")
+        assert await page.browser.evaluate("document.activeElement.className") == "copy"
+        await store.aclose()
+
+
+async def test_a_copied_command_is_whole(tmp_path: Path) -> None:
+    await fill(tmp_path / "inbox.db")
+    async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
+        origin = listener.where["admin"]
+        await page.browser.call("Browser.grantPermissions", permissions=["clipboardReadWrite"], origin=origin)
+        await page.click("#tab-dead-letters")
+        await page.click("#rows .copy")
+        await page.until("document.querySelector('#rows .copy').innerText === 'Copied'")
+        await page.until_text("#spoken", "Copied")
+        copied = await page.browser.evaluate("navigator.clipboard.readText()")
+        assert copied == f"webhook-listener events replay --store sqlite:///{tmp_path / 'inbox.db'} 3"
+
+
+async def test_an_open_story_goes_on(tmp_path: Path) -> None:
+    async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
+        await page.find("4001")
+        await page.until_text("#pane", "The store knows no operation with this uid")
+        await send(listener, delivery("4001"))
+        await page.until_text("#pane .story", "Settled.")
+
+
+async def test_a_new_link_in_the_same_tab_opens_the_page_again(tmp_path: Path) -> None:
+    async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
+        port = listener.where["admin"].rpartition(":")[2]
+        await listener.kill()
+        async with listening(tmp_path, "--admin-port", port) as again:
+            await page.until_text("#token-problem", "The token was not accepted.")
+            await page.browser.evaluate(f"location.href = {json.dumps(again.where['console'])}")
+            await page.until("document.querySelector('#connection').className === 'live'")
+            assert await page.browser.evaluate("location.hash") == ""
+
+
+async def test_a_listener_that_is_not_ready_is_said(tmp_path: Path) -> None:
+    class NotReady(FakeWatched):
+        async def readiness(self) -> Readiness:
+            return Readiness(ready=False, reasons=["the disk is full"])
+
+        def worker_states(self) -> Any:
+            return {"starting": 0, "ready": 1, "draining": 0, "dead": 1}
+
+        async def metrics(self) -> None:
+            return None
+
+    watched = NotReady()
+    console = Console(watched, MemoryStore(), StoreUrl("memory:"))
+    async with AsyncExitStack() as stack:
+        where = await open_admin(stack, watched, AdminSettings(port=0), None, Refusals(logging.getLogger("test")), console)
+        page = await stack.enter_async_context(page_of(where["console"], tmp_path / "profile"))
+        await page.until_text(".tile.bad", "no")
+        await page.until_text(".tile.bad", "the disk is full")
+        await page.until_text(".tile.warn", "1 dead")
+        assert (await page.browser.evaluate("document.title")).startswith("Not ready")
+        watched.coming = [batch(*(row(str(number), at=2.0) for number in range(240)))]
+        await page.until_text("#arrivals", "190 more deliveries arrived here. Filter to see those of one uid.")
+
+
 async def test_a_paused_list_stands_still_and_catches_up(tmp_path: Path) -> None:
     async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
         await page.click("#tools button", "Pause")
@@ -205,7 +307,7 @@ async def test_the_story_of_one_reward_is_told_by_all_who_took_part(tmp_path: Pa
         tiles = "Object.fromEntries([...document.querySelectorAll('.tile')].map((one) => one.innerText.split('\\n')))"
         await page.until(f"{tiles}.Waiters === '2' && {tiles}.Pending === '2'")
         await page.find("2001")
-        await page.until_text("#pane .story", "4 ms after it settled")
+        await page.until_text("#pane .story", "after it was delivered")
         steps = await page.browser.evaluate("[...document.querySelectorAll('.story strong')].map((one) => one.innerText)")
         assert steps == ["Asked.", "Delivered.", "Settled.", "Awake."]
         await page.find("2002")

@@ -74,11 +74,11 @@ async def test_a_settled_operation_says_who_told_and_whom_it_woke() -> None:
     ]
     steps = {step["name"]: step for step in found["steps"]}
     assert (steps["delivered"]["after"], steps["delivered"]["since"], steps["delivered"]["event_id"]) == (4.0, "chain", 1)
-    assert (steps["awake"]["after"], steps["awake"]["since"]) == (pytest.approx(0.005, abs=1e-6), "settled")
+    assert (steps["awake"]["after"], steps["awake"]["since"]) == (pytest.approx(0.005, abs=1e-6), "delivered")
     assert steps["settled"]["words"] == (
         "By a delivery, or the look-up that it caused, as done. The vendor's API has not confirmed it."
     )
-    assert (found["status"], found["via"], found["confirmed"], found["next"]) == ("done", "webhook", False, "")
+    assert (found["status"], found["next"]) == ("done", "")
 
 
 async def test_an_outcome_by_a_poll_and_its_conflicts_are_told() -> None:
@@ -94,6 +94,32 @@ async def test_an_outcome_by_a_poll_and_its_conflicts_are_told() -> None:
     assert [one["command"] for one in found["commands"]][1] == (
         "webhook-listener outcomes list --uid=1 --store sqlite:////var/lib/rewards/inbox.db"
     )
+
+
+async def test_a_caller_that_a_poll_woke_is_told_from_the_outcome_on() -> None:
+    store = memory()
+    await store.accept(event(of=ref()))
+    await store.record_outcome(outcome(ref(), "done", at=NOW + 3, confirmed=True))
+    store.woken(Wake(ref=ref(), via="poll", settled_at=NOW + 3, woken_at=NOW + 3.5))
+    step = next(step for step in (await story(store))["steps"] if step["name"] == "awake")
+    assert (step["after"], step["since"]) == (0.5, "settled")
+
+
+async def test_what_happens_at_nearly_the_same_time_is_told_in_its_order() -> None:
+    store = memory()
+    await store.accept(event(of=ref(), complete=resource()))
+    store.woken(Wake(ref=ref(), via="webhook", settled_at=NOW - 0.02, woken_at=NOW - 0.01))  # a clock that is late
+    assert [name for name, _ in told(await story(store))] == ["delivered", "settled", "awake"]
+
+
+async def test_conflicts_are_listed_with_what_was_said() -> None:
+    store = memory()
+    await store.record_outcome(outcome(ref("1"), "done", at=NOW))
+    await store.record_outcome(outcome(ref("2"), "done", at=NOW))
+    await store.record_outcome(outcome(ref("2"), "failed", at=NOW + 1))
+    found = await views_of(store).conflicts(None)
+    assert [(row["uid"], row["status"], row["others"]) for row in found["rows"]] == [("2", "done", ["failed"])]
+    assert found["rows"][0]["command"].startswith("webhook-listener outcomes list --uid=2")
 
 
 async def test_operations_of_several_kinds_and_scopes_may_share_a_uid() -> None:
@@ -216,9 +242,21 @@ async def test_an_event_says_what_its_handlers_do() -> None:
     assert [one["label"] for one in found["commands"]] == ["Show it in a terminal"]
 
 
+DEEP = b"[" * 60 + b"1" + b"]" * 60
+LONG = b"[" + b"1," * 40_000 + b"1]"
+"""Indented, they would be many times as long."""
+
+
 @pytest.mark.parametrize(
     ("body", "shown"),
-    [(b'{"a":1.50}', '{\n  "a": 1.50\n}'), (b"\xff\x00<b>", "\\xff\x00<b>"), (b"[" * 5_000, "[" * 5_000), (b"", None)],
+    [
+        (b'{"a":1.50}', '{\n  "a": 1.50\n}'),
+        (b"\xff\x00<b>", "\\xff\x00<b>"),
+        (b"[" * 5_000, "[" * 5_000),
+        (b"", None),
+        (DEEP, DEEP.decode()),
+        (LONG, LONG.decode()),
+    ],
 )
 async def test_a_body_is_shown_on_demand_as_it_came(body: bytes, shown: str | None) -> None:
     class Held(MemoryStore):

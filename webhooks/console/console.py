@@ -151,6 +151,8 @@ def _number(query: Mapping[str, str], name: str) -> int | None:
 
 def _ref(query: Mapping[str, str]) -> OperationRef | None:
     given = [query.get(name) for name in ("scope", "kind", "uid")]
+    if any("\0" in (text or "") for text in given):
+        raise ValueError("This is not an operation.")
     return OperationRef(*(text or "" for text in given)) if any(text is not None for text in given) else None
 
 

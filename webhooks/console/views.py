@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 PAGE = 50
 _MAX_WAKES = 60
 _NOT_SEEN = "Refused deliveries are kept by the listener, not by the store. `webhook-listener serve --console` shows them."
+_MAX_PRETTY = 65_536
+_MAX_DEPTH = 50
 _SEARCHED = 500
 """Events among which one without a uid is searched."""
 
@@ -43,13 +45,15 @@ class Views:
         self._watched = watched
         self._commands = commands
         self._clock = clock
+        self._one_body = asyncio.Lock()  # a large one takes memory and time
 
     async def status(self) -> tuple[dict[str, Any], float]:
         """Return what stands in the strip, and the seconds that the store took to count."""
         readiness = await self._watched.readiness()
-        began, held, reasons = loop_time(), None, readiness.reasons
+        began, seconds, held, reasons = loop_time(), 0.0, None, readiness.reasons
         try:
             held = _held(await self._store.statistics(), await self._store.activity(), self._clock())
+            seconds = loop_time() - began
         except StoreError as problem:
             reasons = (*reasons, f"The console cannot read the store: {problem}")
         status = {
@@ -58,7 +62,7 @@ class Views:
             "workers": self._watched.worker_states(),
             "store": held,
         }
-        return status, loop_time() - began
+        return status, seconds
 
     async def recent(self, which: DeliveryFilter) -> list[dict[str, Any]]:
         """Return the last deliveries that match, oldest first: stored ones, and refused ones if they can be seen."""
@@ -141,7 +145,9 @@ class Views:
         if stored is None:
             return None
         body = stored.event.body
-        return {"id": event_id, "text": await asyncio.to_thread(_readable, body) if body else None, "bytes": len(body)}
+        async with self._one_body:
+            text = await asyncio.to_thread(_readable, body) if body else None
+        return {"id": event_id, "text": text, "bytes": len(body)}
 
     async def stories(self, uid: str) -> list[dict[str, Any]]:
         """Return the stories of the operations with a uid."""
@@ -259,7 +265,24 @@ def _operation(one: OperationStanding) -> dict[str, Any]:
 
 
 def _readable(body: bytes) -> str:
+    """Return a body as text, indented if that does not make it many times as long."""
     try:
-        return pretty(body)
+        return pretty(body) if len(body) <= _MAX_PRETTY and _depth(body) <= _MAX_DEPTH else _as_text(body)
     except UnexpectedResponse:
-        return body.decode("utf-8", "backslashreplace")
+        return _as_text(body)
+
+
+def _as_text(body: bytes) -> str:
+    return body.decode("utf-8", "backslashreplace")
+
+
+def _depth(body: bytes) -> int:
+    """Return how deeply a JSON text is nested, at most; brackets in its strings count too."""
+    depth = deepest = 0
+    for byte in body:
+        if byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -268,7 +269,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
             self.refuse_body("slow")
         else:
             if self.phase is Phase.ANSWER:
-                self.owner.refusals.note("answer_timeout", self.peer)
+                self.owner.refusals.note("answer_timeout" if self.streaming is None else "console_slow", self.peer)
             self.deadline = float("inf")
             self.abort()
 
@@ -301,6 +302,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
     async def send_stream(self, frames: AsyncGenerator[bytes, None]) -> None:
         """Send a body frame by frame, each with its own time to be read, until they or the connection ends."""
         self.streaming = asyncio.current_task()
+        notice_soon(self.wire.get_extra_info("socket"), self.owner.limits.answer_seconds)
         try:
             async with aclosing(frames):
                 async for frame in frames:
@@ -353,3 +355,10 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         else:
             logger.error("could not answer a request because of a bug in the listener; the sender gets HTTP 500", exc_info=exc)
         return PlainResponse(Reply(status=status, close=True))
+
+
+def notice_soon(wire: Any, seconds: float) -> None:
+    """Let a peer that reads nothing, or has vanished, be noticed within about so many seconds."""
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, READ_SIZE)
+    if hasattr(socket, "TCP_USER_TIMEOUT") and wire.family != socket.AF_UNIX:
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1_000))

@@ -110,7 +110,8 @@ export class Arrivals {
     const cell = (name, ...parts) => element("td", { role: "cell", class: name }, ...parts);
     if (row.verdict === "left out") {
       const words = `${counted(row.leftOut, "more delivery", "more deliveries")} arrived here. Filter to see those of one uid.`;
-      return element("tr", { role: "row" }, element("td", { role: "cell", class: "wide", colspan: HEADINGS.length }, element("small", {}, words)));
+      const wide = { role: "cell", class: "wide", colspan: HEADINGS.length };
+      return element("tr", { role: "row" }, element("td", wide, element("small", {}, words)));
     }
     const from = row.peer ? ` from ${row.peer}` : "";
     const times = row.count > 1 ? `, ${counted(row.count, "time")}` : "";

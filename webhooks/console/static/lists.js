@@ -4,6 +4,7 @@ import { command, counted, duration, element, moment, whole } from "./dom.js";
 
 const small = (...words) => element("small", {}, words.filter(Boolean).join(", "));
 const scope = (row) => (row.scope === "default" ? "" : `scope ${row.scope}`);
+const answer = (row) => (row.status === null ? "closed without an answer" : `answered ${row.status}`);
 const badge = (word) => element("span", { class: `badge ${word.split(" ")[0]}` }, word);
 
 function eventButton(row, open) {
@@ -48,7 +49,12 @@ export const LISTS = {
     cells: (row, open) => [
       moment(row.at),
       [uidButton(row, open), small(row.kind, scope(row))],
-      [badge(row.status), " first, then ", ...row.others.flatMap((one) => [badge(one), " "]), small("The first stays. Ask the vendor which is true.")],
+      [
+        badge(row.status),
+        " first, then ",
+        ...row.others.flatMap((one) => [badge(one), " "]),
+        small("The first stays. Ask the vendor which is true."),
+      ],
     ],
   },
   refused: {
@@ -58,7 +64,7 @@ export const LISTS = {
     what: "List them",
     cells: (row) => [
       moment(row.last_at),
-      [badge("refused"), " ", row.reason, small(counted(row.count, "time"), row.status === null ? "closed without an answer" : `answered ${row.status}`)],
+      [badge("refused"), " ", row.reason, small(counted(row.count, "time"), answer(row))],
       row.advice,
       [
         [row.method, row.path].filter(Boolean).join(" "),

@@ -34,6 +34,11 @@ function signedIn() {
   return given || sessionStorage.getItem(KEPT_TOKEN) || "";
 }
 
+addEventListener("hashchange", () => {
+  api.token = signedIn();
+  begin();
+});
+
 function askForToken(problem) {
   following?.abort();
   sessionStorage.removeItem(KEPT_TOKEN);

@@ -93,7 +93,7 @@ export function showArrivals() {
     const tall = (taken / most) * (HEIGHT - 2);
     const more = (refused / most) * (HEIGHT - 2);
     const bar = (y, height, name) => drawing("rect", { x: place * wide, y, width: wide - 1, height, class: name });
-    return [bar(HEIGHT - tall, tall, "taken"), bar(HEIGHT - tall - more, more, "refused")].filter((one, number) => (number ? refused : taken));
+    return [...(taken ? [bar(HEIGHT - tall, tall, "taken")] : []), ...(refused ? [bar(HEIGHT - tall - more, more, "refused")] : [])];
   });
   const all = (name) => arrived.reduce((sum, one) => sum + one[name], 0);
   draw("arrivals-chart", `In the last minute ${all("taken")} taken and ${all("refused")} refused, at most ${most} in a second`, bars);
