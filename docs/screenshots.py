@@ -199,7 +199,7 @@ async def console(browser: Browser, folder: Path, pictures: Path, port: int, ven
         await browser.open(_link(listening.text) or "", "light", 1280)
         page = Page(browser)
         async with terminal(["payouts", *pay, *pace], place, 24, **variables):
-            await page.until("document.querySelectorAll('#wakes-chart circle').length >= 20")
+            await page.until("document.querySelectorAll('#wakes-chart path').length >= 20")
             await asyncio.gather(*(_trigger(place, variables, "--to", address, *extra) for extra in sent))
             for verdict in ("dead letter", "duplicate", "refused"):
                 await page.until_text("#arrivals", verdict)
