@@ -181,6 +181,22 @@ async def test_a_console_beside_a_store_follows_its_events(tmp_path: Path) -> No
         await store.aclose()
 
 
+async def test_the_link_to_a_store_stands_on_a_line_of_its_own(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "inbox.db")
+    await store.ping()
+    await store.aclose()
+    command = ("console", "--console-port", "0", "--text")
+    console = await start(tmp_path, command=command, listens=False, where=lambda line: {"text": line.decode()})
+    assert console.where["text"] == "watching sqlite:///inbox.db\n"
+    assert console.process.stdout is not None
+    link = (await console.process.stdout.readline()).decode().removeprefix("console: ").strip()
+    async with watching(link) as frames:
+        await heard(frames, "hello")
+    console.process.send_signal(signal.SIGINT)
+    await console.process.communicate()
+    assert console.process.returncode == 0
+
+
 async def test_a_console_of_a_database_shows_what_every_machine_stores(tmp_path: Path, database: str) -> None:
     store = PostgresStore(database)
     await store.accept(event("1", of=ref("1")))

@@ -52,7 +52,9 @@ def console(
 
     async def work() -> None:
         def started(where: Mapping[str, Any]) -> None:
-            output.record({"listening": True, **where}, text=f"console of {where['store']}: {where['console']}")
+            output.record({"listening": True, **where}, text=f"watching {where['store']}")
+            if not output.as_json:
+                output.say(f"console: {where['console']}")
 
         code = await run_until_signalled(_StoreConsole(store, settings), started)
         raise typer.Exit(code)

@@ -59,7 +59,7 @@ class Console:
         clock: Unix time in seconds.
 
     Attributes:
-        token: What a request for anything but the page's files must carry; made anew for each console.
+        token: What a request for anything but the page's files must carry; new for each console.
     """
 
     def __init__(self, watched: Watched, store: Store, url: StoreUrl, *, clock: Callable[[], float] = time.time) -> None:
