@@ -17,17 +17,27 @@ from tests.webhooks.console_kit import asked, heard, split_link, watching
 from tests.webhooks.database_kit import PASSWORD
 from tests.webhooks.listener_process import delivery, post, running, start
 from tests.webhooks.store_contract import event, ref
-from tests.webhooks.workers_kit import client, working
+from tests.webhooks.workers_kit import Workers, client, working
 from webhooks.store.postgres import PostgresStore
 from webhooks.store.sqlite import SQLiteStore
 
 
 async def verdicts(frames: Any, count: int) -> Counter[str]:
-    """Return how many deliveries of each verdict were counted, once there are so many."""
+    """Return how many deliveries of each verdict were counted, without those to be repeated, once there are so many."""
     found: Counter[str] = Counter()
     while found.total() < count:
         found.update((await heard(frames, "deliveries"))["counts"])
+        found.pop("not kept", None)
     return found
+
+
+async def deliver(workers: Workers, number: int, session: aiohttp.ClientSession, body: bytes) -> None:
+    """Deliver a body to one worker; again if another was suspended with the lock of the store, which the console asks for too."""
+    status = 503
+    while status == 503:
+        async with workers.only(number):
+            status = await post(session, workers.url, body)
+    assert status == 200
 
 
 @pytest.mark.parametrize("store", ["memory:", "sqlite:///inbox.db"])
@@ -76,16 +86,15 @@ async def test_the_deliveries_of_all_workers_are_shown_in_one_place(tmp_path: Pa
     ):
         await heard(frames, "hello")
         for number in (0, 1):
+            await deliver(workers, number, session, delivery(str(number)))
             async with workers.only(number):
-                assert await post(session, workers.url, delivery(str(number))) == 200
                 assert await post(session, workers.url, b"{}", {}) == 401
         assert await verdicts(frames, 4) == {"new": 2, "refused": 2}
         assert (await heard(frames, "status"))["workers"] == {"starting": 0, "ready": 2, "draining": 0, "dead": 0}
         workers.kill(0)
         await workers.replaced()
-        async with workers.only(0):  # the new process is watched too
-            assert await post(session, workers.url, delivery("2")) == 200
-        assert (await heard(frames, "deliveries"))["counts"] == {"new": 1}
+        await deliver(workers, 0, session, delivery("2"))  # the new process is watched too
+        assert await verdicts(frames, 1) == {"new": 1}
         (refused,) = (await asked(workers.listener.where["console"], "refused"))["rows"]
         assert refused["count"] >= 1
 
@@ -97,9 +106,13 @@ async def test_a_worker_that_hangs_delays_no_other(tmp_path: Path) -> None:
         watching(workers.listener.where["console"]) as frames,
     ):
         await heard(frames, "hello")
-        async with workers.only(1):
-            assert await post(session, workers.url, delivery("1")) == 200
-            assert (await heard(frames, "deliveries"))["counts"] == {"new": 1}
+        status = 503
+        while status == 503:
+            async with workers.only(1):
+                status = await post(session, workers.url, delivery("1"))
+                if status == 200:
+                    assert await verdicts(frames, 1) == {"new": 1}
+        assert status == 200
 
 
 @pytest.mark.parametrize("options", [(), ("--workers", "2")])
@@ -154,6 +167,7 @@ def console_of(store: str) -> dict[str, Any]:
     return {"command": ("console", "--console-port", "0", "--store", store), "listens": False}
 
 
+@pytest.mark.processes_are_measured
 async def test_a_console_beside_a_store_follows_its_events(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "inbox.db")
     await store.accept(event("1", of=ref("1")))
@@ -181,6 +195,7 @@ async def test_a_console_beside_a_store_follows_its_events(tmp_path: Path) -> No
         await store.aclose()
 
 
+@pytest.mark.processes_are_measured
 async def test_the_link_to_a_store_stands_on_a_line_of_its_own(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "inbox.db")
     await store.ping()
