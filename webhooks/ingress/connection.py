@@ -33,6 +33,10 @@ READ_SIZE = 16_384
 """Bytes per read, and the size of a transport's buffers at which reading or writing pauses."""
 
 
+_STREAM_BUFFER = 131_072
+"""Bytes that the system keeps of a stream for a peer that is slow to read: some frames, not minutes of them."""
+
+
 class _Owner(Protocol):
     """The server of a connection; all its connections share `read_buffer`, which has `READ_SIZE` bytes."""
 
@@ -359,6 +363,6 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
 
 def notice_soon(wire: Any, seconds: float) -> None:
     """Let a peer that reads nothing, or has vanished, be noticed within about so many seconds."""
-    wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, READ_SIZE)
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _STREAM_BUFFER)
     if hasattr(socket, "TCP_USER_TIMEOUT") and wire.family != socket.AF_UNIX:
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1_000))
