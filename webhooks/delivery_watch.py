@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import frozen
+from attrs import define, frozen
 
 from rewards_core.text import one_line
 from webhooks.delivery_log import peer_text
@@ -22,11 +21,9 @@ MAX_ROWS = 50
 MAX_REFUSED_ROWS = 10
 """Deliveries, and refused ones beside them, that are shown at a time: what a worker tells its supervisor fits into a message."""
 MAX_TEXT = 200
-_MAX_SIGNED = 2_000
-_MAX_REFUSED = 200
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class Delivery:
     """One delivery, without its body.
 
@@ -98,8 +95,23 @@ NOTHING: Mapping[str, Any] = {"rows": [], "left_out": 0}
 """What is shown where nothing matches a filter."""
 
 
+class _Ring:
+    """The newest deliveries that match a filter; strangers displace no signed delivery."""
+
+    def __init__(self) -> None:
+        self.signed: deque[tuple[Delivery, str | None]] = deque(maxlen=MAX_ROWS)
+        self.refused: deque[tuple[Delivery, str | None]] = deque(maxlen=MAX_REFUSED_ROWS)
+        self.count = 0
+
+    def shown(self) -> dict[str, Any]:
+        rows = sorted((_row(*one) for one in (*self.refused, *self.signed)), key=_moment)
+        return {"rows": rows, "left_out": self.count - len(rows)}
+
+
 class DeliveryWatch:
-    """Collect deliveries from one `take` to the next, within limits; strangers displace no signed delivery.
+    """Collect deliveries from one `take` to the next: for each filter of the last one those that are shown, and their count.
+
+    No more is kept: what is kept for long costs more than to keep it, as memory in use leaves the processor's caches.
 
     Args:
         connect: Called with the observer when somebody begins to look, and with None when nobody does any more.
@@ -108,12 +120,11 @@ class DeliveryWatch:
     def __init__(self, connect: Callable[[Callable[[Delivery, str | None], None] | None], None]) -> None:
         self._connect = connect
         self._watching = False
-        self._signed: deque[tuple[Delivery, str | None]] = deque(maxlen=_MAX_SIGNED)
-        self._refused: deque[tuple[Delivery, str | None]] = deque(maxlen=_MAX_REFUSED)
+        self._rings: dict[DeliveryFilter, _Ring] = {}
         self._counts: Counter[str] = Counter()
 
     def take(self, filters: Sequence[DeliveryFilter]) -> dict[str, Any]:
-        """Return the deliveries since the last call.
+        """Return the deliveries since the last call; those for a new filter are collected from now on.
 
         Returns:
             JSON values: `counts`, how many there were of each verdict; and `shown`, for each filter its newest `rows`, oldest
@@ -122,35 +133,26 @@ class DeliveryWatch:
         if not self._watching:
             self._watching = True
             self._connect(self._add)
-        counts = dict(self._counts)
-        shown = [self._newest(which) for which in filters]
-        self._clear()
-        return {"counts": counts, "shown": shown}
+        counts, rings = dict(self._counts), self._rings
+        self._counts.clear()
+        self._rings = {which: _Ring() for which in filters}
+        return {"counts": counts, "shown": [rings[which].shown() if which in rings else NOTHING for which in filters]}
 
     def rest(self) -> None:
         """Collect nothing until the next `take`; idempotent."""
         if self._watching:
             self._watching = False
             self._connect(None)
-            self._clear()
-
-    def _newest(self, which: DeliveryFilter) -> dict[str, Any]:
-        rows, left_out = [], 0
-        for kept, most in ((self._refused, MAX_REFUSED_ROWS), (self._signed, MAX_ROWS)):
-            fitting = kept
-            if which != EVERYTHING:
-                fitting = deque(one for one in kept if which.fits(one[0].event, one[0].uid, one[0].verdict))
-            left_out += max(0, len(fitting) - most)
-            rows += [_row(*one) for one in islice(fitting, max(0, len(fitting) - most), None)]
-        return {"rows": sorted(rows, key=_moment), "left_out": left_out}
-
-    def _clear(self) -> None:
-        for kept in (self._signed, self._refused, self._counts):
-            kept.clear()
+            self._counts.clear()
+            self._rings = {}
 
     def _add(self, delivery: Delivery, path: str | None) -> None:
-        self._counts[delivery.verdict] += 1
-        (self._refused if delivery.verdict == "refused" else self._signed).append((delivery, path))
+        verdict = delivery.verdict
+        self._counts[verdict] += 1
+        for which, ring in self._rings.items():
+            if which is EVERYTHING or which.fits(delivery.event, delivery.uid, verdict):
+                ring.count += 1
+                (ring.refused if verdict == "refused" else ring.signed).append((delivery, path))
 
 
 def newest_rows(rows: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
