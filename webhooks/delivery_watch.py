@@ -108,6 +108,16 @@ class _Ring:
         return {"rows": rows, "left_out": self.count - len(rows)}
 
 
+def _chosen(rings: Mapping[DeliveryFilter, _Ring], which: DeliveryFilter) -> _Ring:
+    """Return what a new filter wants of the newest deliveries of all."""
+    ring = _Ring()
+    if EVERYTHING in rings:
+        for kept, chosen in ((rings[EVERYTHING].signed, ring.signed), (rings[EVERYTHING].refused, ring.refused)):
+            chosen.extend(one for one in kept if which.fits(one[0].event, one[0].uid, one[0].verdict))
+    ring.count = len(ring.signed) + len(ring.refused)
+    return ring
+
+
 class DeliveryWatch:
     """Collect deliveries from one `take` to the next: for each filter of the last one those that are shown, and their count.
 
@@ -124,7 +134,7 @@ class DeliveryWatch:
         self._counts: Counter[str] = Counter()
 
     def take(self, filters: Sequence[DeliveryFilter]) -> dict[str, Any]:
-        """Return the deliveries since the last call; those for a new filter are collected from now on.
+        """Return the deliveries since the last call; those for a new filter are chosen from the newest of all.
 
         Returns:
             JSON values: `counts`, how many there were of each verdict; and `shown`, for each filter its newest `rows`, oldest
@@ -135,8 +145,8 @@ class DeliveryWatch:
             self._connect(self._add)
         counts, rings = dict(self._counts), self._rings
         self._counts.clear()
-        self._rings = {which: _Ring() for which in filters}
-        return {"counts": counts, "shown": [rings[which].shown() if which in rings else NOTHING for which in filters]}
+        self._rings = {which: _Ring() for which in (EVERYTHING, *filters)}
+        return {"counts": counts, "shown": [(rings.get(which) or _chosen(rings, which)).shown() for which in filters]}
 
     def rest(self) -> None:
         """Collect nothing until the next `take`; idempotent."""
