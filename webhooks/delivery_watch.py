@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import define, frozen
 
 from rewards_core.text import one_line
-from webhooks.delivery_log import peer_text
+from webhooks.delivery_log import Verdict, peer_text
 
 if TYPE_CHECKING:
     from webhooks.refusals import Refusal
 
-DeliveryVerdict = Literal["new", "duplicate", "dead letter", "not kept", "refused"]
+DeliveryVerdict = Literal[Verdict, "refused"]
 """What became of a delivery."""
 
 MAX_ROWS = 50
@@ -89,8 +89,6 @@ class DeliveryFilter:
 
 
 EVERYTHING = DeliveryFilter()
-
-
 NOTHING: Mapping[str, Any] = {"rows": [], "left_out": 0}
 """What is shown where nothing matches a filter."""
 
@@ -99,23 +97,25 @@ class _Ring:
     """The newest deliveries that match a filter; strangers displace no signed delivery."""
 
     def __init__(self) -> None:
-        self.signed: deque[tuple[Delivery, str | None]] = deque(maxlen=MAX_ROWS)
-        self.refused: deque[tuple[Delivery, str | None]] = deque(maxlen=MAX_REFUSED_ROWS)
+        self.signed: deque[Delivery] = deque(maxlen=MAX_ROWS)
+        self.refused: deque[Delivery] = deque(maxlen=MAX_REFUSED_ROWS)
         self.count = 0
 
+    def add(self, delivery: Delivery) -> None:
+        self.count += 1
+        (self.refused if delivery.verdict == "refused" else self.signed).append(delivery)
+
+    def fitting(self, which: DeliveryFilter) -> _Ring:
+        """Return those that match another filter."""
+        found = _Ring()
+        for one in (*self.refused, *self.signed):
+            if which.fits(one.event, one.uid, one.verdict):
+                found.add(one)
+        return found
+
     def shown(self) -> dict[str, Any]:
-        rows = sorted((_row(*one) for one in (*self.refused, *self.signed)), key=_moment)
+        rows = sorted((row_of(one) for one in (*self.refused, *self.signed)), key=_moment)
         return {"rows": rows, "left_out": self.count - len(rows)}
-
-
-def _chosen(rings: Mapping[DeliveryFilter, _Ring], which: DeliveryFilter) -> _Ring:
-    """Return what a new filter wants of the newest deliveries of all."""
-    ring = _Ring()
-    if EVERYTHING in rings:
-        for kept, chosen in ((rings[EVERYTHING].signed, ring.signed), (rings[EVERYTHING].refused, ring.refused)):
-            chosen.extend(one for one in kept if which.fits(one[0].event, one[0].uid, one[0].verdict))
-    ring.count = len(ring.signed) + len(ring.refused)
-    return ring
 
 
 class DeliveryWatch:
@@ -127,7 +127,7 @@ class DeliveryWatch:
         connect: Called with the observer when somebody begins to look, and with None when nobody does any more.
     """
 
-    def __init__(self, connect: Callable[[Callable[[Delivery, str | None], None] | None], None]) -> None:
+    def __init__(self, connect: Callable[[DeliveryObserver | None], None]) -> None:
         self._connect = connect
         self._watching = False
         self._rings: dict[DeliveryFilter, _Ring] = {}
@@ -146,7 +146,8 @@ class DeliveryWatch:
         counts, rings = dict(self._counts), self._rings
         self._counts.clear()
         self._rings = {which: _Ring() for which in (EVERYTHING, *filters)}
-        return {"counts": counts, "shown": [(rings.get(which) or _chosen(rings, which)).shown() for which in filters]}
+        everything = rings.get(EVERYTHING, _Ring())
+        return {"counts": counts, "shown": [(rings.get(which) or everything.fitting(which)).shown() for which in filters]}
 
     def rest(self) -> None:
         """Collect nothing until the next `take`; idempotent."""
@@ -156,13 +157,11 @@ class DeliveryWatch:
             self._counts.clear()
             self._rings = {}
 
-    def _add(self, delivery: Delivery, path: str | None) -> None:
-        verdict = delivery.verdict
-        self._counts[verdict] += 1
+    def _add(self, delivery: Delivery) -> None:
+        self._counts[delivery.verdict] += 1
         for which, ring in self._rings.items():
-            if which is EVERYTHING or which.fits(delivery.event, delivery.uid, verdict):
-                ring.count += 1
-                (ring.refused if verdict == "refused" else ring.signed).append((delivery, path))
+            if which is EVERYTHING or which.fits(delivery.event, delivery.uid, delivery.verdict):
+                ring.add(delivery)
 
 
 def newest_rows(rows: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
@@ -196,7 +195,8 @@ def _moment(row: Mapping[str, Any]) -> float:
     return float(row["at"])
 
 
-def _row(delivery: Delivery, path: str | None) -> dict[str, Any]:
+def row_of(delivery: Delivery) -> dict[str, Any]:
+    """Return a delivery as JSON values."""
     return {
         "at": delivery.at,
         "verdict": delivery.verdict,
@@ -209,6 +209,6 @@ def _row(delivery: Delivery, path: str | None) -> dict[str, Any]:
         "status": delivery.status,
         "bytes": delivery.size,
         "ms": None if delivery.seconds is None else round(delivery.seconds * 1_000, 1),
-        "path": path or delivery.path,
+        "path": delivery.path,
         "peer": peer_text(delivery.peer),
     }

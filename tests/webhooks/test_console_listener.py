@@ -6,6 +6,8 @@ import asyncio
 import json
 import signal
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,19 @@ async def verdicts(frames: Any, count: int) -> Counter[str]:
     return found
 
 
-async def deliver(workers: Workers, number: int, session: aiohttp.ClientSession, body: bytes) -> None:
-    """Deliver a body to one worker; again if another was suspended with the lock of the store, which the console asks for too."""
+@asynccontextmanager
+async def delivered(workers: Workers, number: int, session: aiohttp.ClientSession, body: bytes) -> AsyncIterator[None]:
+    """Deliver a body to one worker while the others are suspended.
+
+    Deliver again if another was suspended with the lock of the store, which the console asks for too.
+    """
     status = 503
     while status == 503:
         async with workers.only(number):
             status = await post(session, workers.url, body)
-    assert status == 200
+            if status != 503:
+                assert status == 200
+                yield
 
 
 @pytest.mark.parametrize("store", ["memory:", "sqlite:///inbox.db"])
@@ -86,15 +94,14 @@ async def test_the_deliveries_of_all_workers_are_shown_in_one_place(tmp_path: Pa
     ):
         await heard(frames, "hello")
         for number in (0, 1):
-            await deliver(workers, number, session, delivery(str(number)))
-            async with workers.only(number):
+            async with delivered(workers, number, session, delivery(str(number))):
                 assert await post(session, workers.url, b"{}", {}) == 401
         assert await verdicts(frames, 4) == {"new": 2, "refused": 2}
         assert (await heard(frames, "status"))["workers"] == {"starting": 0, "ready": 2, "draining": 0, "dead": 0}
         workers.kill(0)
         await workers.replaced()
-        await deliver(workers, 0, session, delivery("2"))  # the new process is watched too
-        assert await verdicts(frames, 1) == {"new": 1}
+        async with delivered(workers, 0, session, delivery("2")):  # the new process is watched too
+            assert await verdicts(frames, 1) == {"new": 1}
         (refused,) = (await asked(workers.listener.where["console"], "refused"))["rows"]
         assert refused["count"] >= 1
 
@@ -106,13 +113,8 @@ async def test_a_worker_that_hangs_delays_no_other(tmp_path: Path) -> None:
         watching(workers.listener.where["console"]) as frames,
     ):
         await heard(frames, "hello")
-        status = 503
-        while status == 503:
-            async with workers.only(1):
-                status = await post(session, workers.url, delivery("1"))
-                if status == 200:
-                    assert await verdicts(frames, 1) == {"new": 1}
-        assert status == 200
+        async with delivered(workers, 1, session, delivery("1")):
+            assert await verdicts(frames, 1) == {"new": 1}
 
 
 @pytest.mark.parametrize("options", [(), ("--workers", "2")])

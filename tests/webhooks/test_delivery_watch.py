@@ -28,10 +28,10 @@ class Connected:
         self.observer = observer
         self.connections += observer is not None
 
-    def add(self, *deliveries: Delivery, path: str | None = "/hook") -> None:
+    def add(self, *deliveries: Delivery) -> None:
         assert self.observer is not None
         for one in deliveries:
-            self.observer(one, path)
+            self.observer(one)
 
 
 def new(uid: str = "1", at: float = 1.0, **more: Any) -> Delivery:
@@ -50,7 +50,8 @@ def test_a_watch_collects_from_the_first_look_to_the_rest() -> None:
     assert connected.observer is None
     assert taken_by(watch) == {"counts": {}, "rows": [], "left_out": 0}
     connected.add(
-        new("1", seconds=0.0123, size=7, identity=b"\xab"), Delivery(at=0.5, verdict="refused", reason="path", path="/x")
+        new("1", seconds=0.0123, size=7, identity=b"\xab", path="/hook"),
+        Delivery(at=0.5, verdict="refused", reason="path", path="/hook"),
     )
     taken = taken_by(watch)
     assert taken["counts"] == {"new": 1, "refused": 1}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,7 +16,6 @@ from rewards_core.install_hint import install_hint
 from webhooks.cli.hosts import AllowedHosts, from_another_site, is_address
 from webhooks.cli.refusal_lists import to_json
 from webhooks.cli.sockets import open_tcp, url_of
-from webhooks.console.console import PREFIX
 from webhooks.ingress.acceptor import Acceptor
 from webhooks.ingress.base import Reply, StreamReply
 from webhooks.ingress.hardened_server import HardenedServer
@@ -23,10 +23,11 @@ from webhooks.ingress.limits import ServerLimits
 
 if TYPE_CHECKING:
     from rewards_core.secrets import Secret
-    from webhooks.cli.settings import AdminSettings
+    from webhooks.cli.settings import AdminSettings, ListenerSettings
     from webhooks.console.console import Console
-    from webhooks.console.watched import Readiness
+    from webhooks.console.watched import Readiness, Watched
     from webhooks.refusals import Refusal, Refusals
+    from webhooks.store.base import Store
 
 ADMIN_LIMITS = ServerLimits(connections=32, connections_per_peer=1_000, answer_seconds=10.0)  # one machine may send all requests
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
@@ -93,9 +94,11 @@ class AdminServer(HardenedServer):
         return reply
 
     async def _get(self, path: str, query: str) -> Reply:
-        if self._console is not None and _is_console(path):
-            return await self._console.answer(path, query) or _NOT_FOUND
-        return await _get(self._monitored, path)
+        console = self._console_at(path)
+        return await _get(self._monitored, path) if console is None else await console.answer(path, query) or _NOT_FOUND
+
+    def _console_at(self, path: str) -> Console | None:
+        return self._console if self._console is not None and self._console.owns(path) else None
 
     def _refusal(self, request: web.BaseRequest, path: str) -> tuple[str, Reply] | None:
         """Return why a request is refused, and the reply; None if it is not."""
@@ -107,8 +110,8 @@ class AdminServer(HardenedServer):
         if not given and request.version >= HttpVersion11:
             return "admin_host", _NO_HOST
         host, is_open = "".join(given), path in _OPEN_PATHS
-        if self._console is not None and _is_console(path):
-            return self._console_refusal(request, self._console, path, host)
+        if (console := self._console_at(path)) is not None:
+            return self._console_refusal(request, console, path, host)
         # A page that rebinds its name does not know the token, and health probes send the machine's address or no host.
         known = _has_token(request, self._token) or (is_open and (not host or is_address(host)))
         if not known and not self._hosts.allow(host, request.get_extra_info("sockname")):
@@ -124,6 +127,17 @@ class AdminServer(HardenedServer):
         if console.is_open(path) or _has_token(request, console.token) or _has_token(request, self._token):
             return None
         return "console_token", _NO_CONSOLE_TOKEN
+
+
+def console_of(
+    watched: Watched, store: Store, settings: ListenerSettings, clock: Callable[[], float] = time.time
+) -> Console | None:
+    """Return the console of a listener, None if it has none."""
+    if not settings.console:
+        return None
+    from webhooks.console.console import Console  # noqa: PLC0415 - few listeners have one
+
+    return Console(watched, store, settings.store, clock=clock)
 
 
 async def open_admin(
@@ -172,10 +186,6 @@ async def _get(monitored: Monitored, path: str) -> Reply:
         refused = json.dumps({"refused": to_json(await monitored.refused())})
         return Reply(status=200, headers={"Content-Type": "application/json"}, body=refused.encode())
     return _NOT_FOUND
-
-
-def _is_console(path: str) -> bool:
-    return path == PREFIX or path.startswith(f"{PREFIX}/")
 
 
 def _has_token(request: web.BaseRequest, token: Secret | None) -> bool:

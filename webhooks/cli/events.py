@@ -6,15 +6,13 @@ import glob
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, TextIO
 
 import typer
 
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fail
 from rewards_core.cli.program import command_group
-from rewards_core.errors import UnexpectedResponse
-from rewards_core.json import pretty
 from rewards_core.text import counted, one_line
 from rewards_core.validation import check_id
 from webhooks.cli.errors import run_command
@@ -42,6 +40,7 @@ from webhooks.cli.sources import ReloadableSource, SourceSpec
 from webhooks.cli.stores import check_file, open_existing
 from webhooks.receiver import Receiver
 from webhooks.store.base import Store
+from webhooks.store.facts import body_indented, job_facts
 from webhooks.store.paging import EventFilter
 from webhooks.store.records import EventState, Job, StoredEvent
 from webhooks.store.standings import OperationStanding, with_operations
@@ -96,7 +95,7 @@ def show_event(
             output.record(
                 {
                     **event_record(listed),
-                    "jobs": [_job_record(job) for job in stored.jobs],
+                    "jobs": [job_facts(job) for job in stored.jobs],
                     **body_record(stored.event.body or None),
                 }
             )
@@ -107,7 +106,7 @@ def show_event(
             output.record({"operation": words})
         for job in stored.jobs:
             output.record({"job": f"{job.handler}: {_job_words(job)}"})
-        output.lines(_pretty(stored.event.body) if stored.event.body else f"({ERASED})")
+        output.lines(body_indented(stored.event.body) if stored.event.body else f"({ERASED})")
 
     run_command(work)
 
@@ -254,17 +253,6 @@ async def _read_again(receiver: Receiver, unread: Sequence[StoredEvent], scopes:
     return skipped
 
 
-def _job_record(job: Job) -> dict[str, Any]:
-    return {
-        "handler": job.handler,
-        "state": str(job.state),
-        "attempts": job.attempts,
-        "running": job.fence is not None,
-        "due_in": round(job.due_in, 1),
-        "why": job.reason,
-    }
-
-
 def _operation_words(one: OperationStanding) -> str:
     name = f"{one.ref.kind} {one.ref.uid}"
     if one.outcome is not None:
@@ -283,10 +271,3 @@ def _job_words(job: Job) -> str:
     if not job.attempts:
         return "waiting for its first attempt"
     return f"{counted(job.attempts, 'attempt')} failed, next in {job.due_in:.0f} s: {job.reason}"
-
-
-def _pretty(body: bytes) -> str:
-    try:
-        return pretty(body)
-    except UnexpectedResponse:
-        return body.decode("utf-8", "backslashreplace")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,7 +16,8 @@ from webhooks.cli.lists import scope_column, write_list
 from webhooks.cli.options import DEFAULT_STORE, StoreOption
 from webhooks.cli.requeue import note_unserved
 from webhooks.cli.stores import open_existing
-from webhooks.store.records import DEFAULT_SERVICE, HandlerStatus, job_name
+from webhooks.store.facts import handler_facts
+from webhooks.store.records import DEFAULT_SERVICE, job_name
 
 _COLUMNS = (
     Column(heading="service", cell=lambda one: "" if one.subscription.service == DEFAULT_SERVICE else one.subscription.service),
@@ -45,7 +46,7 @@ def list_handlers(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = None
         async with open_existing(store) as inbox:
             found = await inbox.list_handlers()
         empty = "No handlers. A handler registers when its process starts."
-        await write_list(output, found, columns=_COLUMNS, record=_record, noun="handler", empty=empty)
+        await write_list(output, found, columns=_COLUMNS, record=handler_facts, noun="handler", empty=empty)
         note_unserved(output, found)
         differing = sorted({one.subscription.handler for one in found if one.differing})
         if differing:
@@ -89,17 +90,3 @@ def retire_handler(
             output.note("A running process still serves it, and registers it again when it restarts. Remove it from the code.")
 
     run_command(work, interrupted="Interrupted. Run the same command again to retire the handler and all of its jobs.")
-
-
-def _record(one: HandlerStatus) -> dict[str, Any]:
-    subscription = one.subscription
-    return {
-        "service": subscription.service,
-        "handler": subscription.handler,
-        "scope": subscription.scope,
-        "events": sorted(subscription.patterns),
-        "served": one.served,
-        "ready": one.ready,
-        "dead": one.dead,
-        "differing": one.differing,
-    }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.errors import StoreError
-from webhooks.cli.admin import open_admin
+from webhooks.cli.admin import console_of, open_admin
 from webhooks.cli.errors import CannotStart
 from webhooks.cli.inbox import Inbox, open_metrics
 from webhooks.cli.metric_families import Families, as_text
@@ -21,7 +21,6 @@ from webhooks.cli.process_tuning import fit_connections, shrink_tls_buffers
 from webhooks.cli.reloading import Reloadable
 from webhooks.cli.secret_files import warn_of_open_files
 from webhooks.cli.sockets import ListeningSockets, open_sockets
-from webhooks.console.console import Console
 from webhooks.console.watched import Readiness
 from webhooks.delivery_watch import Delivery, DeliveryWatch
 from webhooks.ingress.acceptor import Acceptor
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     import socket
 
     from webhooks.cli.settings import ListenerSettings
-    from webhooks.delivery_watch import DeliveryFilter
+    from webhooks.delivery_watch import DeliveryFilter, DeliveryObserver
 
 logger = logging.getLogger("webhooks.listener")
 
@@ -51,9 +50,16 @@ class Listener:
         number: The number of this worker; worker 0 maintains the store for all.
         make_server: Makes the server, with the arguments of `HardenedServer`.
 
+    Attributes:
+        sees_refusals: For the console: it knows refused deliveries.
+        interval: For the console: seconds between two looks at the deliveries.
+
     Raises:
         ValueError: a setting, a key or a credential is invalid.
     """
+
+    sees_refusals = True
+    interval = DELIVERIES_EVERY
 
     def __init__(
         self,
@@ -140,16 +146,6 @@ class Listener:
         """Return the last refusals, newest first."""
         return merged([*self._refusals.newest_first(), *self._inbox.refused()])
 
-    @property
-    def sees_refusals(self) -> bool:
-        """Whether it knows refused deliveries."""
-        return True
-
-    @property
-    def interval(self) -> float:
-        """Seconds between two looks at the deliveries."""
-        return DELIVERIES_EVERY
-
     async def deliveries(self, filters: Sequence[DeliveryFilter]) -> Mapping[str, Any]:
         """Return the deliveries since the last call."""
         return self._deliveries.take(filters)
@@ -185,7 +181,7 @@ class Listener:
             shrink_tls_buffers()
         sockets, admin, where = self._inherited, {}, {}
         if sockets is None:
-            console = Console(self, self._inbox.store, settings.store, clock=self._clock) if settings.console else None
+            console = console_of(self, self._inbox.store, settings, self._clock)
             admin = await open_admin(stack, self, settings.admin, self._token, self._refusals, console)
             self._opened = await open_sockets(settings)
             stack.callback(self._opened.close)
@@ -195,16 +191,11 @@ class Listener:
         self._acceptor.open(sockets)
         return startup_record(settings, where | admin)
 
-    def _observe(self, observer: Callable[..., None] | None) -> None:
-        """Call this with each delivery and its path, and with each refusal of the server for deliveries."""
-
-        def refused(refusal: Refusal) -> None:
-            if observer is not None and refusal.of_delivery:
-                observer(Delivery.refused(refusal), None)
-
-        self._refusals.observe(None if observer is None else refused)
+    def _observe(self, observer: DeliveryObserver | None) -> None:
+        """Call this with each delivery, and with each refusal of the server for deliveries."""
+        self._refusals.observe(None if observer is None else partial(_tell_refused, observer))
         for path, receiver in self._inbox.receivers.items():
-            receiver.observe(None if observer is None else partial(observer, path=path))
+            receiver.observe(None if observer is None else partial(_tell, observer, path))
 
     async def _drain(self) -> Exit:
         loop = asyncio.get_running_loop()
@@ -215,6 +206,16 @@ class Listener:
         answered = await self._server.drain(self._settings.drain_seconds * 0.75)
         await self._inbox.drain(max(0.0, end - loop.time() - 1.0))
         return Exit.OK if answered else Exit.NOT_YET
+
+
+def _tell(observer: DeliveryObserver, path: str, delivery: Delivery) -> None:
+    delivery.path = path  # no receiver knows it
+    observer(delivery)
+
+
+def _tell_refused(observer: DeliveryObserver, refusal: Refusal) -> None:
+    if refusal.of_delivery:
+        observer(Delivery.refused(refusal))
 
 
 def startup_record(settings: ListenerSettings, where: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from attrs import evolve
 
 from rewards_core.cli.exit_codes import Exit
-from webhooks.cli.admin import open_admin
+from webhooks.cli.admin import console_of, open_admin
 from webhooks.cli.errors import CannotStart
 from webhooks.cli.inbox import open_metrics
 from webhooks.cli.listener import DELIVERIES_EVERY, Listener, startup_record
@@ -23,7 +23,6 @@ from webhooks.cli.reloading import Reloadable
 from webhooks.cli.secret_files import warn_of_open_files
 from webhooks.cli.sockets import open_sockets
 from webhooks.cli.workers import STATES, Worker
-from webhooks.console.console import Console
 from webhooks.console.watched import Readiness
 from webhooks.delivery_watch import NOTHING, merged_deliveries
 from webhooks.refusals import Refusal, Refusals, merged
@@ -31,6 +30,7 @@ from webhooks.supervise import RestartPolicy, keep_running
 
 if TYPE_CHECKING:
     from webhooks.cli.settings import ListenerSettings
+    from webhooks.console.console import Console
     from webhooks.delivery_watch import DeliveryFilter
 
 logger = logging.getLogger("webhooks.listener")
@@ -47,9 +47,16 @@ class Supervisor:
     Args:
         settings: The listener's settings.
 
+    Attributes:
+        sees_refusals: For the console: it knows refused deliveries.
+        interval: For the console: seconds between two looks at the deliveries.
+
     Raises:
         ValueError: a setting, a key or the certificate is invalid, or the store lives in the memory of one process.
     """
+
+    sees_refusals = True
+    interval = DELIVERIES_EVERY
 
     def __init__(self, settings: ListenerSettings) -> None:
         self._settings = settings
@@ -158,16 +165,6 @@ class Supervisor:
         by_workers = [each for worker in self._workers for each in worker.refusals()]
         return merged([*self._refusals.newest_first(), *by_workers])
 
-    @property
-    def sees_refusals(self) -> bool:
-        """Whether it knows refused deliveries."""
-        return True
-
-    @property
-    def interval(self) -> float:
-        """Seconds between two looks at the deliveries."""
-        return DELIVERIES_EVERY
-
     async def deliveries(self, filters: Sequence[DeliveryFilter]) -> Mapping[str, Any]:
         """Return the deliveries of all workers since the last call; the answer of a slow worker comes with a later one."""
         wanted = [[which.event, which.uid, which.verdict] for which in filters]
@@ -191,7 +188,7 @@ class Supervisor:
             return None
         store = self._settings.store.open()
         stack.push_async_callback(store.aclose)
-        return Console(self, store, self._settings.store)
+        return console_of(self, store, self._settings)
 
     async def _first_starts(self) -> CannotStart | None:
         """Wait until every worker takes deliveries; return the error if one cannot start."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from webhooks.store.records import DEFAULT_SERVICE
@@ -84,3 +85,8 @@ class Commands:
             return None
         last = "" if argument is None else f" {'-- ' if argument.startswith('-') else ''}{shlex.quote(argument)}"
         return f"{_PROGRAM} {words} {self._option}{last}"
+
+
+def labelled(commands: Mapping[str, str | None]) -> list[dict[str, str]]:
+    """Return commands as JSON values, each with the label that says what it does; None is left out."""
+    return [{"label": label, "command": command} for label, command in commands.items() if command is not None]

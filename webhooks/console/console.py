@@ -92,6 +92,11 @@ class Console:
         await asyncio.to_thread(self._commands.locate)
 
     @staticmethod
+    def owns(path: str) -> bool:
+        """Return whether a path is one of the console."""
+        return path == PREFIX or path.startswith(f"{PREFIX}/")
+
+    @staticmethod
     def is_open(path: str) -> bool:
         """Return whether a path needs no token: the page's files, which hold nothing of the store."""
         return path == PREFIX or path in _files()

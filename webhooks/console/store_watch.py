@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from webhooks.refusals import Refusal, Refusals
     from webhooks.store.base import Store
 
-_INTERVAL = 0.25
-
 
 class StoreWatch:
     """See the events of a store as they arrive, whichever process takes them; the methods are those of `Watched`.
@@ -29,22 +27,17 @@ class StoreWatch:
 
     Attributes:
         store: As given.
+        sees_refusals: False, as no store keeps refused deliveries.
+        interval: Seconds between two looks at the store.
     """
+
+    sees_refusals = False
+    interval = 0.25
 
     def __init__(self, store: Store, refusals: Refusals) -> None:
         self.store = store
         self._refusals = refusals
         self._follower: EventFollower | None = None
-
-    @property
-    def sees_refusals(self) -> bool:
-        """False: no store keeps refused deliveries."""
-        return False
-
-    @property
-    def interval(self) -> float:
-        """Seconds between two looks at the store."""
-        return _INTERVAL
 
     async def deliveries(self, filters: Sequence[DeliveryFilter]) -> Mapping[str, Any]:
         """Return the events since the last call."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from rewards_core.text import counted
+from webhooks.console.commands import labelled
 from webhooks.store.queries import operations_of
 from webhooks.store.records import Priority
 
@@ -67,11 +68,11 @@ class _Story:
     def as_json(self, commands: Commands) -> dict[str, Any]:
         ref, outcome, pending = self.ref, self.outcome, self.pending
         status = "pending" if pending is not None else "unknown"
-        told = [
-            ("Its events", commands.events_about(ref)),
-            ("Its outcome", None if outcome is None else commands.outcome_of(ref)),
-            ("Stop polling it", None if pending is None else commands.forget(ref)),
-        ]
+        told = {
+            "Its events": commands.events_about(ref),
+            "Its outcome": None if outcome is None else commands.outcome_of(ref),
+            "Stop polling it": None if pending is None else commands.forget(ref),
+        }
         return {
             "scope": ref.scope,
             "kind": ref.kind,
@@ -80,7 +81,7 @@ class _Story:
             "conflicts": len(self.conflicts),
             "steps": sorted(self._steps(), key=_place),
             "next": self._next(),
-            "commands": [{"label": label, "command": command} for label, command in told if command is not None],
+            "commands": labelled(told),
         }
 
     def _steps(self) -> Iterable[dict[str, Any]]:

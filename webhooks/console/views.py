@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import asdict
 
 from rewards_core.clock import loop_time
-from rewards_core.errors import StoreError, UnexpectedResponse
-from rewards_core.json import dumps, pretty
+from rewards_core.errors import StoreError
+from rewards_core.json import dumps
 from rewards_core.text import one_line
+from webhooks.console.commands import labelled
 from webhooks.console.stories import WHY_POLLED, stories_of
-from webhooks.delivery_watch import MAX_TEXT, DeliveryFilter
+from webhooks.delivery_watch import MAX_TEXT, Delivery, DeliveryFilter, row_of
+from webhooks.store.facts import body_as_text, body_indented, handler_facts, job_facts
 from webhooks.store.paging import pages
 from webhooks.store.records import EventState, StoreStatistics
 from webhooks.store.standings import OperationStanding, reason_of, with_operations
@@ -24,9 +26,10 @@ if TYPE_CHECKING:
     from rewards_core.operations import OperationRef
     from webhooks.console.commands import Commands
     from webhooks.console.watched import Watched
-    from webhooks.refusals import Refusal
     from webhooks.store.base import Store
-    from webhooks.store.records import HandlerStatus, Job, PendingOperation, StoreActivity, StoredEvent
+    from webhooks.store.records import HandlerStatus, PendingOperation, StoreActivity, StoredEvent, StoredOutcome
+
+T = TypeVar("T")
 
 PAGE = 50
 _MAX_WAKES = 60
@@ -72,21 +75,20 @@ class Views:
             stored = await self._store.list_events(name=which.event, uid=which.uid, state=state, limit=PAGE)
             found += map(event_row, stored)
         if which.event is None and which.uid is None and self._watched.sees_refusals:
-            found += map(_refusal_row, islice((one for one in await self._watched.refused() if one.of_delivery), PAGE))
+            refused = (one for one in await self._watched.refused() if one.of_delivery)
+            found += [row_of(Delivery.refused(one)) | {"count": one.count} for one in islice(refused, PAGE)]
         fitting = [row for row in found if which.fits(row["event"], row["uid"], row["verdict"])]
         return sorted(fitting, key=lambda row: row["at"])[-PAGE:]
 
     async def dead_letters(self, before: int | None) -> dict[str, Any]:
         """Return a page of dead letters, newest first."""
         stored = await self._store.list_events(state=EventState.DEAD, before_id=before, limit=PAGE)
-        rows = [event_row(one) | {"command": self._commands.retry(one)} for one in stored]
-        return {"rows": rows, "more": stored[-1].id if len(stored) == PAGE else None, "note": self._commands.note}
+        return self._page(stored, lambda one: event_row(one) | {"command": self._commands.retry(one)}, lambda one: one.id)
 
     async def pending(self, after: OperationRef | None) -> dict[str, Any]:
         """Return a page of pending operations, in the order of their refs."""
         found = await self._store.list_pending(after=after, limit=PAGE)
-        rows = [_pending_row(one) | {"command": self._commands.forget(one.ref)} for one in found]
-        return {"rows": rows, "more": asdict(found[-1].ref) if len(found) == PAGE else None, "note": self._commands.note}
+        return self._page(found, self._pending_row, lambda one: asdict(one.ref))
 
     async def refused(self) -> dict[str, Any]:
         """Return the last refusals, newest first."""
@@ -98,17 +100,7 @@ class Views:
     async def conflicts(self, before: int | None) -> dict[str, Any]:
         """Return a page of outcomes with conflicts, newest first."""
         found = await self._store.list_outcomes(conflicting=True, before_id=before, limit=PAGE)
-        rows = [
-            {
-                **asdict(one.outcome.ref),
-                "at": one.outcome.settled_at,
-                "status": str(one.outcome.status),
-                "others": [str(other.status) for other in one.conflicts],
-                "command": self._commands.outcome_of(one.outcome.ref),
-            }
-            for one in found
-        ]
-        return {"rows": rows, "more": found[-1].id if len(found) == PAGE else None, "note": self._commands.note}
+        return self._page(found, self._conflict_row, lambda one: one.id)
 
     async def handlers(self) -> dict[str, Any]:
         """Return all handlers, those that nobody serves first."""
@@ -125,17 +117,16 @@ class Views:
             return None
         (listed,) = await with_operations(self._store, [stored])
         event = stored.event
-        told = [("Process it again", self._commands.retry(stored)) if stored.state is EventState.DEAD else ("", None)]
-        told += [("Show it in a terminal", self._commands.show(stored.id))]
+        again = self._commands.retry(stored) if stored.state is EventState.DEAD else None
         return {
             **event_row(stored),
             "state": str(stored.state),
             "occurred_at": event.occurred_at,
             "correlation_id": event.correlation_id,
             "attempt": event.attempt,
-            "jobs": [_job(job) for job in stored.jobs],
+            "jobs": [job_facts(job) for job in stored.jobs],
             "operations": [_operation(one) for one in listed.operations],
-            "commands": [{"label": label, "command": command} for label, command in told if command is not None],
+            "commands": labelled({"Process it again": again, "Show it in a terminal": self._commands.show(stored.id)}),
             "note": self._commands.note,
         }
 
@@ -164,19 +155,34 @@ class Views:
                 return stored
         return None
 
+    def _pending_row(self, one: PendingOperation) -> dict[str, Any]:
+        return {
+            **asdict(one.ref),
+            "at": one.added_at,
+            "polls": one.polls,
+            "due_in": one.due_in,
+            "why": WHY_POLLED[one.priority],
+            "command": self._commands.forget(one.ref),
+        }
+
+    def _conflict_row(self, one: StoredOutcome) -> dict[str, Any]:
+        return {
+            **asdict(one.outcome.ref),
+            "at": one.outcome.settled_at,
+            "status": str(one.outcome.status),
+            "others": [str(other.status) for other in one.conflicts],
+            "command": self._commands.outcome_of(one.outcome.ref),
+        }
+
     def _handler_row(self, one: HandlerStatus) -> dict[str, Any]:
         subscription = one.subscription
-        return {
-            "service": subscription.service,
-            "handler": subscription.handler,
-            "scope": subscription.scope,
-            "patterns": sorted(subscription.patterns),
-            "served": one.served,
-            "differing": one.differing,
-            "ready": one.ready,
-            "dead": one.dead,
-            "command": None if one.served else self._commands.retire(subscription.service, subscription.handler),
-        }
+        end = None if one.served else self._commands.retire(subscription.service, subscription.handler)
+        return {**handler_facts(one), "command": end}
+
+    def _page(self, found: Sequence[T], row: Callable[[T], dict[str, Any]], cursor: Callable[[T], Any]) -> dict[str, Any]:
+        """Return a page of a list: a row for each record, the cursor of the next page, and why commands are missing."""
+        more = cursor(found[-1]) if len(found) == PAGE else None
+        return {"rows": [row(one) for one in found], "more": more, "note": self._commands.note}
 
 
 def event_row(stored: StoredEvent) -> dict[str, Any]:
@@ -221,59 +227,13 @@ def _held(held: StoreStatistics, activity: StoreActivity, now: float) -> dict[st
     }
 
 
-def _refusal_row(one: Refusal) -> dict[str, Any]:
-    return {
-        "at": one.last_at,
-        "verdict": "refused",
-        "event": "",
-        "scope": None,
-        "kind": None,
-        "uid": None,
-        "identity": None,
-        "reason": one.reason,
-        "status": one.status,
-        "bytes": one.length,
-        "path": one.path,
-        "peer": one.peer,
-        "count": one.count,
-    }
-
-
-def _pending_row(one: PendingOperation) -> dict[str, Any]:
-    return {
-        **asdict(one.ref),
-        "at": one.added_at,
-        "polls": one.polls,
-        "due_in": one.due_in,
-        "why": WHY_POLLED[one.priority],
-    }
-
-
-def _job(job: Job) -> dict[str, Any]:
-    return {
-        "handler": job.handler,
-        "state": str(job.state),
-        "attempts": job.attempts,
-        "running": job.fence is not None,
-        "due_in": job.due_in,
-        "why": job.reason,
-    }
-
-
 def _operation(one: OperationStanding) -> dict[str, Any]:
     return {**asdict(one.ref), "status": one.status}
 
 
 def _readable(body: bytes) -> str:
     """Return a body as text, indented if that does not make it many times as long."""
-    try:
-        return pretty(body) if len(body) <= _MAX_PRETTY and _depth(body) <= _MAX_DEPTH else _as_text(body)
-    except UnexpectedResponse:
-        return _as_text(body)
-
-
-def _as_text(body: bytes) -> str:
-    return body.decode("utf-8", "backslashreplace")
+    return body_indented(body) if len(body) <= _MAX_PRETTY and _depth(body) <= _MAX_DEPTH else body_as_text(body)
 
 
 def _depth(body: bytes) -> int:

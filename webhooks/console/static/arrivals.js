@@ -1,6 +1,6 @@
 // Deliveries as they come.
 
-import { $, bytes, command, counted, element, moment, whole } from "./dom.js";
+import { $, badge, bytes, command, counted, element, moment, tableOf, whole } from "./dom.js";
 import { uidButton } from "./lists.js";
 
 const KEPT = 1000;
@@ -29,9 +29,7 @@ export class Arrivals {
     this.unspoken = 0;
     this.tools = this.#makeTools();
     this.body = element("tbody", { role: "rowgroup" });
-    const heads = HEADINGS.map(([heading, name]) => element("th", { role: "columnheader", scope: "col", class: name }, heading));
-    const head = element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, ...heads));
-    this.table = element("table", { role: "table", id: "arrivals" }, head, this.body);
+    this.table = tableOf(HEADINGS, this.body, { id: "arrivals" });
     setInterval(() => this.#speak(), SPOKEN_EVERY);
   }
 
@@ -122,7 +120,7 @@ export class Arrivals {
       "tr",
       { role: "row" },
       cell("time", moment(row.at)),
-      cell(null, element("span", { class: `badge ${row.verdict.split(" ")[0]}` }, row.verdict)),
+      cell(null, badge(row.verdict)),
       cell("wide", ...what),
       cell(null, uidButton(row, this.open)),
       cell("number", bytes(row.bytes)),

@@ -6,8 +6,7 @@ export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value === true) made.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, value);
+    else if (value !== null && value !== undefined) made.setAttribute(name, value);
   }
   made.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
   return made;
@@ -18,6 +17,15 @@ export function drawing(tag, attributes, ...children) {
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   made.append(...children);
   return made;
+}
+
+export const badge = (word, name = word.split(" ")[0]) => element("span", { class: `badge ${name}` }, word);
+
+// a table whose rows stay rows for screen readers when a narrow page stacks their cells; `headings` are pairs of a name and a class
+export function tableOf(headings, body, attributes = {}) {
+  const heads = headings.map(([heading, name]) => element("th", { role: "columnheader", scope: "col", class: name }, heading));
+  const head = element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, ...heads));
+  return element("table", { role: "table", ...attributes }, head, body);
 }
 
 // a command with a button that copies it, and what it does if that is not plain
@@ -62,7 +70,7 @@ export function bytes(value) {
   return value < 1024 ? `${value} B` : `${count.format(Math.round(value / 1024))} KiB`;
 }
 
-export function clock(seconds) {
+function clock(seconds) {
   const at = new Date(seconds * 1000);
   const two = (part) => String(part).padStart(2, "0");
   return `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;

@@ -1,11 +1,11 @@
 // The lists that are asked for while their tab is shown.
 
-import { command, counted, duration, element, moment, whole } from "./dom.js";
+import { badge, command, counted, duration, element, moment, tableOf, whole } from "./dom.js";
 
 const small = (...words) => element("small", {}, words.filter(Boolean).join(", "));
 const scope = (row) => (row.scope === "default" ? "" : `scope ${row.scope}`);
 const answer = (row) => (row.status === null ? "closed without an answer" : `answered ${row.status}`);
-const badge = (word) => element("span", { class: `badge ${word.split(" ")[0]}` }, word);
+const operation = (row, open) => [uidButton(row, open), small(row.kind, scope(row))];
 
 function eventButton(row, open) {
   return element("button", { class: "link", onclick: (at) => open.event({ id: row.id }, at.currentTarget) }, row.event || "(unnamed)");
@@ -26,7 +26,7 @@ export const LISTS = {
     what: "Stop polling it",
     cells: (row, open) => [
       moment(row.at),
-      [uidButton(row, open), small(row.kind, scope(row))],
+      operation(row, open),
       [row.due_in > 0 ? `in ${duration(row.due_in)}` : "due", small(row.why, `polled ${counted(row.polls, "time")}`)],
     ],
   },
@@ -48,7 +48,7 @@ export const LISTS = {
     what: "Show both",
     cells: (row, open) => [
       moment(row.at),
-      [uidButton(row, open), small(row.kind, scope(row))],
+      operation(row, open),
       [
         badge(row.status),
         " first, then ",
@@ -84,7 +84,7 @@ export const LISTS = {
     named: true,
     cells: (row) => [
       [row.handler, small(row.service === "default" ? "" : `service ${row.service}`, scope(row))],
-      row.patterns.join(", "),
+      row.events.join(", "),
       `${whole(row.ready)} waiting, ${whole(row.dead)} dead`,
       row.served ? (row.differing ? "running, but processes want different events" : "running") : "no process serves it",
     ],
@@ -100,7 +100,6 @@ export function table(list, rows, open) {
     const below = element("td", { role: "cell", class: "wide", colspan: list.columns.length }, command(row.command, list.what));
     return [line, element("tr", { role: "row" }, below)];
   });
-  const heads = list.columns.map((heading, place) => element("th", { role: "columnheader", scope: "col", class: name(place) }, heading));
-  const head = element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, ...heads));
-  return element("table", { role: "table" }, head, element("tbody", { role: "rowgroup" }, ...lines));
+  const headings = list.columns.map((heading, place) => [heading, name(place)]);
+  return tableOf(headings, element("tbody", { role: "rowgroup" }, ...lines));
 }

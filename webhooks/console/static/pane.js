@@ -1,6 +1,6 @@
 // The side pane: one event, or the story of one operation.
 
-import { $, bytes, command, counted, duration, element, isSelecting, moment, replace } from "./dom.js";
+import { $, badge, bytes, command, counted, duration, element, isSelecting, moment, replace } from "./dom.js";
 
 const COVERING = matchMedia("(max-width: 60rem)");
 
@@ -110,7 +110,7 @@ export class Pane {
 
   #operationLine(one) {
     const button = element("button", { class: "link", onclick: () => this.operation(one.uid, button) }, one.uid);
-    return element("p", {}, element("span", { class: `badge ${one.status}` }, one.status), ` ${one.kind} `, button);
+    return element("p", {}, badge(one.status), ` ${one.kind} `, button);
   }
 
   async #body(id, button) {
@@ -130,7 +130,7 @@ export class Pane {
   }
 
   #storyParts(story) {
-    const conflicts = story.conflicts ? element("span", { class: "badge conflict" }, counted(story.conflicts, "conflict")) : "";
+    const conflicts = story.conflicts ? badge(counted(story.conflicts, "conflict"), "conflict") : "";
     const steps = story.steps.map((step) => {
       const after = step.after === null ? "" : `, ${duration(step.after)} after ${SINCE[step.since]}`;
       const show = (at) => this.event({ id: step.event_id }, at.currentTarget);
@@ -140,7 +140,7 @@ export class Pane {
     });
     const scope = story.scope === "default" ? "" : `, scope ${story.scope}`;
     return [
-      element("p", {}, element("span", { class: `badge ${story.status}` }, story.status), ` ${story.kind}${scope} `, conflicts),
+      element("p", {}, badge(story.status), ` ${story.kind}${scope} `, conflicts),
       element("ol", { class: "story" }, ...steps),
       element("p", {}, story.next),
       ...todo(story.commands, ""),
@@ -167,8 +167,7 @@ function jobLine(job) {
   const waits = job.due_in > 0 ? `next in ${duration(job.due_in)}` : "waiting";
   const state = job.state === "dead" ? "dead" : job.running ? "running" : waits;
   const why = job.why ? `: ${job.why}` : "";
-  const badge = element("span", { class: `badge ${job.state}` }, state);
-  return element("p", {}, badge, ` ${job.handler}, ${counted(job.attempts, "attempt")}${why}`);
+  return element("p", {}, badge(state, job.state), ` ${job.handler}, ${counted(job.attempts, "attempt")}${why}`);
 }
 
 function todo(commands, note) {
