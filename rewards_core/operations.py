@@ -32,20 +32,35 @@ class OpenEnum(StrEnum):
         return unknown
 
 
-class OperationStatus(OpenEnum):
+class Progress(OpenEnum):
+    """A vendor's words for how far something is; an unknown word is kept and is not terminal."""
+
+    @property
+    def outcome(self) -> OperationStatus | None:
+        """The terminal status that this word means, None while it may still change."""
+        raise NotImplementedError
+
+    @property
+    def terminal(self) -> bool:
+        """Whether this never changes again."""
+        return self.outcome is not None
+
+
+class OperationStatus(Progress):
     """The progress of an operation; an unknown status is kept and is not terminal."""
 
     PENDING = "pending"
     DONE = "done"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
     @property
-    def terminal(self) -> bool:
-        """Whether this status never changes again."""
-        return self is OperationStatus.DONE or self is OperationStatus.FAILED
+    def outcome(self) -> OperationStatus | None:
+        """This status itself if it is terminal, else None."""
+        return TERMINAL.get(self.value)
 
 
-TERMINAL = {status.value: status for status in OperationStatus if status.terminal}
+TERMINAL = {status.value: status for status in (OperationStatus.DONE, OperationStatus.FAILED, OperationStatus.CANCELLED)}
 """The statuses that never change again, by the vendor's lower-case words."""
 
 
@@ -59,14 +74,21 @@ class OperationRef:
         scope: One app of one vendor, `"default"` if there is only one.
         kind: The vendor's word for the kind of operation, such as `"allocation"`.
         uid: The vendor's id of it.
+        about: `KIND/UID` of something else in the scope whose events concern this operation, which they do not name: a transfer
+            is looked up when its asset is mentioned. It is no part of the identity.
     """
 
     scope: str
     kind: str
     uid: str
+    about: str | None = field(default=None, eq=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.scope}/{self.kind}/{self.uid}"
+
+    def as_dict(self) -> dict[str, str]:
+        """Return scope, kind and uid, for output."""
+        return {"scope": self.scope, "kind": self.kind, "uid": self.uid}
 
 
 @runtime_checkable
@@ -79,7 +101,7 @@ class Operation(Protocol):
         ...
 
     @property
-    def status(self) -> OperationStatus:
+    def status(self) -> Progress:
         """Its progress."""
         ...
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rewards_core.clock import loop_time
 from rewards_core.errors import NotFound, StoreError, VendorError
-from rewards_core.operations import OperationRef
+from rewards_core.operations import OperationRef, OperationStatus
 from webhooks.polling import Poller, PollPolicy
 from webhooks.store.base import Store, Subscriber
 from webhooks.store.outcomes import contradiction
@@ -231,7 +231,7 @@ class Settlement(Subscriber):
         """Store what the vendor's API says. Return what the waiters get, and whether it was stored."""
         outcome = Outcome(
             ref=ref,
-            status=operation.status,
+            status=OperationStatus(operation.status.outcome or operation.status),
             resource=operation.raw,
             via=via,
             settled_at=self._clock(),

@@ -171,7 +171,7 @@ def test_unknown_status_is_kept_and_is_not_terminal() -> None:
     assert pickle.loads(pickle.dumps(status)) == status
     assert copy.deepcopy(status) == status
     assert status != OperationStatus("boiling")
-    assert len(OperationStatus) == 3
+    assert len(OperationStatus) == 4
     with pytest.raises(ValueError, match="7"):
         OperationStatus(7)  # type: ignore[arg-type]
 

@@ -6,7 +6,6 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from attrs import asdict
 
 from rewards_core.cli.columns import Column
 from rewards_core.cli.output import JsonOption, Output, cell
@@ -101,7 +100,7 @@ def list_outcomes(
 def _record(one: StoredOutcome) -> dict[str, Any]:
     return {
         "id": one.id,
-        **asdict(one.outcome.ref),
+        **one.outcome.ref.as_dict(),
         **_outcome_record(one.outcome),
         "conflicts": [_outcome_record(later) for later in one.conflicts],
     }

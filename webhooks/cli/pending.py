@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from attrs import asdict
 
 from original_async.models import ALLOCATION
 from rewards_core.cli.columns import Column
@@ -111,7 +110,7 @@ def forget_pending(
 
 def _record(one: PendingOperation) -> dict[str, Any]:
     return {
-        **asdict(one.ref),
+        **one.ref.as_dict(),
         "since": iso_time(one.added_at),
         "polls": one.polls,
         "due_in": round(one.due_in, 1),

@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from attrs import asdict
 
 from original_async import OriginalClient
 from original_async.models import ALLOCATION, CLAIM
@@ -74,7 +73,7 @@ def wait(
             else:
                 outcome = await wait_for_outcome(inbox, ref, timeout)
                 status, resource = outcome.status, outcome.resource
-        output.record({**asdict(ref), "status": str(status), "resource": dict(resource)}, text=f"{ref}: {status}")
+        output.record({**ref.as_dict(), "status": str(status), "resource": dict(resource)}, text=f"{ref}: {status}")
         if status is not OperationStatus.DONE:
             fail(f"{kind.value.capitalize()} {uid} failed on the blockchain. {_UNPAID[kind]}", Exit.FAILED)
 

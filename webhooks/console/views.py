@@ -88,7 +88,7 @@ class Views:
     async def pending(self, after: OperationRef | None) -> dict[str, Any]:
         """Return a page of pending operations, in the order of their refs."""
         found = await self._store.list_pending(after=after, limit=PAGE)
-        return self._page(found, self._pending_row, lambda one: asdict(one.ref))
+        return self._page(found, self._pending_row, lambda one: one.ref.as_dict())
 
     async def refused(self) -> dict[str, Any]:
         """Return the last refusals, newest first."""
@@ -157,7 +157,7 @@ class Views:
 
     def _pending_row(self, one: PendingOperation) -> dict[str, Any]:
         return {
-            **asdict(one.ref),
+            **one.ref.as_dict(),
             "at": one.added_at,
             "polls": one.polls,
             "due_in": one.due_in,
@@ -167,7 +167,7 @@ class Views:
 
     def _conflict_row(self, one: StoredOutcome) -> dict[str, Any]:
         return {
-            **asdict(one.outcome.ref),
+            **one.outcome.ref.as_dict(),
             "at": one.outcome.settled_at,
             "status": str(one.outcome.status),
             "others": [str(other.status) for other in one.conflicts],
@@ -221,14 +221,14 @@ def _held(held: StoreStatistics, activity: StoreActivity, now: float) -> dict[st
         "polls": sum(process.polls for process in processes),
         "budgets": [asdict(budget) for budget in activity.budgets],
         "wakes": [
-            {**asdict(wake.ref), "via": wake.via, "at": wake.woken_at, "seconds": wake.woken_at - wake.settled_at}
+            {**wake.ref.as_dict(), "via": wake.via, "at": wake.woken_at, "seconds": wake.woken_at - wake.settled_at}
             for wake in wakes[-_MAX_WAKES:]
         ],
     }
 
 
 def _operation(one: OperationStanding) -> dict[str, Any]:
-    return {**asdict(one.ref), "status": one.status}
+    return {**one.ref.as_dict(), "status": one.status}
 
 
 def _readable(body: bytes) -> str:

@@ -101,7 +101,7 @@ def _event_record(event: Event, known_names: frozenset[str]) -> dict[str, Any]:
         "occurred_at": event.occurred_at,
         "correlation_id": event.correlation_id,
         "attempt": event.attempt,
-        "operations": [asdict(ref) for ref in operations_of(event)],
+        "operations": [ref.as_dict() for ref in operations_of(event)],
         "key": event.key,
         "settles": event.resource is not None,
         "problem": event.problem,
