@@ -1,4 +1,4 @@
-"""Asyncio client for the rewards of Original, and its webhooks: how they are signed and what they say."""
+"""Asyncio client for Original, and its webhooks: how they are signed and what they say."""
 
 from typing import TYPE_CHECKING
 
@@ -6,8 +6,32 @@ from rewards_core.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from original_async.client import OriginalClient
-    from original_async.errors import AllocationFailed, ClaimFailed
-    from original_async.models import Allocation, AllocationRequest, Balance, Claim, ClaimRequest, Reward, RewardStatus
+    from original_async.errors import AllocationFailed, ClaimFailed, TransferCancelled
+    from original_async.models import (
+        Allocation,
+        AllocationRequest,
+        Asset,
+        AssetAttribute,
+        AssetData,
+        AssetMetadata,
+        AssetRequest,
+        Balance,
+        Burn,
+        BurnRequest,
+        Claim,
+        ClaimRequest,
+        Collection,
+        DeploymentStatus,
+        Deposit,
+        Edit,
+        EditRequest,
+        Reward,
+        Transfer,
+        TransferRequest,
+        User,
+        UserRequest,
+        Wallet,
+    )
     from original_async.signature import Keyring, sign
     from original_async.webhooks import OriginalWebhooks
 
@@ -15,15 +39,32 @@ __all__ = [
     "Allocation",
     "AllocationFailed",
     "AllocationRequest",
+    "Asset",
+    "AssetAttribute",
+    "AssetData",
+    "AssetMetadata",
+    "AssetRequest",
     "Balance",
+    "Burn",
+    "BurnRequest",
     "Claim",
     "ClaimFailed",
     "ClaimRequest",
+    "Collection",
+    "DeploymentStatus",
+    "Deposit",
+    "Edit",
+    "EditRequest",
     "Keyring",
     "OriginalClient",
     "OriginalWebhooks",
     "Reward",
-    "RewardStatus",
+    "Transfer",
+    "TransferCancelled",
+    "TransferRequest",
+    "User",
+    "UserRequest",
+    "Wallet",
     "sign",
 ]
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from rewards_core.errors import FieldError, OperationFailed, UnexpectedResponse
+from rewards_core.errors import FieldError, OperationCancelled, OperationFailed, UnexpectedResponse
 from rewards_core.http.messages import Answer, Refusal
 from rewards_core.json import loads
 
 if TYPE_CHECKING:
-    from original_async.models import Allocation, Claim
+    from original_async.models import Allocation, Claim, Transfer
 
 _MAX_DETAILS, _MAX_DEPTH = 50, 5
 _NO_ERRORS = frozenset({"success", "status", "status_code", "type", "data"})
@@ -39,6 +39,16 @@ class ClaimFailed(OperationFailed):
     """
 
     operation: Claim
+
+
+class TransferCancelled(OperationCancelled):
+    """A transfer was cancelled; the asset did not move.
+
+    Attributes:
+        operation: The transfer, in status `cancelled`.
+    """
+
+    operation: Transfer
 
 
 def read_refusal(answer: Answer) -> Refusal:

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Self
 
-from original_async.models import ALLOCATION, CLAIM, MODELS
+from original_async.models.assets import ASSET, COLLECTION
+from original_async.models.rewards import ALLOCATION, CLAIM, Allocation, Claim
+from original_async.models.transfers import BURN, TRANSFER, Burn, Transfer
 from original_async.settings import WEBHOOK_KEYS
 from original_async.signature import Keyring, signature_of
 from rewards_core.errors import UnexpectedResponse
@@ -36,8 +38,31 @@ EVENT_NAMES = frozenset(
 )
 """The documented event names; there may be more. See https://docs.getoriginal.com/docs/webhooks-configuration."""
 
-_KINDS_BY_EVENT = {"reward.allocated": ALLOCATION, "reward.claimed": CLAIM}
-_UID_FIELDS = {"allocation_uid": ALLOCATION, "claim_uid": CLAIM}
+_EXPECTED = {
+    "reward.allocated": ALLOCATION,
+    "reward.claimed": CLAIM,
+    "asset.minted": ASSET,
+    "asset.edited": ASSET,
+    "asset.transferred": ASSET,
+    "asset.burned": ASSET,
+    "collection.deployed": COLLECTION,
+}
+"""The kind that an event is about."""
+_FAMILIES = {
+    "reward": frozenset({ALLOCATION, CLAIM}),
+    "asset": frozenset({ASSET, TRANSFER, BURN}),
+    "collection": frozenset({COLLECTION}),
+}
+"""The kinds that an event of a family may mention, by the first word of its name: an asset's event also holds its collection."""
+_ALL_KINDS = frozenset({ALLOCATION, CLAIM, ASSET, TRANSFER, BURN})
+_UID_FIELDS = {"allocation_uid": ALLOCATION, "claim_uid": CLAIM, "asset_uid": ASSET, "transfer_uid": TRANSFER, "burn_uid": BURN}
+_SETTLING: Mapping[str, tuple[type[Any], str | None]] = {
+    ALLOCATION: (Allocation, "nonce"),
+    CLAIM: (Claim, None),
+    TRANSFER: (Transfer, "asset_uid"),
+    BURN: (Burn, "asset_uid"),
+}
+"""The kinds whose resource states how they ended, with the field of their key. Of any other kind, the vendor is asked."""
 _ALL_UID_FIELDS = frozenset({"uid", *_UID_FIELDS})
 _OTHER_OBJECTS = frozenset({"app", "transaction_log", "transactionlog", "user", "to_user", "touser", "from_user", "fromuser"})
 _OPERATION_FIELDS = frozenset({"reward_uid", "to_user_uid", "from_user_uid", "to_address", "amount", "nonce"})
@@ -133,7 +158,7 @@ class OriginalWebhooks(Keyring):
             body=body,
             ref=refs[0] if refs else None,
             also=tuple(refs[1:]),
-            key=_nonce(resource) if refs and refs[0].kind == ALLOCATION else None,
+            key=_key_of(refs[0].kind, resource) if refs else None,
             resource=resource if len(refs) == 1 and _settles(refs[0].kind, resource) else None,
             occurred_at=occurred_at,
             correlation_id=correlation_id,
@@ -201,67 +226,89 @@ def _operations(name: str, data: dict[str, Any]) -> _Found:
     An object labelled neither by its key nor by its fields counts as an operation only if no other one of the event's kind is
     found.
     """
-    expected = _KINDS_BY_EVENT.get(name)
-    found: _Found = {}
+    expected = _EXPECTED.get(name)
+    found = _Finder(_FAMILIES.get(name.partition(".")[0], _ALL_KINDS))
     unlabelled: dict[str, Any] | None = None
     for key, value in data.items():
         if type(value) is dict:
             word = key.lower()
-            if word in _OTHER_OBJECTS or _add_labelled(found, _kind_of_key(word), value):
+            if word in _OTHER_OBJECTS or found.add_labelled(_kind_of_key(word), value):
                 continue
             if unlabelled is None and not word.endswith(("reward", "contract")) and not _OPERATION_FIELDS.isdisjoint(value):
                 unlabelled = _unless_foreign(value)
         elif type(value) is list and (kind := _kind_of_key(key.lower())):
             for item in value[:_MAX_OPERATIONS]:
                 if type(item) is dict:
-                    _add_labelled(found, kind, item)
-    if not _ALL_UID_FIELDS.isdisjoint(data) and not _add_labelled(found, None, data) and unlabelled is None:
+                    found.add_labelled(kind, item)
+    if not _ALL_UID_FIELDS.isdisjoint(data) and not found.add_labelled(None, data) and unlabelled is None:
         unlabelled = _unless_foreign(data)
+    operations = found.operations
     if expected is None:
-        return found
-    if unlabelled is not None and not any(kind == expected for kind, _ in found):
-        found[expected, unlabelled["uid"]] = unlabelled
-    return found if len(found) < 2 else dict(sorted(found.items(), key=lambda item: item[0][0] != expected))
+        return operations
+    if unlabelled is not None and not any(kind == expected for kind, _ in operations):
+        operations[expected, unlabelled["uid"]] = unlabelled
+    return operations if len(operations) < 2 else dict(sorted(operations.items(), key=lambda item: item[0][0] != expected))
 
 
-def _add_labelled(found: _Found, kind: str | None, value: dict[str, Any]) -> bool:
-    """Add the operation that an object is, by its key's kind or by its fields, and those that it names; return whether any is."""
-    uid = value.get("uid")
-    has_uid = _is_id(uid)
-    if kind is not None and has_uid:
-        _add(found, kind, uid, value)
-        return True
-    kind = _kind_of_fields(value) if has_uid else None
-    named = False
-    for field, named_kind in _UID_FIELDS.items():
-        named_uid = value.get(field)
-        if _is_id(named_uid):
-            _add(found, named_kind, named_uid, None)
-            named = True
-            if named_kind == kind:
-                kind = None
-    if kind is not None:
-        _add(found, kind, uid, value)
-    return named or kind is not None
+class _Finder:
+    """Collect the operations that an event names, of the kinds that it may mention."""
+
+    def __init__(self, kinds: frozenset[str]) -> None:
+        self._kinds = kinds
+        self.operations: _Found = {}
+
+    def add_labelled(self, kind: str | None, value: dict[str, Any]) -> bool:
+        """Add the operation that an object is, by its key's kind or by its fields, and those that it names.
+
+        Return whether there is any.
+        """
+        uid = value.get("uid")
+        has_uid = _is_id(uid)
+        if kind is not None and kind in self._kinds and has_uid:
+            self._add(kind, uid, value)
+            if kind in {TRANSFER, BURN}:
+                self._add_named(value)
+            return True
+        kind = _kind_of_fields(value) if has_uid else None
+        if kind not in self._kinds:
+            kind = None
+        named = self._add_named(value)
+        if kind is not None and kind not in named:
+            self._add(kind, uid, value)
+        return bool(named) or kind is not None
+
+    def _add_named(self, value: dict[str, Any]) -> set[str]:
+        """Add the operations whose uids stand in fields of an object, and return their kinds."""
+        named = set()
+        for field, kind in _UID_FIELDS.items():
+            uid = value.get(field)
+            if kind in self._kinds and _is_id(uid):
+                self._add(kind, uid, None)
+                named.add(kind)
+        return named
+
+    def _add(self, kind: str, uid: Any, resource: dict[str, Any] | None) -> None:
+        known = self.operations.setdefault((kind, uid), resource)
+        if resource is not None and known is not resource:
+            # two objects may contradict each other: only a look-up tells
+            self.operations[kind, uid] = resource if known is None else {}
 
 
 def _is_id(value: object) -> bool:
     return type(value) is str and (plain_id(value) is not None or is_id(value))
 
 
-def _add(found: _Found, kind: str, uid: Any, resource: dict[str, Any] | None) -> None:
-    known = found.setdefault((kind, uid), resource)
-    if resource is not None and known is not resource:
-        found[kind, uid] = resource if known is None else {}  # two objects may contradict each other: only a look-up tells
-
-
 def _kind_of_key(word: str) -> str | None:
-    if word.endswith(("allocation", "allocations")):
-        return ALLOCATION
-    return CLAIM if word.endswith(("claim", "claims")) else None
+    return next(
+        (kind for kind in (ALLOCATION, CLAIM, ASSET, TRANSFER, BURN, COLLECTION) if word.endswith((kind, f"{kind}s"))), None
+    )
 
 
 def _kind_of_fields(value: dict[str, Any]) -> str | None:
+    if "asset_uid" in value:
+        return TRANSFER if "to_address" in value else BURN if "from_user_uid" in value else None
+    if "metadata" in value or "is_minted" in value:
+        return ASSET
     if value.get("reward_uid", value["uid"]) == value["uid"]:  # a reward contract
         return None
     if "to_user_uid" in value:
@@ -279,18 +326,19 @@ def _settles(kind: str, resource: dict[str, Any] | None) -> bool:
     if resource is None:
         return False
     status = resource.get("status")
-    if type(status) is not str or status.lower() not in TERMINAL:
+    if type(status) is not str or status.lower() not in TERMINAL or kind not in _SETTLING:
         return False
     try:
-        structure(resource, MODELS[kind])
+        structure(resource, _SETTLING[kind][0])
     except UnexpectedResponse:
         return False
     return True
 
 
-def _nonce(resource: dict[str, Any] | None) -> str | None:
-    nonce = None if resource is None else resource.get("nonce")
-    return nonce if type(nonce) is str and 0 < len(nonce) <= MAX_TEXT and nonce.isprintable() else None
+def _key_of(kind: str, resource: dict[str, Any] | None) -> str | None:
+    _, field = _SETTLING.get(kind, (None, None))
+    key = None if resource is None or field is None else resource.get(field)
+    return key if type(key) is str and 0 < len(key) <= MAX_TEXT and key.isprintable() else None
 
 
 def _hints(headers: Mapping[str, str] | None) -> tuple[str | None, str | None]:

@@ -141,13 +141,13 @@ class RateLimited(RequestRejected):
 
 
 class Conflict(VendorError):
-    """The vendor holds another operation under this key.
+    """The vendor holds something else under this key.
 
     Attributes:
-        existing: That operation.
+        existing: What it holds: an operation, or a user.
     """
 
-    def __init__(self, message: str, *, existing: Operation | None = None, **facts: Any) -> None:
+    def __init__(self, message: str, *, existing: Any = None, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.existing = existing
 

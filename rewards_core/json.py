@@ -27,6 +27,10 @@ T = TypeVar("T")
 
 OURS = {"ours": True}
 """Metadata of a model's field that is never read from a vendor's JSON."""
+TEXT_OR_NUMBER = {"read": "text"}
+"""Metadata of a `str` field that a vendor also writes as a whole number."""
+SCALAR = {"read": "scalar"}
+"""Metadata of a field that holds a text or an exact number, whichever the vendor writes."""
 
 
 def _as_json(value: object) -> Any:
@@ -181,6 +185,23 @@ def _decimal(value: Any, _: Any) -> Decimal:
     raise _Mistyped(f"must be a decimal number, as string or number, not {_kind(value)}")
 
 
+def _text_or_number(value: Any, _: Any = None) -> str | None:
+    if value is None or type(value) is str:
+        return value
+    if type(value) is int:
+        return str(value)
+    raise _Mistyped(f"must be a string or a whole number, not {_kind(value)}")
+
+
+def _scalar(value: Any, _: Any = None) -> str | int | Decimal:
+    if type(value) is str or type(value) is int or type(value) is Decimal:
+        return value
+    raise _Mistyped(f"must be a string or a number, not {_kind(value)}")
+
+
+_READINGS: Mapping[str, Callable[..., Any]] = {"text": _text_or_number, "scalar": _scalar}
+
+
 def _datetime(value: Any, _: Any) -> datetime:
     if type(value) is not str:
         raise _Mistyped(f"must be a timestamp as a string, not {_kind(value)}")
@@ -199,12 +220,15 @@ def _open_enum(value: Any, cls: type[OpenEnum]) -> OpenEnum:
 def _model(cls: type[Any], converter: Converter) -> Callable[[Any, Any], Any]:
     """Return a strict hook for a model, which keeps the object in the model's `raw` field if it has one."""
     keeps_raw = any(attribute.name == "raw" for attribute in fields(cls))
-    omitted: dict[str, Any] = {
+    overrides: dict[str, Any] = {
         attribute.name: override(omit=True)
         for attribute in fields(cls)
         if attribute.name == "raw" or attribute.metadata.get("ours")
     }
-    structure = make_dict_structure_fn(cls, converter, **omitted)
+    for attribute in fields(cls):
+        if "read" in attribute.metadata:
+            overrides[attribute.name] = override(struct_hook=_READINGS[attribute.metadata["read"]])
+    structure = make_dict_structure_fn(cls, converter, **overrides)
 
     def read(value: Any, _: Any) -> Any:
         if type(value) is not dict:

@@ -305,9 +305,10 @@ def test_data_that_is_no_object_yields_no_operation(data: Any) -> None:
 
 
 def test_events_of_other_resources_name_no_operation() -> None:
-    event = source.parse(body("asset.minted", asset={"uid": "1", "name": "Dave Starbelly"}))
-    assert (event.name, event.ref, event.problem) == ("asset.minted", None, None)
-    assert source.parse(body("transfer.done", transfer={"uid": "1", "from_user_uid": "2", "asset_uid": "3"})).ref is None
+    event = source.parse(
+        body("wallet.created", user={"uid": "1", "email": "a@example.com"}, wallet={"uid": "2", "network": "Amoy"})
+    )
+    assert (event.name, event.ref, event.problem) == ("wallet.created", None, None)
 
 
 @pytest.mark.parametrize("field", ["status", "reward_uid", "to_user_uid", "amount", "nonce"])

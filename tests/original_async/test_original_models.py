@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from attrs.exceptions import FrozenInstanceError
 
-from original_async.models import Allocation, AllocationRequest, Balance, Claim, ClaimRequest, Reward, RewardStatus
+from original_async.models import Allocation, AllocationRequest, Balance, Claim, ClaimRequest, DeploymentStatus, Reward
 from rewards_core.errors import OutcomeUnknown, UnexpectedResponse
 from rewards_core.json import decode
 from rewards_core.operations import KeyedRequest, Operation, OperationRef, OperationStatus
@@ -60,7 +60,7 @@ def test_a_claim_reads_as_documented_and_its_amount_may_be_null() -> None:
 
 def test_a_reward_reads_as_documented_and_keeps_a_new_status() -> None:
     reward = decode(REWARD, Reward)
-    assert (reward.status, reward.chain_id) == (RewardStatus.DEPLOYED, None)
+    assert (reward.status, reward.chain_id) == (DeploymentStatus.DEPLOYED, None)
     assert decode(REWARD.replace(b'"deployed"', b'"Closing"'), Reward).status == "closing"
 
 

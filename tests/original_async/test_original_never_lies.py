@@ -198,7 +198,7 @@ class BadDay:
             for wish in wishes.values():
                 end = await self.end_of(client, evolve(wish, cancelled_after=None, repeated=True))
                 if isinstance(end.result, Conflict):  # an earlier call with this nonce asked for another amount
-                    uids[wish.nonce] = end.result.existing.uid  # type: ignore[union-attr]
+                    uids[wish.nonce] = end.result.existing.uid
                 else:
                     assert isinstance(end.result, Allocation), end
                     uids[wish.nonce] = end.result.uid

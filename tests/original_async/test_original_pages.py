@@ -13,7 +13,8 @@ from aiohttp.test_utils import RawTestServer
 from aioresponses import aioresponses
 from yarl import URL
 
-from original_async import Allocation, AllocationRequest, OriginalClient, lookup
+from original_async import Allocation, AllocationRequest, OriginalClient
+from original_async.calls import reading
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import OutcomeUnknown, RequestRejected, ServerFailed, UnexpectedResponse, VendorError
 from tests.original_async.conftest import BASE, REWARD, USER, WALLET, MakeClient
@@ -282,7 +283,7 @@ async def test_why_an_incomplete_list_leaves_it_unknown_is_said(client: Original
 async def test_all_pages_together_have_a_bound(
     client: OriginalClient, wire: aioresponses, monkeypatch: pytest.MonkeyPatch, most: int, complete: bool
 ) -> None:
-    monkeypatch.setattr(lookup, "MAX_LIST", most)
+    monkeypatch.setattr(reading, "MAX_LIST", most)
     wire.get(FIRST, **page(1, next=SECOND))
     wire.get(SECOND, **page(2))
     if complete:
@@ -297,7 +298,7 @@ async def test_pages_that_use_the_bound_up_are_incomplete(
     client: OriginalClient, wire: aioresponses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = orjson.dumps(page(1, next=SECOND)["payload"])
-    monkeypatch.setattr(lookup, "MAX_LIST", len(body))
+    monkeypatch.setattr(reading, "MAX_LIST", len(body))
     wire.get(FIRST, body=body)
     with pytest.raises(UnexpectedResponse, match=r"^the list .* incomplete"):
         await client.get_allocations_by_user_uid(USER)

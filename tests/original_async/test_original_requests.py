@@ -17,7 +17,7 @@ import pytest
 from aioresponses import aioresponses
 from yarl import URL
 
-from original_async import Allocation, Balance, Claim, OriginalClient, Reward, RewardStatus
+from original_async import Allocation, Balance, Claim, DeploymentStatus, OriginalClient, Reward
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import (
     FieldError,
@@ -292,7 +292,7 @@ async def test_a_reward_is_read(client: OriginalClient, wire: aioresponses) -> N
     wire.get(f"{BASE}/reward/151854912345", payload=ok(data))
     reward = await client.get_reward("151854912345")
     assert isinstance(reward, Reward)
-    assert (reward.status, reward.name) == (RewardStatus.DEPLOYED, "Test SDK Reward 1")
+    assert (reward.status, reward.name) == (DeploymentStatus.DEPLOYED, "Test SDK Reward 1")
 
 
 @pytest.mark.parametrize("amount", [b"100.0", b'"100.0"'])

@@ -184,7 +184,7 @@ def test_errors_without_text_still_show_their_kind() -> None:
 def test_every_error_is_picklable_with_its_facts() -> None:
     ref = OperationRef("default", "allocation", "1")
     made: list[Any] = [
-        Conflict("c", existing=ref, status=400),  # type: ignore[arg-type]
+        Conflict("c", existing=ref, status=400),
         OperationFailed("f", operation=ref),  # type: ignore[arg-type]
         OperationMismatch("m", operation=ref, asked=ref, differences={"amount": ("1", "2")}),  # type: ignore[arg-type]
         RateLimited("r", retry_after=3.0, attempts=2),

@@ -13,14 +13,26 @@ from original_async import (
     Allocation,
     AllocationFailed,
     AllocationRequest,
+    Asset,
+    AssetAttribute,
+    AssetData,
+    AssetRequest,
     Balance,
+    Burn,
     Claim,
     ClaimFailed,
     ClaimRequest,
+    Collection,
+    DeploymentStatus,
+    Deposit,
+    Edit,
     OriginalClient,
     OriginalWebhooks,
     Reward,
-    RewardStatus,
+    Transfer,
+    TransferCancelled,
+    TransferRequest,
+    User,
     sign,
 )
 from rewards_core import (
@@ -38,6 +50,7 @@ from rewards_core import (
     RetryPolicy,
     Timeouts,
 )
+from webhooks import Completions
 
 
 class Watcher:
@@ -49,7 +62,7 @@ async def create(original: OriginalClient) -> Allocation:
     try:
         allocation = await original.create_allocation(reward_uid="1", to_user_uid="2", amount="1.23", nonce="nonce_1")
     except Conflict as conflict:
-        assert_type(conflict.existing, Operation | None)
+        assert_type(conflict.existing, Any)
         raise
     except OutcomeUnknown as unknown:
         assert_type(unknown.idempotency_key, str | None)
@@ -80,7 +93,7 @@ async def read(original: OriginalClient) -> None:
     assert_type(await original.get_claims_by_user_uid("2"), list[Claim])
     reward = await original.get_reward("1")
     assert_type(reward, Reward)
-    assert_type(reward.status, RewardStatus)
+    assert_type(reward.status, DeploymentStatus)
     assert_type(await original.get_balance("1", "2"), Balance)
     assert_type((await original.get_balance(reward_uid="1", user_uid="2")).amount, Decimal)
     assert_type(claim.key, None)
@@ -108,6 +121,62 @@ async def find(original: OriginalClient, unknown: OutcomeUnknown, final: Allocat
     ClaimRequest(reward_uid="1", from_user_uid="2", to_address="0x0")
 
 
+async def users(original: OriginalClient) -> None:
+    assert_type(await original.create_user(), User)
+    assert_type(await original.create_user(email="a@example.com", user_external_id="1", timeout=5), User)
+    assert_type(await original.get_user("1"), User)
+    assert_type(await original.get_user_by_email("a@example.com"), User | None)
+    user = await original.get_user_by_user_external_id("1")
+    assert_type(user, User | None)
+    if user is not None:
+        assert_type(user.addresses, tuple[str, ...])
+        assert_type(user.email, str | None)
+
+
+async def assets(original: OriginalClient, completions: Completions) -> None:
+    data = AssetData(name="Badge", image_url="https://example.com/1.png", unique_name=False)
+    AssetData(name="x", image_url="y", unique_name=True, attributes=[AssetAttribute(trait_type="Level", value=Decimal("1.5"))])
+    asset = await original.create_asset(
+        user_uid="1", collection_uid="2", asset_external_id="3", data=data, sale_price_in_usd="9.99"
+    )
+    assert_type(asset, Asset)
+    assert_type(asset.status, OperationStatus)
+    assert_type(asset.token_id, str | None)
+    assert_type(asset.sale_price_in_usd, Decimal | None)
+    assert_type(await completions.wait(asset, timeout=300), Asset)
+    assert_type(await original.find_asset("1", "3"), Asset | None)
+    assert_type(await original.get_assets_by_user_uid("1"), list[Asset])
+    edit = await original.edit_asset(asset.uid, data=data)
+    assert_type(edit, Edit)
+    assert_type((await completions.wait(edit)).asset, Asset | None)
+    collection = await original.get_collection("2")
+    assert_type(collection, Collection)
+    assert_type(collection.status, DeploymentStatus)
+    assert_type(await completions.wait(collection), Collection)
+    assert_type(await completions.wait(await original.get_reward("1")), Reward)
+
+
+async def transfers(original: OriginalClient, completions: Completions) -> None:
+    transfer = await original.create_transfer(asset_uid="1", from_user_uid="2", to_address="0x0")
+    assert_type(transfer, Transfer)
+    try:
+        assert_type(await completions.wait(transfer, timeout=300), Transfer)
+    except TransferCancelled as cancelled:
+        assert_type(cancelled.operation, Transfer)
+    except OutcomeUnknown as unknown:
+        if isinstance(unknown.request, TransferRequest | AssetRequest):
+            request: KeyedRequest = unknown.request
+            assert_type(request.key, str)
+            assert_type(await completions.wait(unknown), Operation)
+    assert_type(await original.get_transfers_by_user_uid("2"), list[Transfer])
+    burn = await original.create_burn(asset_uid="1", from_user_uid="2")
+    assert_type(burn, Burn)
+    async with completions.as_completed([burn, burn], timeout=300) as outcomes:
+        async for outcome in outcomes:
+            assert_type(outcome.operation, Burn | None)
+    assert_type(await original.get_deposit("2"), Deposit)
+
+
 async def make() -> None:
     async with OriginalClient("key", "secret") as original:
         assert_type(original, OriginalClient)
@@ -129,7 +198,7 @@ async def make() -> None:
 
 async def handle(original: OriginalClient, event: Event) -> None:
     operation = original.operation_of(event)
-    assert_type(operation, Allocation | Claim | None)
+    assert_type(operation, Allocation | Claim | Asset | Edit | Transfer | Burn | Collection | Reward | None)
     if isinstance(operation, Allocation):
         assert_type(operation.amount, Decimal)
     assert_type(OriginalWebhooks({"4o3vfxtcmo7b": "secret"}).event_names, frozenset[str])

@@ -1,4 +1,4 @@
-"""Models of Original: allocations and claims, which the blockchain confirms later, reward contracts and balances.
+"""Allocations and claims, which the blockchain confirms later, reward contracts and balances.
 
 Field names are the vendor's. See https://docs.getoriginal.com/docs/get-allocation-details-by-uid,
 https://docs.getoriginal.com/docs/get-reward-details and https://docs.getoriginal.com/docs/get-reward-balance-by-user-uid.
@@ -13,29 +13,16 @@ from typing import Any
 
 from attrs import field, frozen
 
-from rewards_core.json import OURS
-from rewards_core.operations import DEFAULT_SCOPE, OpenEnum, Operation, OperationRef, OperationStatus
-from rewards_core.validation import check_instance, check_str, checked
+from original_async.models.fields import DeploymentStatus, Unkeyed, ours_field, raw_field, scope_field, text_field
+from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
+from rewards_core.validation import check_instance, checked
 
 ALLOCATION = "allocation"
 """The kind of an allocation's ref."""
 CLAIM = "claim"
 """The kind of a claim's ref."""
-
-
-class RewardStatus(OpenEnum):
-    """Whether a reward contract is deployed; an unknown status is kept as its text."""
-
-    DEPLOYING = "deploying"
-    DEPLOYED = "deployed"
-
-
-def _raw() -> Any:
-    return field(factory=dict, eq=False, repr=False)
-
-
-def _str(**options: Any) -> Any:
-    return field(validator=checked(check_str), **options)
+REWARD = "reward"
+"""The kind of the ref of a reward contract that is being deployed."""
 
 
 @frozen(kw_only=True)
@@ -62,9 +49,9 @@ class Allocation:
     amount: Decimal
     nonce: str
     created_at: datetime | None = None
-    recovered: bool = field(default=False, metadata=OURS)
-    scope: str = field(default=DEFAULT_SCOPE, metadata=OURS)
-    raw: Mapping[str, Any] = _raw()
+    recovered: bool = ours_field()
+    scope: str = scope_field()
+    raw: Mapping[str, Any] = raw_field()
 
     @property
     def ref(self) -> OperationRef:
@@ -92,11 +79,11 @@ class AllocationRequest:
         TypeError: an attribute has the wrong type.
     """
 
-    reward_uid: str = _str()
-    to_user_uid: str = _str()
+    reward_uid: str = text_field()
+    to_user_uid: str = text_field()
     amount: Decimal = field(validator=checked(check_instance, Decimal))
-    nonce: str = _str()
-    scope: str = _str(default=DEFAULT_SCOPE)
+    nonce: str = text_field()
+    scope: str = text_field(default=DEFAULT_SCOPE)
 
     @property
     def kind(self) -> str:
@@ -137,14 +124,14 @@ class ClaimRequest:
         TypeError: an attribute has the wrong type.
     """
 
-    reward_uid: str = _str()
-    from_user_uid: str = _str()
-    to_address: str = _str()
-    scope: str = _str(default=DEFAULT_SCOPE)
+    reward_uid: str = text_field()
+    from_user_uid: str = text_field()
+    to_address: str = text_field()
+    scope: str = text_field(default=DEFAULT_SCOPE)
 
 
 @frozen(kw_only=True)
-class Claim:
+class Claim(Unkeyed):
     """A user's tokens of a reward, moved to an external wallet.
 
     Attributes:
@@ -166,28 +153,18 @@ class Claim:
     to_address: str
     amount: Decimal | None = None
     created_at: datetime | None = None
-    scope: str = field(default=DEFAULT_SCOPE, metadata=OURS)
-    raw: Mapping[str, Any] = _raw()
+    scope: str = scope_field()
+    raw: Mapping[str, Any] = raw_field()
 
     @property
     def ref(self) -> OperationRef:
         """Its scope, kind and uid: the name by which stores and `Completions` know it."""
         return OperationRef(self.scope, CLAIM, self.uid)
 
-    @property
-    def key(self) -> None:
-        """None: a claim has no idempotency key."""
-        return None
-
-    @property
-    def recovered(self) -> bool:
-        """False: a claim has no key to be found by."""
-        return False
-
 
 @frozen(kw_only=True)
-class Reward:
-    """A reward contract.
+class Reward(Unkeyed):
+    """A reward contract. While it is `deploying`, `Completions` can wait for it.
 
     Attributes:
         uid: The vendor's id, 12 digits in all samples.
@@ -203,12 +180,13 @@ class Reward:
         chain_id: The blockchain's number.
         network: The blockchain's network.
         explorer_url: Its page in a blockchain explorer.
+        scope: The scope of the client that it belongs to.
         raw: The vendor's JSON object, unknown keys included.
     """
 
     uid: str
     name: str
-    status: RewardStatus
+    status: DeploymentStatus
     token_type: str
     token_name: str
     created_at: datetime | None = None
@@ -219,7 +197,13 @@ class Reward:
     chain_id: int | None = None
     network: str | None = None
     explorer_url: str | None = None
-    raw: Mapping[str, Any] = _raw()
+    scope: str = scope_field()
+    raw: Mapping[str, Any] = raw_field()
+
+    @property
+    def ref(self) -> OperationRef:
+        """Its scope, kind and uid: the name by which stores and `Completions` know it."""
+        return OperationRef(self.scope, REWARD, self.uid)
 
 
 @frozen(kw_only=True)
@@ -236,8 +220,4 @@ class Balance:
     reward_uid: str
     user_uid: str
     amount: Decimal
-    raw: Mapping[str, Any] = _raw()
-
-
-MODELS: Mapping[str, type[Allocation | Claim]] = {ALLOCATION: Allocation, CLAIM: Claim}
-"""The model of each kind of operation."""
+    raw: Mapping[str, Any] = raw_field()

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from attrs import frozen
 
-from original_async.models import Allocation, Claim
 from rewards_core.errors import UnexpectedResponse, VendorError
 from rewards_core.json import loads, structure
 from rewards_core.validation import is_id
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from rewards_core.http.messages import Answer
 
 T = TypeVar("T")
-M = TypeVar("M", bound=Allocation | Claim)
+M = TypeVar("M")
 
 _LIST_NAMES = ("results", "items", "data")
 _PAGING_OBJECTS = frozenset({"pagination", "paging", "pageinfo", "page", "meta", "links"})
@@ -77,21 +76,21 @@ def select_all(models: type[list[M]], entries: Sequence[Any]) -> tuple[list[M], 
     return structure(entries, models, path="data"), None
 
 
-def select_by_nonce(nonces: Collection[str], entries: Sequence[Any]) -> tuple[list[Allocation], UnexpectedResponse | None]:
-    """Parse only the allocations under some nonces, so that an unreadable entry elsewhere in the list does not hide them."""
-    found: list[Allocation] = []
+def select_by_key(
+    model: type[M], name: str, keys: Collection[str], entries: Sequence[Any]
+) -> tuple[list[M], UnexpectedResponse | None]:
+    """Parse only the entries whose member `name` is one of the keys, so that an unreadable entry elsewhere does not hide them."""
+    found: list[M] = []
     problem: UnexpectedResponse | None = None
     for entry in entries:
-        if isinstance(entry, dict) and isinstance(nonce := entry.get("nonce"), (str, int)) and str(nonce) in nonces:
+        if isinstance(entry, dict) and isinstance(key := entry.get(name), (str, int)) and str(key) in keys:
+            if not is_id(entry.get("uid")):
+                problem = UnexpectedResponse("an entry has a uid that cannot be asked for or stored", path="data.uid")
+                continue
             try:
-                allocation = structure(entry, Allocation, path="data")
+                found.append(structure(entry, model, path="data"))
             except UnexpectedResponse as unreadable:
                 problem = unreadable
-                continue
-            if is_id(allocation.uid):
-                found.append(allocation)
-            else:
-                problem = UnexpectedResponse("an allocation has a uid that cannot be asked for or stored", path="data.uid")
     return found, problem
 
 

@@ -1,0 +1,245 @@
+"""The calls that move assets: transfers, burns and deposits."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
+
+from original_async.calls.base import Calls
+from original_async.calls.pages import Listing, select_by_key
+from original_async.calls.reading import data_of
+from original_async.calls.reconciling import Rules
+from original_async.models.transfers import Burn, BurnRequest, Deposit, Transfer, TransferRequest
+from rewards_core.http.messages import Effect
+from rewards_core.json import dumps
+from rewards_core.operations import OperationStatus
+from rewards_core.validation import check_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+_ADVICE = "wait for this error with Completions.wait; the vendor moves an asset only once, so the call may also be repeated"
+
+TRANSFER = Rules(call="create_transfer", noun="transfer", key="asset", about=("asset", "transfer"), advice=_ADVICE)
+BURN = Rules(call="create_burn", noun="burn", key="asset", about=("asset", "burn"), advice=_ADVICE)
+
+
+class TransferCalls(Calls):
+    """Transfer and burn assets, and read where they can be deposited."""
+
+    _clock: Callable[[], float]
+
+    async def create_transfer(
+        self, *, asset_uid: str, from_user_uid: str, to_address: str, timeout: float | None = None
+    ) -> Transfer:
+        """Move an asset to an external wallet; the blockchain confirms it later, or the vendor cancels it.
+
+        The asset must be minted, transferable and owned by the user; see https://docs.getoriginal.com/docs/transfer-asset. While
+        it moves and once it has moved, the vendor refuses a second transfer, so retries are safe. If the vendor rejects the
+        request, or its outcome is not known, the user's transfers are searched for one of the asset to this address that was
+        created since the call began.
+
+        Args:
+            asset_uid: The asset.
+            from_user_uid: The user who owns it.
+            to_address: The external wallet that receives it.
+            timeout: Seconds for this call including the look-up, above 0; by default the client's `timeouts.total`.
+
+        Returns:
+            The transfer, `pending`; or, if it was found, in its current status and with `recovered=True`.
+
+        Raises:
+            Unauthorized, Forbidden, RateLimited: the vendor refused the caller; this call did nothing.
+            RequestRejected: the vendor rejected the request; this call did nothing.
+            ConnectFailed: this call sent nothing.
+            OutcomeUnknown: the asset may be moving. Pass the error to `Completions.wait`. Its `request` is a `TransferRequest`.
+            UnexpectedResponse: the answer was a redirect, which is never followed; check the base URL.
+            ValueError, TypeError, ConfigurationError, ClientClosed: this call sent nothing.
+        """
+        content = {
+            "asset_uid": check_id(asset_uid, "asset_uid"),
+            "from_user_uid": check_id(from_user_uid, "from_user_uid"),
+            "to_address": check_id(to_address, "to_address"),
+        }
+        asked_at = datetime.fromtimestamp(self._clock(), UTC)
+
+        def asked() -> TransferRequest:
+            return TransferRequest(**content, asked_at=asked_at, scope=self._scope)
+
+        def build(created: dict[str, Any]) -> Transfer:
+            return Transfer(
+                uid=created["uid"],
+                status=OperationStatus.PENDING,
+                asset_uid=content["asset_uid"],
+                from_user_uid=content["from_user_uid"],
+                to_address=content["to_address"],
+                scope=self._scope,
+                raw=created,
+            )
+
+        async def look_up(deadline: float) -> Listing[Transfer]:
+            return await self._transfers_of_assets(content["from_user_uid"], (content["asset_uid"],), deadline)
+
+        return await self._write(
+            TRANSFER,
+            content["asset_uid"],
+            dumps(content),
+            self._fixed_url("transfer"),
+            effect=Effect.KEYED,
+            asked=asked,
+            build=build,
+            look_up=look_up,
+            timeout=timeout,
+        )
+
+    async def get_transfer(self, uid: str, *, timeout: float | None = None) -> Transfer:
+        """Read one transfer; see https://docs.getoriginal.com/docs/get-transfer-details.
+
+        Args:
+            uid: The transfer's uid.
+            timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
+
+        Raises:
+            NotFound: there is no such transfer; one just created may not be readable yet.
+            VendorError: the call failed.
+        """
+        deadline = self._transport.deadline(timeout)
+        return await self._reader.one("get_transfer", Transfer, check_id(uid, "uid"), deadline, "transfer")
+
+    async def get_transfers_by_user_uid(self, user_uid: str, *, timeout: float | None = None) -> list[Transfer]:
+        """Read all transfers from a user, over all pages; an unknown user has none.
+
+        See https://docs.getoriginal.com/docs/get-list-of-transfers-by-users.
+
+        Args:
+            user_uid: The user.
+            timeout: Seconds for this call including all pages, above 0; by default the client's `timeouts.total`.
+
+        Raises:
+            UnexpectedResponse: the list is incomplete: the vendor says that there are more transfers than it shows.
+            VendorError: the call failed.
+        """
+        user_uid, deadline = check_id(user_uid, "user_uid"), self._transport.deadline(timeout)
+        return (await self._reader.all("get_transfers_by_user_uid", Transfer, user_uid, deadline, "transfer")).all()
+
+    async def create_burn(self, *, asset_uid: str, from_user_uid: str, timeout: float | None = None) -> Burn:
+        """Destroy an asset for ever; the blockchain confirms it later.
+
+        The asset must be minted, transferable and owned by the user; see https://docs.getoriginal.com/docs/burn-asset-api. An
+        asset is burned only once, so retries are safe. If the vendor rejects the request, or its outcome is not known, the user's
+        burns are searched for the asset.
+
+        Args:
+            asset_uid: The asset.
+            from_user_uid: The user who owns it.
+            timeout: Seconds for this call including the look-up, above 0; by default the client's `timeouts.total`.
+
+        Returns:
+            The burn, `pending`; or, if it was found, in its current status and with `recovered=True`.
+
+        Raises:
+            Unauthorized, Forbidden, RateLimited: the vendor refused the caller; this call did nothing.
+            RequestRejected: the vendor rejected the request; this call did nothing.
+            ConnectFailed: this call sent nothing.
+            OutcomeUnknown: the asset may be burned. Pass the error to `Completions.wait`. Its `request` is a `BurnRequest`.
+            UnexpectedResponse: the answer was a redirect, which is never followed; check the base URL.
+            ValueError, TypeError, ConfigurationError, ClientClosed: this call sent nothing.
+        """
+        content = {
+            "asset_uid": check_id(asset_uid, "asset_uid"),
+            "from_user_uid": check_id(from_user_uid, "from_user_uid"),
+        }
+
+        def asked() -> BurnRequest:
+            return BurnRequest(**content, scope=self._scope)
+
+        def build(created: dict[str, Any]) -> Burn:
+            return Burn(
+                uid=created["uid"],
+                status=OperationStatus.PENDING,
+                asset_uid=content["asset_uid"],
+                from_user_uid=content["from_user_uid"],
+                scope=self._scope,
+                raw=created,
+            )
+
+        async def look_up(deadline: float) -> Listing[Burn]:
+            return await self._burns_of_assets(content["from_user_uid"], (content["asset_uid"],), deadline)
+
+        return await self._write(
+            BURN,
+            content["asset_uid"],
+            dumps(content),
+            self._fixed_url("burn"),
+            effect=Effect.KEYED,
+            asked=asked,
+            build=build,
+            look_up=look_up,
+            timeout=timeout,
+        )
+
+    async def get_burn(self, uid: str, *, timeout: float | None = None) -> Burn:
+        """Read one burn; see https://docs.getoriginal.com/docs/get-burn-details.
+
+        Args:
+            uid: The burn's uid.
+            timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
+
+        Raises:
+            NotFound: there is no such burn; one just created may not be readable yet.
+            VendorError: the call failed.
+        """
+        return await self._reader.one("get_burn", Burn, check_id(uid, "uid"), self._transport.deadline(timeout), "burn")
+
+    async def get_burns_by_user_uid(self, user_uid: str, *, timeout: float | None = None) -> list[Burn]:
+        """Read all burns of a user, over all pages; an unknown user has none.
+
+        See https://docs.getoriginal.com/docs/get-list-of-burns-details-by-users.
+
+        Args:
+            user_uid: The user.
+            timeout: Seconds for this call including all pages, above 0; by default the client's `timeouts.total`.
+
+        Raises:
+            UnexpectedResponse: the list is incomplete: the vendor says that there are more burns than it shows.
+            VendorError: the call failed.
+        """
+        user_uid, deadline = check_id(user_uid, "user_uid"), self._transport.deadline(timeout)
+        return (await self._reader.all("get_burns_by_user_uid", Burn, user_uid, deadline, "burn")).all()
+
+    async def get_deposit(self, user_uid: str, collection_uid: str | None = None, *, timeout: float | None = None) -> Deposit:
+        """Read where assets can be sent to, so that a user of the app owns them.
+
+        See https://docs.getoriginal.com/docs/deposit-asset.
+
+        Args:
+            user_uid: The user.
+            collection_uid: The collection, which an app on several blockchains needs; the vendor refuses one not yet deployed.
+            timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
+
+        Raises:
+            NotFound: there is no such user or collection.
+            VendorError: the call failed.
+        """
+        query = {"user_uid": check_id(user_uid, "user_uid")}
+        if collection_uid is not None:
+            query["collection_uid"] = check_id(collection_uid, "collection_uid")
+        deadline = self._transport.deadline(timeout)
+        return await self._reader.get("get_deposit", partial(data_of, Deposit), deadline, "deposit", query=query)
+
+    async def _transfers_of_assets(
+        self, user_uid: str, asset_uids: Collection[str], deadline: float, **options: Any
+    ) -> Listing[Transfer]:
+        """Read a user's transfers of some assets; cancelled ones come last, because they must not hide another one."""
+        select = partial(select_by_key, Transfer, "asset_uid", asset_uids)
+        listing = await self._reader.listing("find_transfer", select, user_uid, deadline, "transfer", **options)
+        return evolve(listing, found=sorted(listing.found, key=lambda each: each.status is OperationStatus.CANCELLED))
+
+    async def _burns_of_assets(
+        self, user_uid: str, asset_uids: Collection[str], deadline: float, **options: Any
+    ) -> Listing[Burn]:
+        select = partial(select_by_key, Burn, "asset_uid", asset_uids)
+        return await self._reader.listing("find_burn", select, user_uid, deadline, "burn", **options)
