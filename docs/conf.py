@@ -32,7 +32,7 @@ nitpick_ignore = [
         *("A", "H", "S", "T", "webhooks.completions.A", "AmountAs", "BatchFailure", "BeforePage", "BodyProblem", "Client"),
         *("ClientOptions", "Collector", "Ending", "Environment", "Figures", "LedgerLock", "LedgerPlace", "LoopThread", "MaySend"),
         *("Move", "PostgresLock", "ReadPath", "ReceivedRequest", "SandboxServer", "Via"),
-        *("vendor_sandboxes.original_state.Operation", "webhooks.ingress.queue.QueueStatistics"),
+        *("vendor_sandboxes.original_operations.Operation", "webhooks.ingress.queue.QueueStatistics"),
     )
 ]
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -15,7 +15,7 @@ from attrs import fields
 
 from vendor_sandboxes.enkash import CLIENT_ID, CLIENT_SECRET, PASSWORD, USERNAME, EnkashSandbox
 from vendor_sandboxes.options import EnkashOptions, OriginalOptions, SandboxOptions
-from vendor_sandboxes.original import API_KEY, API_SECRET, APP_UID, REWARDS, WEBHOOK_KEYS, OriginalSandbox
+from vendor_sandboxes.original import API_KEY, API_SECRET, APP_UID, COLLECTIONS, REWARDS, WEBHOOK_KEYS, OriginalSandbox
 
 if TYPE_CHECKING:
     from vendor_sandboxes.server import Sandbox
@@ -41,13 +41,15 @@ def parser_of_sandboxes() -> argparse.ArgumentParser:
     common.add_argument("--host", default="127.0.0.1", help="address to listen on")
     common.add_argument("--seed", type=int, default=0, help="equal seeds give equal uids and faults")
 
-    original = vendors.add_parser("original", parents=[common], help="Original: rewards, allocations, claims, webhooks")
+    original = vendors.add_parser("original", parents=[common], help="Original: rewards, assets, webhooks")
     add = original.add_argument
     add("--port", type=int, default=9400, help="port to listen on, 0 for any")
     add("--api-key", default=API_KEY, help="API key that the sandbox accepts")
     add("--api-secret", default=API_SECRET, help="API secret that the sandbox accepts")
     add("--app-uid", default=APP_UID, help="uid of the app that owns the API key")
     add("--reward", action="append", dest="rewards", metavar="UID", help="uid of a reward contract; may be repeated")
+    collection_help = "uid of a deployed collection with editable assets; may be repeated"
+    add("--collection", action="append", dest="collections", metavar="UID", help=collection_help)
     add("--webhook-url", metavar="URL", help="where webhooks are sent")
     key_help = "key that signs webhooks; may be repeated"
     add("--webhook-key", action="append", type=_key, dest="webhook_keys", metavar="ID:SECRET", help=key_help)
@@ -81,6 +83,7 @@ def build(arguments: Sequence[str]) -> Sandbox:
             return EnkashSandbox(**options)
         options["webhook_keys"] = dict(options["webhook_keys"] or WEBHOOK_KEYS)
         options["rewards"] = options["rewards"] or REWARDS
+        options["collections"] = options["collections"] or COLLECTIONS
         return OriginalSandbox(**options)
     except (ValueError, ModuleNotFoundError) as error:
         parser.error(str(error))

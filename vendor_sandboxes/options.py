@@ -130,8 +130,13 @@ class OriginalOptions(SandboxOptions):
     confirm: tuple[float, float] | None = _span(
         (0.5, 3.0), "range of the seconds until the blockchain confirms an operation, or the word never"
     )
-    fail_rate: float = _chance("an operation fails on the blockchain, which no webhook reports")
-    fail_then_done: float = _chance("an operation is reported as failed at first, and as done later")
+    fail_rate: float = _chance(
+        "an operation fails on the blockchain, which no webhook reports: an allocation or claim reads as failed, and a mint, "
+        "edit or burn stays pending for ever"
+    )
+    fail_then_done: float = _chance("an allocation or claim is reported as failed at first, and as done later")
+    cancel_rate: float = _chance("a transfer is cancelled, which no webhook reports")
+    burn_lag: float = _seconds(0.0, "how long after a burn is done its asset still reads as not burned")
     list_lag: float = _seconds(0.0, "how long a new operation is missing from lists")
     read_lag: float = _seconds(0.0, "how long a new operation cannot be read by its uid (404)")
     webhook_loss: float = _chance("an event is never sent")
@@ -151,8 +156,19 @@ class OriginalOptions(SandboxOptions):
         ("allocation", "reward_allocation", "flat", "allocation_uid", "reward", "allocations"),
         "where in `data` an event carries the resource or uid; events of claims say claim instead of allocation",
     )
+    asset_webhook_shape: tuple[str, ...] = _mixture(
+        "asset",
+        ("asset", "sample", "flat", "asset_uid", "with_operation"),
+        "where in `data` an event of an asset carries it: sample has only its uid, name and metadata, and with_operation has the "
+        "transfer or burn beside it",
+    )
     attempt_in_body: bool = _flag("webhook bodies also carry the app uid, the correlation id and the number of the attempt")
     duplicate_nonce: str = _choice("reject", ("reject", "replay"), "refuse a known nonce, or answer 201 with the first uid")
+    duplicate_external_id: str = _choice(
+        "mint",
+        ("mint", "reject", "replay"),
+        "create another asset under a known asset_external_id, refuse it, or answer 201 with the first uid",
+    )
     known_nonce_text: str = _text("nonce already used", "message that refuses a known nonce")
     known_nonce_status: int = _number(400, 400, 499, "HTTP status that refuses a known nonce")
     commit_late: float = _seconds(
@@ -165,7 +181,11 @@ class OriginalOptions(SandboxOptions):
     )
     read_path: str = _choice("both", ("allocation", "allocate", "both"), "path at which allocations can be read")
     amounts: str = _choice("number", ("string", "number"), "how amounts are written")
-    strict: bool = _flag("refuse unknown users and rewards, empty claims, and a second claim while one is pending")
+    token_ids: str = _choice("number", ("number", "text"), "how token ids are written")
+    user_shape: str = _choice(
+        "wallets", ("wallets", "wallet_address"), "how a user carries the wallet, wallet_address in older docs"
+    )
+    strict: bool = _flag("refuse unknown users, rewards and collections, empty claims, and a second claim while one is pending")
 
 
 @define(kw_only=True)

@@ -1,4 +1,4 @@
-"""Original on aiohttp: rewards, allocations and claims that a blockchain finishes later, with webhooks and faults."""
+"""Original on aiohttp: payments and assets that a blockchain finishes later, with webhooks and faults."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ from typing import TYPE_CHECKING, Any
 from vendor_sandboxes.faults import UNANSWERED_COMMIT
 from vendor_sandboxes.options import OriginalOptions
 from vendor_sandboxes.original_auth import Credentials
+from vendor_sandboxes.original_events import app_of
 from vendor_sandboxes.original_replies import Refused, client_error, created, server_error
 from vendor_sandboxes.original_routes import Routes
-from vendor_sandboxes.original_state import Operation, OriginalState, User
-from vendor_sandboxes.original_webhooks import Delivery, WebhookSender, app_of
+from vendor_sandboxes.original_state import OriginalState, Payment
+from vendor_sandboxes.original_users import User
+from vendor_sandboxes.original_webhooks import Delivery, WebhookSender
 from vendor_sandboxes.scheduler import Scheduler
 from vendor_sandboxes.server import FAULT, Sandbox
 
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from vendor_sandboxes.original_operations import Operation
+
 API_KEY = "sandboxkey01"
 API_SECRET = "sandbox-api-secret-of-more-than-thirty-two-characters"  # noqa: S105 - opens nothing but the sandbox
 APP_UID = "UB2DG8MW5KBQ"
 WEBHOOK_KEYS = {"4o3vfxtcmo7b": "sandbox-webhook-secret-one"}
 REWARDS = ("764893807463", "112144981245", "708469717542", "151854912345")
+COLLECTIONS = ("471616646163", "221137489875")
+_DEPLOYMENTS = ("collection", "reward")
 
 
 class OriginalSandbox(Sandbox):
@@ -40,6 +46,7 @@ class OriginalSandbox(Sandbox):
         webhook_attempts: Maximum number of attempts to deliver one event.
         webhook_backoff: Seconds before the second attempt, doubling from then on.
         rewards: Uids of the reward contracts.
+        collections: Uids of the deployed collections, whose assets can be edited.
         seed: Equal seeds give equal uids and faults.
         clock: Returns Unix time.
         options: Any attribute of `OriginalOptions`; change them later on `sandbox.options`.
@@ -61,6 +68,7 @@ class OriginalSandbox(Sandbox):
         webhook_attempts: int = 8,
         webhook_backoff: float = 0.1,
         rewards: Iterable[str] = REWARDS,
+        collections: Iterable[str] = COLLECTIONS,
         seed: int = 0,
         clock: Callable[[], float] = time.time,
         **options: Any,
@@ -70,7 +78,7 @@ class OriginalSandbox(Sandbox):
         self.api_key = api_key
         self.api_secret = api_secret
         self.app_uid = app_uid
-        self.state = OriginalState(seed, clock, rewards)
+        self.state = OriginalState(seed, clock, rewards, collections)
         self._retries = Scheduler(self.changed)
         self.webhooks = WebhookSender(
             webhook_url,
@@ -114,12 +122,14 @@ class OriginalSandbox(Sandbox):
         """Settle an operation now, and wait for the first attempt of its webhook, if any.
 
         Args:
-            uid: The operation.
-            status: Only `"done"` sends a webhook.
-            kind: `"allocation"` or `"claim"`.
+            uid: The operation; for an edit, the asset.
+            status: Only `"done"` sends a webhook. Allocations and claims may end in any status; of the others only a transfer may
+                end otherwise, as `"cancelled"`.
+            kind: `"allocation"`, `"claim"`, `"asset"`, `"edit"`, `"transfer"`, `"burn"`, `"collection"` or `"reward"`.
 
         Raises:
             KeyError: there is no such operation.
+            ValueError: the operation cannot end in this status, or has ended.
         """
         delivery = self.settle_now(uid, status, kind=kind)
         if delivery is not None:
@@ -128,6 +138,41 @@ class OriginalSandbox(Sandbox):
     def settle_now(self, uid: str, status: str = "done", *, kind: str = "allocation") -> Delivery | None:
         """Settle an operation as `settle` does, and return its webhook, if any, instead of waiting for it."""
         return self._settle(self.state.operations[kind][uid], status)
+
+    async def deposit(self, asset_uid: str, user_uid: str) -> None:
+        """Move an asset from a wallet outside of the app into the user's, and wait for the first attempt of its webhook, if any.
+
+        Raises:
+            KeyError: there is no such asset.
+            ValueError: the asset is not in a wallet outside of the app.
+        """
+        delivery = self.deposit_now(asset_uid, user_uid)
+        if delivery is not None:
+            await delivery.tried.wait()
+
+    def deposit_now(self, asset_uid: str, user_uid: str) -> Delivery | None:
+        """Move an asset as `deposit` does, and return its webhook, if any, instead of waiting for it."""
+        return self._settle(self.state.assets.deposit(asset_uid, user_uid), "done")
+
+    def deploy_collection(self, uid: str, *, editable: bool = True) -> None:
+        """Begin to deploy a collection, which is confirmed like any operation; `editable` tells whether its assets can be edited.
+
+        Raises:
+            ValueError: the uid is taken.
+        """
+        if uid in self.state.assets.collections:
+            raise ValueError(f"there is a collection {uid} already")
+        self._later(self._confirm, self.state.assets.add_collection(uid, "deploying", editable=editable))
+
+    def deploy_reward(self, uid: str) -> None:
+        """Begin to deploy a reward contract, which is confirmed like any operation; no webhook reports it.
+
+        Raises:
+            ValueError: the uid is taken.
+        """
+        if uid in self.state.rewards:
+            raise ValueError(f"there is a reward {uid} already")
+        self._later(self._confirm, self.state.add_reward(uid, "deploying"))
 
     async def unconfirmed(self, timeout: float) -> list[Operation]:
         """Return the operations that are pending after all confirmations that are due within `timeout` seconds."""
@@ -152,13 +197,18 @@ class OriginalSandbox(Sandbox):
         return delivery
 
     def _confirm(self, operation: Operation) -> None:
-        if operation.status != "pending":
+        if not operation.pending:
             return
-        if self.plan.happens("fail_then_done"):
-            self._later(self._complete_after_all, operation)
-            self._settle(operation, "failed")
-        else:
-            self._settle(operation, "failed" if self.plan.happens("fail_rate") else "done")
+        if isinstance(operation, Payment):
+            if self.plan.happens("fail_then_done"):
+                self._later(self._complete_after_all, operation)
+                self._settle(operation, "failed")
+            else:
+                self._settle(operation, "failed" if self.plan.happens("fail_rate") else "done")
+        elif operation.kind == "transfer":
+            self._settle(operation, "cancelled" if self.plan.happens("cancel_rate") else "done")
+        elif operation.kind in _DEPLOYMENTS or not self.plan.happens("fail_rate"):
+            self._settle(operation, "done")
 
     def _complete_after_all(self, operation: Operation) -> None:
         if operation.status == "failed":
@@ -169,7 +219,9 @@ class OriginalSandbox(Sandbox):
         if confirm is not None:
             self.scheduler.call_later(self.plan.between("confirm", confirm), action, operation)
 
-    async def _commit(self, write: Callable[[], Operation | User]) -> web.Response:
+    async def _commit(
+        self, write: Callable[[], Operation | User], reply: Callable[[str], web.Response] = created, /
+    ) -> web.Response:
         if self.options.commit_late and FAULT.get() in UNANSWERED_COMMIT:
             self.plan.counts["commit_late"] += 1
             self.scheduler.call_later(self.options.commit_late, self._commit_late, write)
@@ -178,7 +230,7 @@ class OriginalSandbox(Sandbox):
         delivery = self._begin(written)
         if delivery is not None:
             await delivery.tried.wait()
-        return created(written.uid)
+        return reply(written.uid)
 
     def _commit_late(self, write: Callable[[], Operation | User]) -> None:
         try:

@@ -59,6 +59,11 @@ def created(uid: str) -> web.Response:
     return json_reply(f'{{"success":true,"data":{{"uid":"{uid}"}}}}', 201)
 
 
+def no_content(_: str) -> web.Response:
+    """Return the answer of an edit, which has no uid."""
+    return success("null")
+
+
 def no_match() -> web.Response:
     """Return the answer of a search without a result, which is not an error."""
     return json_reply('{"success":false,"data":null}')
@@ -84,12 +89,13 @@ def read_body(request: web.BaseRequest, body: bytes) -> dict[str, Any]:
 class Fields:
     """Read the fields of one request, and collect their errors."""
 
-    def __init__(self, body: Mapping[str, Any]) -> None:
+    def __init__(self, body: Mapping[str, Any], prefix: str = "", errors: list[dict[str, str]] | None = None) -> None:
         self._body = body
-        self._errors: list[dict[str, str]] = []
+        self._prefix = prefix
+        self._errors: list[dict[str, str]] = [] if errors is None else errors
 
     def _add_error(self, name: str, code: str, message: str) -> None:
-        self._errors.append({"code": code, "message": message, "field_name": name})
+        self._errors.append({"code": code, "message": message, "field_name": self._prefix + name})
 
     def _present(self, name: str) -> bool:
         if name not in self._body:
@@ -131,10 +137,59 @@ class Fields:
             self._add_error(name, "invalid", "Enter a valid wallet address.")
         return value
 
+    def flag(self, name: str, *, optional: bool = False) -> bool:
+        """Return true or false, and false if it is missing."""
+        if optional and name not in self._body:
+            return False
+        if not self._present(name):
+            return False
+        value = self._body[name]
+        if not isinstance(value, bool):
+            self._add_error(name, "invalid", "Must be a valid boolean.")
+        return value is True
+
+    def inner(self, name: str) -> Fields:
+        """Return the fields of a mandatory object, which add their errors to these."""
+        value = self._body[name] if self._present(name) else None
+        if isinstance(value, dict):
+            return Fields(value, f"{self._prefix}{name}.", self._errors)
+        if value is not None:
+            self._add_error(name, "invalid", "Invalid data. Expected a dictionary.")
+        return Fields({})
+
+    def attributes(self, name: str) -> tuple[dict[str, Any], ...] | None:
+        """Return the attributes of an asset as they were sent, or None if they are missing or null."""
+        sent = self._body.get(name)
+        if sent is None:
+            return None
+        if not isinstance(sent, list) or not all(isinstance(each, dict) for each in sent):
+            self._add_error(name, "invalid", "Expected a list of dictionaries.")
+            return None
+        for each in sent:
+            fields = Fields(each, f"{self._prefix}{name}.", self._errors)
+            fields.text("trait_type")
+            fields.optional_text("display_type")
+            if fields._present("value") and not isinstance(each["value"], str | int | Decimal):
+                fields._add_error("value", "invalid", "Not a valid string.")
+        return tuple(sent)
+
     def amount(self, name: str) -> Decimal:
         """Return a mandatory amount above 0, from a string or number, exactly."""
+        amount = self._number(name)
+        if amount is not None and amount <= 0:
+            self._add_error(name, "min_value", "Ensure this value is greater than 0.")
+        return amount or Decimal(0)
+
+    def price(self, name: str) -> Decimal | None:
+        """Return an optional amount of 0 or more, from a string or number, exactly."""
+        amount = self._number(name) if self._body.get(name) is not None else None
+        if amount is not None and amount < 0:
+            self._add_error(name, "min_value", "Ensure this value is greater than or equal to 0.")
+        return amount
+
+    def _number(self, name: str) -> Decimal | None:
         if not self._present(name):
-            return Decimal(0)
+            return None
         value = self._body[name]
         digits = ""
         if isinstance(value, str):
@@ -145,11 +200,8 @@ class Fields:
             digits = str(value) if abs(value) < 10**_LARGEST_EXPONENT else ""
         if not _AMOUNT.fullmatch(digits.removeprefix("-")):
             self._add_error(name, "invalid", "A valid number is required.")
-            return Decimal(0)
-        amount = Decimal(digits)
-        if amount <= 0:
-            self._add_error(name, "min_value", "Ensure this value is greater than 0.")
-        return amount
+            return None
+        return Decimal(digits)
 
     def check(self) -> None:
         """Raise `Refused` with all errors: one as an object, several as a list."""

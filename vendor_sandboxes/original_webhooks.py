@@ -6,14 +6,15 @@ import asyncio
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import aiohttp
 from attrs import define, field
 
 from original_async.signature import sign
-from vendor_sandboxes.original_state import Operation, timestamp
+from vendor_sandboxes.original_events import EVENTS, event_body
+from vendor_sandboxes.original_operations import Operation, timestamp
 
 if TYPE_CHECKING:
     from vendor_sandboxes.faults import FaultPlan
@@ -82,14 +83,14 @@ class WebhookSender:
         self._session: aiohttp.ClientSession | None = None
 
     def emit(self, operation: Operation, options: OriginalOptions) -> Delivery | None:
-        """Send the event of a done operation; return None without a URL."""
-        if self.url is None or self._closed:
+        """Send the event of a done operation; return None without a URL, and for an operation that has no event."""
+        if self.url is None or self._closed or operation.kind not in EVENTS:
             return None
         self.counts["events"] += 1
         stream = self._plan.stream("correlation")
         delivery = Delivery(
             operation=operation,
-            payload=self._payload(operation, options),
+            payload=event_body(operation, self._app, options, self._plan, self._clock()),
             correlation_id=str(uuid.UUID(int=stream.getrandbits(128), version=4)),
             attempt_in_body=options.attempt_in_body,
         )
@@ -106,17 +107,6 @@ class WebhookSender:
         else:
             self._enqueue(delivery)
         return delivery
-
-    def _payload(self, operation: Operation, options: OriginalOptions) -> str:
-        body = self._plan.pick("webhook_body", options.webhook_body)
-        shape = self._plan.pick("webhook_shape", options.webhook_shape)
-        members = []
-        if body != "opaque":
-            resource = operation.resource(options.amounts) if body == "full" else f'{{"uid": "{operation.uid}"}}'
-            members.append(_member(operation, shape, resource))
-        transaction_hash = f"0x{self._plan.stream('hash').getrandbits(256):064x}"
-        event = "reward.allocated" if operation.kind == "allocation" else "reward.claimed"
-        return payload(event, self._app, members, operation.kind, transaction_hash, self._clock())
 
     def _release(self) -> None:
         held, self._held = self._held, []
@@ -203,20 +193,6 @@ class WebhookSender:
             await self._session.close()
 
 
-def app_of(uid: str) -> dict[str, str]:
-    """Return the vendor's entry of an app."""
-    return {"uid": uid, "name": "Sandbox", "region": "EU", "environment": "Development"}
-
-
-def payload(
-    event: str, app: Mapping[str, str], members: Iterable[str], kind: str, transaction_hash: str, happened_at: float
-) -> str:
-    """Return the body of an event without the time it is sent and the closing brace; `members` are JSON text inside `data`."""
-    log = {"type": kind, "chain_id": 80002, "transaction_hash": transaction_hash}
-    data = ", ".join([f'"app": {json.dumps(app)}', *members, f'"transaction_log": {json.dumps(log)}'])
-    return f'{{"data": {{{data}}}, "event": {json.dumps(event)}, "event_time": "{timestamp(happened_at, "+00:00")}"'
-
-
 def signed_headers(body: bytes, keys: Mapping[str, str], app_uid: str, correlation_id: str, attempt: int) -> dict[str, str]:
     """Return the headers of a delivery of this body."""
     return {
@@ -226,18 +202,3 @@ def signed_headers(body: bytes, keys: Mapping[str, str], app_uid: str, correlati
         "x-webhook-attempt": str(attempt),
         "x-webhook-signature": sign(body, keys),
     }
-
-
-def _member(operation: Operation, shape: str, resource: str) -> str:
-    kind = operation.kind
-    match shape:
-        case "flat":
-            return resource[1:-1]
-        case "allocation_uid":
-            return f'"{kind}_uid": "{operation.uid}"'
-        case "reward":
-            return f'"reward": {{"uid": {json.dumps(operation.reward_uid)}, "{kind}_uid": "{operation.uid}"}}'
-        case "allocations":
-            return f'"{kind}s": [{resource}]'
-        case _:
-            return f'"{shape.replace("allocation", kind)}": {resource}'

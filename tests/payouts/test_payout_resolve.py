@@ -599,7 +599,7 @@ def test_where_no_row_is_known_to_the_vendor_the_key_must_see_the_rewards(call: 
         assert (result.exit_code, call(*BULK, "--yes", env=env).exit_code) == (6, 6)
         assert (states(folder), entries(folder)["r1"].absent_at) == ({"r1": "unknown"}, None)
         said("resolve: another app's rewards", result.output)
-        vendor.state.rewards[REWARD] = None
+        vendor.state.add_reward(REWARD, "deployed")
         assert call(*BULK, "--yes", env=env).exit_code == 4
 
 

@@ -392,7 +392,8 @@ async def test_user_gets_a_wallet_with_the_first_confirmed_operation(caller_of: 
 
 
 @pytest.mark.parametrize(
-    "path", ["/user/", "/reward/", "/reward", "/collection/1", "/reward/allocate/1/2", "/", "/../v2/reward/1"]
+    "path",
+    ["/user/", "/reward/", "/reward", "/collection", "/asset/1/2", "/deposit/1", "/reward/allocate/1/2", "/", "/../v2/reward/1"],
 )
 async def test_unknown_route_is_a_page(caller_of: CallerOf, path: str) -> None:
     async with OriginalSandbox() as sandbox:

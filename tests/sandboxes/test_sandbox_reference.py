@@ -93,7 +93,7 @@ def test_the_ports_are_those_that_the_page_names() -> None:
         assert build([vendor])._port == int(port)
 
 
-@pytest.mark.parametrize("words", ["webhook_body", "webhook_shape"])
+@pytest.mark.parametrize("words", ["webhook_body", "webhook_shape", "asset_webhook_shape"])
 def test_the_page_names_every_word_of_a_mixture(words: str) -> None:
     listed = re.findall(r"one of ([\w, ]+), or several", getattr(fields(OriginalOptions), words).metadata["argument"]["help"])
     meaning = told("original")[f"--{words.replace('_', '-')}"][2]

@@ -11,9 +11,12 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
+from vendor_sandboxes.options import OriginalOptions
 from vendor_sandboxes.original import APP_UID, REWARDS, WEBHOOK_KEYS
-from vendor_sandboxes.original_state import Operation, timestamp
-from vendor_sandboxes.original_webhooks import app_of, payload, signed_headers
+from vendor_sandboxes.original_events import app_of, payload
+from vendor_sandboxes.original_operations import timestamp
+from vendor_sandboxes.original_state import Payment
+from vendor_sandboxes.original_webhooks import signed_headers
 
 _KINDS = {"reward.allocated": "allocation", "reward.claimed": "claim"}
 
@@ -58,7 +61,7 @@ def sign_delivery(name: str = "reward.allocated", /, **fields: Any) -> SignedDel
 
 def _sample(kind: str) -> dict[str, Any]:
     claimed = kind == "claim"
-    sample = Operation(
+    sample = Payment(
         kind=kind,
         uid=str(uuid.uuid4().int)[:12],
         reward_uid=REWARDS[0],
@@ -69,7 +72,7 @@ def _sample(kind: str) -> dict[str, Any]:
         committed_at=time.time(),
         status="done",
     )
-    return dict(json.loads(sample.resource("string")))
+    return dict(json.loads(sample.resource(OriginalOptions(amounts="string"), sample.committed_at)))
 
 
 def _json(value: Any) -> Any:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vendor_sandboxes.enkash import EnkashSandbox
 from vendor_sandboxes.original import OriginalSandbox
+from vendor_sandboxes.original_state import Payment
 from vendor_sandboxes.server import Sandbox
 
 if TYPE_CHECKING:
     from vendor_sandboxes.options import EnkashOptions, OriginalOptions
+    from vendor_sandboxes.original_operations import Operation
     from vendor_sandboxes.server import ReceivedRequest
     from vendor_sandboxes.testing.thread import LoopThread
 
@@ -108,14 +110,40 @@ class OriginalServer(SandboxServer[OriginalSandbox]):
         """Settle an operation now; if it is done, its webhook follows.
 
         Args:
-            uid: The operation.
-            status: `"done"`, or `"failed"`, which no webhook reports.
-            kind: `"allocation"` or `"claim"`.
+            uid: The operation; for an edit, the asset.
+            status: `"done"`, or for allocations and claims `"failed"` and for transfers `"cancelled"`, which no webhook reports.
+            kind: `"allocation"`, `"claim"`, `"asset"`, `"edit"`, `"transfer"`, `"burn"`, `"collection"` or `"reward"`.
 
         Raises:
             KeyError: there is no such operation.
+            ValueError: the operation cannot end in this status, or has ended.
         """
         self._thread.call(self._sandbox.settle_now, uid, status, kind=kind)
+
+    def deposit(self, asset_uid: str, user_uid: str) -> None:
+        """Move an asset from a wallet outside of the app into the user's; its webhook follows.
+
+        Raises:
+            KeyError: there is no such asset.
+            ValueError: the asset is not in a wallet outside of the app.
+        """
+        self._thread.call(self._sandbox.deposit_now, asset_uid, user_uid)
+
+    def deploy_collection(self, uid: str, *, editable: bool = True) -> None:
+        """Begin to deploy a collection, which is confirmed like any operation; `editable` tells whether its assets can be edited.
+
+        Raises:
+            ValueError: the uid is taken.
+        """
+        self._thread.call(self._sandbox.deploy_collection, uid, editable=editable)
+
+    def deploy_reward(self, uid: str) -> None:
+        """Begin to deploy a reward contract, which is confirmed like any operation; no webhook reports it.
+
+        Raises:
+            ValueError: the uid is taken.
+        """
+        self._thread.call(self._sandbox.deploy_reward, uid)
 
     async def delivered(self, timeout: float = 30.0) -> None:
         """Wait until operations that are about to be confirmed are, and every webhook is accepted, lost or given up.
@@ -137,13 +165,7 @@ class OriginalServer(SandboxServer[OriginalSandbox]):
         refused = self._thread.call(sandbox.webhooks.refused.copy)
         return [
             *super().left_over(),
-            *(
-                f"Allocation {each.uid} of {each.amount} to {each.user_uid} is still pending: wait for it, settle it, "
-                'or use confirm="never".'
-                if each.kind == "allocation"
-                else f'Claim {each.uid} is still pending: wait for it, settle it, or use confirm="never".'
-                for each in pending
-            ),
+            *(f'{_told(each)} is still pending: wait for it, settle it, or use confirm="never".' for each in pending),
             *(
                 f"{sandbox.webhook_url} answered a webhook with HTTP {status} and never accepted it."
                 for status in refused.values()
@@ -183,6 +205,13 @@ class EnkashServer(SandboxServer[EnkashSandbox]):
     def expire_tokens(self) -> None:
         """Expire every token."""
         self._thread.call(self._sandbox.expire_tokens)
+
+
+def _told(operation: Operation) -> str:
+    told = f"{operation.kind.capitalize()} {operation.uid}"
+    if isinstance(operation, Payment) and operation.kind == "allocation":
+        return f"{told} of {operation.amount} to {operation.user_uid}"
+    return told
 
 
 def webhook_keys(keys: Mapping[str, str]) -> str:
