@@ -82,8 +82,10 @@ class UserRequest:
     scope: str = text_field(default=DEFAULT_SCOPE)
 
     def is_met_by(self, user: User) -> bool:
-        """Return whether a user has the same e-mail address and external id."""
-        return user.user_external_id == self.user_external_id and _folded(user.email) == _folded(self.email)
+        """Return whether a user has the e-mail address and the external id, as far as they were given."""
+        return (self.user_external_id is None or user.user_external_id == self.user_external_id) and (
+            self.email is None or _folded(user.email) == _folded(self.email)
+        )
 
 
 def _folded(email: str | None) -> str | None:

@@ -197,6 +197,7 @@ class Transport:
                     allow_redirects=False,
                     raise_for_status=False,
                     timeout=self._usual_timeout if timeout >= self.timeouts.read else self._timeout(timeout),
+                    **_sent_once(session, request),
                 )
                 try:
                     length = response.content_length
@@ -212,6 +213,8 @@ class Transport:
             response = None  # the answer may echo credentials
             without_frames(problem)
             raise
+        except _Lost as lost:
+            return self._failed(lost.problem)
         except Exception as problem:  # noqa: BLE001 - any error counts as sent unless it proves the opposite
             return self._failed(problem)
         if content is None:
@@ -277,6 +280,32 @@ class Transport:
         """Return aiohttp's timeouts. Connecting times out before the attempt, so that the error shows that nothing was sent."""
         connect = min(self.timeouts.connect, seconds * 0.9)
         return aiohttp.ClientTimeout(total=None, connect=connect, ceil_threshold=float("inf"))
+
+
+class _Lost(Exception):
+    """The connection of a write was lost, in a form that aiohttp does not take for a reason to send it again."""
+
+    def __init__(self, problem: Exception) -> None:
+        super().__init__()
+        self.problem = problem
+
+
+async def _never_again(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    try:
+        return await send(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as problem:
+        raise _Lost(problem) from None
+
+
+def _sent_once(session: aiohttp.ClientSession, request: Request[Any]) -> dict[str, Any]:
+    """Return the arguments with which aiohttp sends a request once.
+
+    It sends a PUT again by itself after a lost connection, below our count of attempts: the answer to the second one would hide
+    that the first may have arrived.
+    """
+    if request.effect is Effect.READ or request.method != "PUT":
+        return {}
+    return {"middlewares": (*getattr(session, "_middlewares", ()), _never_again)}  # those of a borrowed session stay in force
 
 
 def _had_no_connection(problem: BaseException) -> bool:

@@ -68,6 +68,21 @@ async def test_broken_connection_counts_as_sent(make_transport: MakeTransport, p
         assert type(await ends(transport.call(request_to(transport, Effect.READ)))) is ServerFailed
 
 
+@pytest.mark.parametrize("borrowed", [False, True], ids=["owned", "borrowed"])
+async def test_a_write_is_sent_once_in_each_attempt_whatever_its_method(make_transport: MakeTransport, borrowed: bool) -> None:
+    passed: list[str] = []
+
+    async def middleware(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        passed.append(request.method)
+        return await send(request)
+
+    async with vendor(reads_then_hangs_up) as v, aiohttp.ClientSession(middlewares=[middleware]) as session:
+        transport = make_transport(v.url, retry=ONCE, session=session if borrowed else None)
+        assert type(await ends(transport.call(request_to(transport, Effect.KEYED, method="PUT")))) is OutcomeUnknown
+    assert len(v.requests) == 1
+    assert passed == (["PUT"] if borrowed else [])
+
+
 async def test_silence_counts_as_sent_and_ends_in_time(make_transport: MakeTransport) -> None:
     async with vendor(never_answers) as v:
         transport = make_transport(v.url, timeouts=Timeouts(total=0.2, read=0.1), retry=ONCE)

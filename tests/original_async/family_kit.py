@@ -1,0 +1,126 @@
+"""The writes of each family, against the sandboxed vendor or scripted answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from attrs import frozen
+
+from original_async import (
+    AssetData,
+    AssetRequest,
+    BurnRequest,
+    EditRequest,
+    OriginalClient,
+    TransferRequest,
+    UserRequest,
+)
+from tests.original_async.conftest import WALLET
+from vendor_sandboxes.original import OriginalSandbox
+
+COLLECTION = "471616646163"
+EXTERNAL_ID = "asset_external_id_1"
+EMAIL = "user_email+1@email.com"
+DATA = AssetData(name="Dave Starbelly", image_url="https://example.com/3.png", unique_name=False, description="Friendly")
+EDITED = AssetData(name="Dave Starbelly", image_url="https://example.com/3.png", unique_name=False, description="Edited")
+
+
+@frozen
+class Stage:
+    """A user, and an asset that the user owns."""
+
+    user_uid: str
+    asset_uid: str
+
+
+async def set_stage(original: OriginalClient, sandbox: OriginalSandbox) -> Stage:
+    """Create a user and mint an asset for it."""
+    user = await original.create_user(user_external_id="owner")
+    asset = await original.create_asset(user_uid=user.uid, collection_uid=COLLECTION, asset_external_id="staged", data=DATA)
+    await sandbox.settle(asset.uid, kind="asset")
+    return Stage(user.uid, asset.uid)
+
+
+@frozen(kw_only=True)
+class Write:
+    """A method that writes.
+
+    Attributes:
+        name: Its name.
+        method: The HTTP method.
+        path: Where it is sent.
+        send: Makes the call.
+        made: Returns how many of what it creates the vendor holds.
+        request: What its `OutcomeUnknown` carries.
+        repeats: Whether it is sent again after an attempt that may have arrived.
+        found: Whether what an attempt made is found, so that the call ends well; an edit that is under way cannot be recognised.
+    """
+
+    name: str
+    method: str = "POST"
+    path: str
+    send: Callable[[OriginalClient, Stage], Awaitable[Any]]
+    made: Callable[[dict[str, Any]], int]
+    request: type[Any]
+    repeats: bool = True
+    found: bool = True
+
+
+def _of_user(books: dict[str, Any]) -> int:
+    return len(books["users"]) - 1
+
+
+WRITES = [
+    Write(
+        name="create_user",
+        path="/user",
+        send=lambda original, _: original.create_user(email=EMAIL, user_external_id="user 1"),
+        made=_of_user,
+        request=UserRequest,
+    ),
+    Write(
+        name="create_user without an id",
+        path="/user",
+        send=lambda original, _: original.create_user(),
+        made=_of_user,
+        request=UserRequest,
+        repeats=False,
+        found=False,
+    ),
+    Write(
+        name="create_asset",
+        path="/asset",
+        send=lambda original, stage: original.create_asset(
+            user_uid=stage.user_uid, collection_uid=COLLECTION, asset_external_id=EXTERNAL_ID, data=DATA
+        ),
+        made=lambda books: books["assets_created"].get(EXTERNAL_ID, 0),
+        request=AssetRequest,
+        repeats=False,
+    ),
+    Write(
+        name="edit_asset",
+        method="PUT",
+        path="/asset/",
+        send=lambda original, stage: original.edit_asset(stage.asset_uid, data=EDITED),
+        made=lambda books: len(books["edits"]),
+        request=EditRequest,
+        found=False,
+    ),
+    Write(
+        name="create_transfer",
+        path="/transfer",
+        send=lambda original, stage: original.create_transfer(
+            asset_uid=stage.asset_uid, from_user_uid=stage.user_uid, to_address=WALLET
+        ),
+        made=lambda books: len(books["transfers"]),
+        request=TransferRequest,
+    ),
+    Write(
+        name="create_burn",
+        path="/burn",
+        send=lambda original, stage: original.create_burn(asset_uid=stage.asset_uid, from_user_uid=stage.user_uid),
+        made=lambda books: len(books["burns"]),
+        request=BurnRequest,
+    ),
+]
