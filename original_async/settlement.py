@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from attrs import evolve
 
 from original_async.errors import AllocationFailed, ClaimFailed, TransferCancelled
+from original_async.kinds import WHAT_HAPPENED
 from original_async.models import (
     Allocation,
     AllocationRequest,
@@ -25,7 +26,7 @@ from original_async.models import (
 )
 from original_async.models.transfers import same_address
 from rewards_core.errors import OperationCancelled, OperationFailed, OperationMismatch
-from rewards_core.operations import KeyedRequest, Operation, OperationStatus
+from rewards_core.operations import KeyedRequest, Operation, OperationRef, OperationStatus
 from rewards_core.validation import kind_of
 
 OriginalOperation = Allocation | Claim | Asset | Edit | Transfer | Burn | Collection | Reward
@@ -35,21 +36,8 @@ _OPERATIONS = (Allocation, Claim, Asset, Edit, Transfer, Burn, Collection, Rewar
 _REQUESTS = (AllocationRequest, AssetRequest, EditRequest, TransferRequest, BurnRequest)
 
 
-class _Ends(NamedTuple):
-    """What an operation that was not done means, in words."""
-
-    failed: type[OperationFailed]
-    nothing: str
-    cancelled: type[OperationCancelled] = OperationCancelled
-
-
-_NOTHING_MOVED = "The asset is where it was; read it, then you may call again."
-_ENDS: Mapping[type[Any], _Ends] = {
-    Allocation: _Ends(AllocationFailed, "Nothing was paid; to try again, use a new nonce."),
-    Claim: _Ends(ClaimFailed, "No tokens moved; you may claim again."),
-    Transfer: _Ends(OperationFailed, _NOTHING_MOVED, TransferCancelled),
-    Burn: _Ends(OperationFailed, _NOTHING_MOVED),
-}
+_FAILED: Mapping[type[Any], type[OperationFailed]] = {Allocation: AllocationFailed, Claim: ClaimFailed}
+_CANCELLED: Mapping[type[Any], type[OperationCancelled]] = {Transfer: TransferCancelled}
 _COMPARED: Mapping[type[Any], tuple[str, ...]] = {
     Allocation: ("uid", "nonce", "reward_uid", "to_user_uid", "amount"),
     AllocationRequest: ("nonce", "reward_uid", "to_user_uid", "amount"),
@@ -106,11 +94,16 @@ def conclude(asked: Operation | KeyedRequest | None, final: Operation) -> Operat
             final = _recovered(final)
     if outcome is OperationStatus.DONE:
         return final
-    noun = final.ref.kind.capitalize()
-    ends = _ENDS.get(type(final), _Ends(OperationFailed, "Ask the vendor what became of it."))
+    text = ending_in_words(final.ref, outcome)
     if outcome is OperationStatus.CANCELLED:
-        raise ends.cancelled(f"{noun} {final.uid} was cancelled. {ends.nothing}", operation=final, idempotency_key=final.key)
-    raise ends.failed(f"{noun} {final.uid} failed on the blockchain. {ends.nothing}", operation=final, idempotency_key=final.key)
+        raise _CANCELLED.get(type(final), OperationCancelled)(text, operation=final, idempotency_key=final.key)
+    raise _FAILED.get(type(final), OperationFailed)(text, operation=final, idempotency_key=final.key)
+
+
+def ending_in_words(ref: OperationRef, outcome: OperationStatus) -> str:
+    """Return what it means that an operation ended without being done."""
+    ended = "was cancelled" if outcome is OperationStatus.CANCELLED else "failed on the blockchain"
+    return f"{ref.kind.capitalize()} {ref.uid} {ended}. {WHAT_HAPPENED.get(ref.kind, 'Ask the vendor what became of it.')}"
 
 
 def _recovered(final: OriginalOperation) -> OriginalOperation:

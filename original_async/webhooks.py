@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Self
 
-from original_async.models.assets import ASSET, COLLECTION
-from original_async.models.rewards import ALLOCATION, CLAIM, Allocation, Claim
-from original_async.models.transfers import BURN, TRANSFER, Burn, Transfer
+from original_async.kinds import ALLOCATION, ASSET, BURN, CLAIM, COLLECTION, TRANSFER
+from original_async.models.rewards import Allocation, Claim
+from original_async.models.transfers import Burn, Transfer
 from original_async.settings import WEBHOOK_KEYS
 from original_async.signature import Keyring, signature_of
 from rewards_core.errors import UnexpectedResponse

@@ -12,11 +12,12 @@ from original_async.calls.base import check_hook
 from original_async.calls.pages import Listing
 from original_async.calls.rewards import RewardCalls
 from original_async.calls.transfers import TransferCalls
-from original_async.models.assets import ASSET, COLLECTION, Asset, AssetRequest
+from original_async.kinds import ALLOCATION, ASSET, BURN, CLAIM, COLLECTION, EDIT, REWARD, TRANSFER
+from original_async.models.assets import Asset, AssetRequest
 from original_async.models.assets import Collection as AssetCollection
-from original_async.models.edits import EDIT, Edit, EditRequest, is_edit_uid
-from original_async.models.rewards import ALLOCATION, CLAIM, REWARD, Allocation, AllocationRequest, Claim, Reward
-from original_async.models.transfers import BURN, TRANSFER, Burn, BurnRequest, Transfer, TransferRequest
+from original_async.models.edits import Edit, EditRequest, is_edit_uid
+from original_async.models.rewards import Allocation, AllocationRequest, Claim, Reward
+from original_async.models.transfers import Burn, BurnRequest, Transfer, TransferRequest
 from original_async.settlement import OriginalOperation, conclude
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import structure

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from original_async.models.assets import (
-    ASSET,
-    COLLECTION,
     Asset,
     AssetAttribute,
     AssetData,
@@ -12,12 +10,9 @@ from original_async.models.assets import (
     AssetRequest,
     Collection,
 )
-from original_async.models.edits import EDIT, Edit, EditRequest
+from original_async.models.edits import Edit, EditRequest
 from original_async.models.fields import DeploymentStatus
 from original_async.models.rewards import (
-    ALLOCATION,
-    CLAIM,
-    REWARD,
     Allocation,
     AllocationRequest,
     Balance,
@@ -25,18 +20,10 @@ from original_async.models.rewards import (
     ClaimRequest,
     Reward,
 )
-from original_async.models.transfers import BURN, TRANSFER, Burn, BurnRequest, Deposit, Transfer, TransferRequest
+from original_async.models.transfers import Burn, BurnRequest, Deposit, Transfer, TransferRequest
 from original_async.models.users import User, UserRequest, Wallet
 
 __all__ = [
-    "ALLOCATION",
-    "ASSET",
-    "BURN",
-    "CLAIM",
-    "COLLECTION",
-    "EDIT",
-    "REWARD",
-    "TRANSFER",
     "Allocation",
     "AllocationRequest",
     "Asset",

@@ -13,15 +13,11 @@ from typing import Any
 
 from attrs import field, frozen
 
+from original_async.kinds import ASSET, COLLECTION
 from original_async.models.fields import DeploymentStatus, Unkeyed, ours_field, raw_field, scope_field, text_field
 from rewards_core.json import SCALAR, TEXT_OR_NUMBER
 from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
 from rewards_core.validation import check_flag, check_instance, check_iterable, check_name, check_str, checked, kind_of, optional
-
-ASSET = "asset"
-"""The kind of an asset's ref: the operation is its minting."""
-COLLECTION = "collection"
-"""The kind of the ref of a collection that is being deployed."""
 
 
 def _check_scalar(value: object, name: str) -> None:

@@ -7,17 +7,17 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from original_async.models.assets import ASSET, Asset, AssetAttribute, AssetData
+from original_async.kinds import ASSET, EDIT
 from original_async.models.fields import ours_field, raw_field, scope_field, text_field
 from rewards_core.json import canonical
 from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
 
-EDIT = "edit"
-"""The kind of an edit's ref."""
+if TYPE_CHECKING:
+    from original_async.models.assets import Asset, AssetAttribute, AssetData
 
 _DIGEST_LENGTH = 16
 _TOKEN = re.compile(rf"[0-9a-f]{{{_DIGEST_LENGTH + 8}}}", re.ASCII)

@@ -13,16 +13,10 @@ from typing import Any
 
 from attrs import field, frozen
 
+from original_async.kinds import ALLOCATION, CLAIM, REWARD
 from original_async.models.fields import DeploymentStatus, Unkeyed, ours_field, raw_field, scope_field, text_field
 from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
 from rewards_core.validation import check_instance, checked
-
-ALLOCATION = "allocation"
-"""The kind of an allocation's ref."""
-CLAIM = "claim"
-"""The kind of a claim's ref."""
-REWARD = "reward"
-"""The kind of the ref of a reward contract that is being deployed."""
 
 
 @frozen(kw_only=True)

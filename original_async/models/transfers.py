@@ -12,15 +12,11 @@ from typing import Any
 
 from attrs import field, frozen
 
-from original_async.models.assets import ASSET
+from original_async.kinds import ASSET, BURN, TRANSFER
 from original_async.models.fields import ours_field, raw_field, scope_field, text_field
 from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
 from rewards_core.validation import check_instance, checked
 
-TRANSFER = "transfer"
-"""The kind of a transfer's ref."""
-BURN = "burn"
-"""The kind of a burn's ref."""
 CLOCK_DIFFERENCE = timedelta(seconds=60)
 """By how much this machine's clock may be ahead of the vendor's when a transfer is looked for."""
 

@@ -29,7 +29,7 @@ COMMANDS = {
     ),
     "wait": (
         "webhooks.cli.wait:wait",
-        "Wait until an operation settles. Exit code: 0 done, 3 failed, 4 timed out, 5 unknown to the vendor.",
+        "Wait until an operation settles. Exit code: 0 done, 3 failed or cancelled, 4 timed out, 5 unknown to the vendor.",
     ),
     "doctor": (
         "webhooks.cli.doctor:doctor",

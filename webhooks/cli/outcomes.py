@@ -38,6 +38,7 @@ class SettledStatus(StrEnum):
 
     DONE = OperationStatus.DONE.value
     FAILED = OperationStatus.FAILED.value
+    CANCELLED = OperationStatus.CANCELLED.value
 
 
 @outcomes_app.command("list")

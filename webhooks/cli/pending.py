@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from original_async.models import ALLOCATION
+from original_async.kinds import ALLOCATION
 from rewards_core.cli.columns import Column
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail

@@ -35,6 +35,34 @@ _RESOURCES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
+_SHOWN = {
+    "name": "Dave Starbelly",
+    "image": "https://storage.googleapis.com/opensea-prod.appspot.com/puffs/3.png",
+    "original_id": "1ca4a4b0-0f2c-4b0e-8a5a-5d6ae2a0b7f6",
+    "org_image_url": "https://storage.googleapis.com/opensea-prod.appspot.com/puffs/3.png",
+    "attributes": [{"trait_type": "Base", "value": "Starfish"}],
+}
+_COLLECTION = {
+    "name": "Test Collection",
+    "type": "ERC721",
+    "symbol": "SYM",
+    "website": None,
+    "image_url": None,
+    "description": "",
+}
+_OTHERS: Mapping[str, Mapping[str, Any]] = {
+    "asset": {"name": "Dave Starbelly", "metadata": _SHOWN},
+    "collection": {
+        "name": "Test Collection",
+        "type": "ERC721",
+        "symbol": "SYM",
+        "description": "",
+        "contract_address": "0x124a6755ee787153bb6228463d5dc3a02890a7db",
+    },
+}
+"""What the vendor's documented samples show of resources that no event settles."""
+
+
 class Shape(StrEnum):
     """How much of the resource a sample holds: all, its uid only, or nothing."""
 
@@ -136,6 +164,8 @@ def sample_body(
     key, more = _resource_of(name)
     if shape is Shape.UID:
         data[key] = {"uid": uid}
+    elif shape is Shape.FULL and key in _OTHERS:
+        data[key] = {"uid": uid, **_OTHERS[key]}
     elif shape is Shape.FULL:
         data[key] = {
             "uid": uid,

@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from original_async import OriginalClient
-from original_async.models import ALLOCATION, CLAIM
+from original_async import OriginalClient, kinds
 from original_async.settings import has_credentials
+from original_async.settlement import ending_in_words
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, check_finite, fail
-from rewards_core.errors import NotFound, OperationFailed, RewardsError, StoreError
+from rewards_core.errors import NotFound, OperationCancelled, OperationFailed, RewardsError, StoreError
 from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
 from rewards_core.validation import check_id
 from webhooks.cli.errors import run_command
@@ -29,14 +29,14 @@ from webhooks.store.records import Outcome, Priority
 class Kind(StrEnum):
     """The kinds of operations."""
 
-    ALLOCATION = ALLOCATION
-    CLAIM = CLAIM
-
-
-_UNPAID = {
-    Kind.ALLOCATION: "Nothing was paid; to try again, use a new nonce.",
-    Kind.CLAIM: "No tokens moved; you may claim again.",
-}
+    ALLOCATION = kinds.ALLOCATION
+    CLAIM = kinds.CLAIM
+    ASSET = kinds.ASSET
+    EDIT = kinds.EDIT
+    TRANSFER = kinds.TRANSFER
+    BURN = kinds.BURN
+    COLLECTION = kinds.COLLECTION
+    REWARD = kinds.REWARD
 
 
 def wait(
@@ -51,7 +51,7 @@ def wait(
     api_insecure: Annotated[bool, typer.Option("--api-insecure", help="Allow plain http to an API on another machine.")] = False,
     as_json: JsonOption = None,
 ) -> None:
-    """Wait until an operation settles. Exit code: 0 done, 3 failed, 4 timed out, 5 unknown to the vendor.
+    """Wait until an operation settles. Exit code: 0 done, 3 failed or cancelled, 4 timed out, 5 unknown to the vendor.
 
     Without API credentials of its own, the command asks a listener that has them to poll the operation at once.
 
@@ -69,13 +69,13 @@ def wait(
                     Completions(client, inbox) as completions,
                 ):
                     operation = await wait_with_polls(completions, ref, timeout)
-                    status, resource = operation.status, operation.raw
+                    status, resource = OperationStatus(operation.status.outcome or operation.status), operation.raw
             else:
                 outcome = await wait_for_outcome(inbox, ref, timeout)
                 status, resource = outcome.status, outcome.resource
         output.record({**ref.as_dict(), "status": str(status), "resource": dict(resource)}, text=f"{ref}: {status}")
         if status is not OperationStatus.DONE:
-            fail(f"{kind.value.capitalize()} {uid} failed on the blockchain. {_UNPAID[kind]}", Exit.FAILED)
+            fail(ending_in_words(ref, status), Exit.FAILED)
 
     run_command(work, interrupted="Interrupted. The operation may still settle.")
 
@@ -84,7 +84,7 @@ async def wait_with_polls(completions: Completions, ref: OperationRef, timeout: 
     """Wait with polls of the vendor's API; end the command if the operation is unknown or the time runs out."""
     try:
         return await completions.wait(ref, timeout=timeout, poll_now=True)
-    except OperationFailed as error:
+    except (OperationFailed, OperationCancelled) as error:
         return error.operation
     except StoreError:
         raise
