@@ -274,7 +274,7 @@ class Poller:
             return _returned(claim, retry_in=answer.retry_in)
         operation, error = answer.value, answer.error
         if operation is not None:
-            again = evolve(again, known=True)
+            again = evolve(again, known=True, about=operation.ref.about)
             if operation.status.terminal:
                 stored = await self._listener.on_terminal(ref, operation, mentioned=claim.priority is Priority.LOOKUP)
                 return None if stored else again

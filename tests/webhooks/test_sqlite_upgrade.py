@@ -20,7 +20,7 @@ DATA = Path(__file__).with_name("data")
 CREDIT, COUNT = "app.main.credit", "app.main.count"
 
 FILES = {"store-0.1-layout-1.db": 1, "store-0.1.db": 2}
-NEWEST = 5
+NEWEST = 6
 
 
 @pytest.fixture(params=FILES)

@@ -12,6 +12,7 @@ import pytest
 from attrs import asdict
 
 from rewards_core.errors import StoreError
+from rewards_core.operations import OperationRef
 from tests.webhooks.store_contract import claim, event, outcome, ref, resource, wants
 from webhooks.cli.move import mover_of
 from webhooks.store import StoreUrl, transfer
@@ -76,6 +77,7 @@ async def fill(store: Store) -> None:
     await store.record_outcome(outcome(ref("5"), "done", key="nonce", confirmed=True))
     await store.record_outcome(outcome(ref("5"), "failed", key="nonce", confirmed=True))
     await store.add_pending([ref(str(number)) for number in range(10, 17)], poll_in=900)
+    await store.add_pending([OperationRef("default", "transfer", "17", "asset/odd\0")], poll_in=900)
     claims = await store.claim_polls("default", limit=1, lease=60, max_per_second=100)
     await store.settle_polls([PollResult(claim=claims.claims[0], retry_in=700, priority=Priority.LOOKUP, known=False)])
     await store.accept(event("purged"))

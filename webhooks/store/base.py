@@ -104,6 +104,8 @@ class Store(Protocol):
         * A resource with a terminal status is recorded as by `record_outcome`, via webhook.
         * An event with only a ref, and each ref in `event.also`, requests a poll with the priority `LOOKUP`, unless the operation
           is known to be `done`.
+        * So does any ref in it, also one that settles or has settled, for the pending operations of its scope whose `about` names
+          it: at most 1,000 of them.
         """
         ...
 
@@ -278,7 +280,7 @@ class Store(Protocol):
         become pending, with a poll due in at most `poll_in` seconds.
 
         Args:
-            refs: The operations.
+            refs: The operations. What their refs are `about` replaces what was kept of it; a ref without it changes nothing.
             poll_in: Seconds, 0 or more.
             confirmed: Watch and poll an operation until its outcome is confirmed.
             waiter: A name that no other caller of this store object uses; what it watches twice is watched once.
@@ -296,7 +298,7 @@ class Store(Protocol):
         """Make operations without an outcome pending, so that they are polled though no caller waits.
 
         Args:
-            refs: The operations.
+            refs: The operations, with what they are `about` as in `watch`.
             poll_in: Seconds until the first poll of new ones, 0 or more.
         """
         ...
@@ -332,6 +334,7 @@ class Store(Protocol):
     async def hurry_polls(self, refs: Sequence[OperationRef], priority: Priority) -> None:
         """Make operations due now, with at least this priority; they become pending if they are not.
 
+        What their refs are `about` is kept as by `watch`.
         With `LOOKUP` and `WISH` a poll in flight loses its claim, as its answer may be older than what the caller knows. With
         `DEADLINE` it keeps it.
         """
@@ -356,7 +359,10 @@ class Store(Protocol):
         ...
 
     async def settle_polls(self, results: Sequence[PollResult]) -> None:
-        """Return claims whose operations did not settle; a claim that another claim has replaced is skipped."""
+        """Return claims whose operations did not settle; a claim that another claim has replaced is skipped.
+
+        `PollResult.about` is kept where it is not known what an operation is about.
+        """
         ...
 
     async def resume_polls(self, scope: str) -> None:

@@ -20,7 +20,7 @@ from webhooks.store.memory_events import EventTable
 from webhooks.store.memory_outcomes import OutcomeTable, idempotency_of, key_of
 from webhooks.store.memory_polls import PollTable
 from webhooks.store.outcomes import agree, conflict_event, contradiction, mentioned_in, mentions, outcome_of, pack_outcome
-from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries
+from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries, operations_of
 from webhooks.store.records import (
     DEAD_DAYS,
     FORGOTTEN,
@@ -152,7 +152,7 @@ class MemoryStore(StoreQueries):
             if outcome is not None:
                 known.append(outcome)
             if outcome is None or (confirmed and not outcome.confirmed):
-                self._polls_of(ref.scope).watch(ref.kind, ref.uid, due, at, waiter)
+                self._polls_of(ref.scope).watch(ref.kind, ref.uid, due, at, waiter, ref.about)
         return known
 
     def unwatch(self, refs: Sequence[OperationRef], *, waiter: str = "") -> None:
@@ -164,7 +164,7 @@ class MemoryStore(StoreQueries):
         due, at = loop_time() + poll_in, self._clock()
         for ref in refs:
             if key_of(ref) not in self._outcomes:
-                self._polls_of(ref.scope).add(ref.kind, ref.uid, due, at)
+                self._polls_of(ref.scope).add(ref.kind, ref.uid, due, at, ref.about)
 
     async def remove_pending(self, refs: Sequence[OperationRef]) -> int:
         self._check_open()
@@ -375,11 +375,14 @@ class MemoryStore(StoreQueries):
             raise StoreClosed("This store was closed by aclose(). Nothing was read or written. Make a new one.")
 
     def _apply(self, event: Event, outcome: Outcome | None, kept: bytes | None, now: float) -> None:
-        lookups = event.also
+        lookups = list(event.also)
         if outcome is not None and kept is not None:
             self._record(outcome, kept, now)
         elif event.ref is not None:
-            lookups = (event.ref, *lookups)
+            lookups.append(event.ref)
+        for ref in operations_of(event):
+            if (polls := self._polls.get(ref.scope)) is not None:
+                lookups += polls.dependents(ref)
         if lookups:
             self._hurry([one for one in lookups if not self._is_done(one)], Priority.LOOKUP)
 
@@ -392,7 +395,7 @@ class MemoryStore(StoreQueries):
             return
         now, at = loop_time(), self._clock()
         for ref in refs:
-            self._polls_of(ref.scope).hurry(ref.kind, ref.uid, priority, now, at)
+            self._polls_of(ref.scope).hurry(ref.kind, ref.uid, priority, now, at, ref.about)
         self._subscribers.polls_due()
 
     def _polls_of(self, scope: str) -> PollTable:

@@ -11,13 +11,14 @@ import logging
 import math
 import struct
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, islice
 from typing import NamedTuple
 
 from attrs import frozen
 
 from rewards_core.operations import OperationRef
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
+from webhooks.store.queries import MAX_DEPENDENTS, subject_of
 from webhooks.store.records import PendingOperation, PollBudget, PollClaim, PollClaims, PollPermit, PollResult, Priority
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ _EARLY = 1e-6
 _SKIPS_PER_CLAIM = 1_000
 _EVICTED_SHARE = 100
 _MAX_COUNT = 255
+_SEPARATOR = "\0"
 
 _Key = tuple[str, str]
 """Kind and uid."""
@@ -50,6 +52,7 @@ class PollTable:
         self._states: dict[str, dict[str, bytes]] = {}
         self._first_waiter = ""
         self._waiters: dict[_Key, frozenset[str]] = {}  # except of operations that only the first waiter watches
+        self._dependents: dict[str, dict[str, None]] = {}  # what operations are about to their keys
         self._claims: dict[_Key, _Claim] = {}
         self._fences = count(1)
         self._full = False
@@ -58,18 +61,18 @@ class PollTable:
     def __len__(self) -> int:
         return sum(len(states) for states in self._states.values())
 
-    def watch(self, kind: str, uid: str, due: float, added_at: float, waiter: str) -> None:
+    def watch(self, kind: str, uid: str, due: float, added_at: float, waiter: str, about: str | None) -> None:
         """Add a waiter of an operation, whose next poll is at `due` at the latest."""
         if not len(self):
             self._first_waiter = waiter
         state = self._get(kind, uid)
         self._set_waiters(kind, uid, self._waiters_of(kind, uid, state) | {waiter})
         if state is None:
-            self._add(kind, uid, _State(added_at, due, Priority.ROUTINE, watched=True))
+            self._add(kind, uid, _State(added_at, due, Priority.ROUTINE, watched=True, about=about))
             return
         if state.priority is Priority.ABANDONED:
             state = state._replace(priority=Priority.ROUTINE, attempt=0)
-        self._put(kind, uid, state._replace(due=min(due, state.due), watched=True))
+        self._put(kind, uid, state._replace(due=min(due, state.due), watched=True, about=about or state.about))
 
     def unwatch(self, kind: str, uid: str, waiter: str) -> None:
         state = self._get(kind, uid)
@@ -85,9 +88,11 @@ class PollTable:
             state = state._replace(priority=Priority.ABANDONED, attempt=0)
         self._put(kind, uid, state)
 
-    def add(self, kind: str, uid: str, due: float, added_at: float) -> None:
-        if uid not in self._states.get(kind, ()):
-            self._add(kind, uid, _State(added_at, due, Priority.ABANDONED, watched=False))
+    def add(self, kind: str, uid: str, due: float, added_at: float, about: str | None) -> None:
+        if (state := self._get(kind, uid)) is None:
+            self._add(kind, uid, _State(added_at, due, Priority.ABANDONED, watched=False, about=about))
+        elif about is not None:
+            self._put(kind, uid, state._replace(about=about))
 
     def discard(self, kind: str, uid: str) -> bool:
         """Remove an operation; return whether it was pending."""
@@ -97,24 +102,31 @@ class PollTable:
         state = _State.read(kept)
         self.lookups -= state.priority is Priority.LOOKUP
         self.watched -= state.watched
+        self._index(kind, uid, state.about, None)
         for held in (self._waiters, self._claims):
             if held:
                 held.pop((kind, uid), None)
         return True
 
-    def hurry(self, kind: str, uid: str, priority: Priority, now: float, added_at: float) -> None:
-        state = self._get(kind, uid)
-        if state is None:
-            self._add(kind, uid, _State(added_at, now, priority, watched=False), now)
+    def hurry(self, kind: str, uid: str, priority: Priority, now: float, added_at: float, about: str | None) -> None:
+        if (state := self._get(kind, uid)) is None:
+            self._add(kind, uid, _State(added_at, now, priority, watched=False, about=about), now)
             return
+        state = state._replace(about=about or state.about)
         held = self._claims.get((kind, uid))
         if held is not None:
             if priority is Priority.DEADLINE and held.until > now:
+                self._put(kind, uid, state)
                 return
             del self._claims[kind, uid]
         if priority < state.priority or priority is Priority.LOOKUP:
             state = state._replace(priority=priority, attempt=0)
         self._put(kind, uid, state._replace(due=min(now, state.due)), now)
+
+    def dependents(self, thing: OperationRef) -> list[OperationRef]:
+        """Return the operations that are about something, `MAX_DEPENDENTS` at most."""
+        keys = islice(self._dependents.get(subject_of(thing), ()), MAX_DEPENDENTS) if self._dependents else ()
+        return [OperationRef(self._scope, *key.split(_SEPARATOR, 1)) for key in keys]
 
     def claim(self, now: float, limit: int, lease: float, max_per_second: float) -> PollClaims:
         rate = self.agreed_rate(now, max_per_second)
@@ -187,11 +199,11 @@ class PollTable:
             missing_at = now if missing == 0 else missing_at
             missing = 0 if result.known else min(missing + 1, _MAX_COUNT)
         state = state._replace(due=due, priority=priority, polls=polls, attempt=attempt, missing=missing, missing_at=missing_at)
-        self._put(*key, state, now)
+        self._put(*key, state._replace(about=state.about or result.about), now)
 
     def get(self, kind: str, uid: str, now: float) -> PendingOperation | None:
-        kept = self._states.get(kind, {}).get(uid)
-        return None if kept is None else self._shown(kind, uid, kept, now)
+        state = self._get(kind, uid)
+        return None if state is None else self._shown(kind, uid, state, now)
 
     def listed(
         self, after: tuple[str, str], limit: int, now: float, *, kind: str | None = None, uid: str | None = None
@@ -201,13 +213,12 @@ class PollTable:
             if kind in {None, of_kind}:
                 uids = (one for one in (states if uid is None else states.keys() & {uid}) if (of_kind, one) > after)
                 for one in heapq.nsmallest(limit, uids):
-                    yield self._shown(of_kind, one, states[one], now)
+                    yield self._shown(of_kind, one, _State.read(states[one]), now)
                     limit -= 1
 
-    def _shown(self, kind: str, uid: str, kept: bytes, now: float) -> PendingOperation:
-        state = _State.read(kept)
+    def _shown(self, kind: str, uid: str, state: _State, now: float) -> PendingOperation:
         return PendingOperation(
-            ref=OperationRef(self._scope, kind, uid),
+            ref=OperationRef(self._scope, kind, uid, state.about),
             added_at=state.added_at,
             polls=state.polls,
             priority=state.priority,
@@ -249,6 +260,7 @@ class PollTable:
         states[uid] = state.written()
         self.lookups += state.priority is Priority.LOOKUP
         self.watched += state.watched
+        self._index(kind, uid, None, state.about)
         self._queues[state.priority].put(state.due, kind, uid, now)
 
     def _put(self, kind: str, uid: str, state: _State, now: float = -math.inf) -> None:
@@ -256,14 +268,25 @@ class PollTable:
         self._states[kind][uid] = state.written()
         self.lookups += (state.priority is Priority.LOOKUP) - (before.priority is Priority.LOOKUP)
         self.watched += state.watched - before.watched
+        self._index(kind, uid, before.about, state.about)
         if (state.due, state.priority) != (before.due, before.priority):
             self._queues[state.priority].put(state.due, kind, uid, now)
+
+    def _index(self, kind: str, uid: str, before: str | None, about: str | None) -> None:
+        """Find an operation by what it is about, no longer by what it was about before."""
+        key = f"{kind}{_SEPARATOR}{uid}"
+        if about and about != before:
+            self._dependents.setdefault(about, {})[key] = None
+        if before and about != before:
+            del self._dependents[before][key]
+            if not self._dependents[before]:
+                del self._dependents[before]
 
     def _lease(self, key: _Key, state: _State, now: float, lease: float) -> PollClaim:
         self._claims[key] = held = _Claim(str(next(self._fences)), now + lease)
         self._put(*key, state._replace(due=held.until))
         return PollClaim(
-            ref=OperationRef(self._scope, *key),
+            ref=OperationRef(self._scope, *key, state.about),
             priority=state.priority,
             polls=state.polls,
             attempt=state.attempt,
@@ -324,15 +347,18 @@ class _State(NamedTuple):
     attempt: int = 0
     missing: int = 0
     missing_at: float = 0.0
+    about: str | None = None
 
     @classmethod
     def read(cls, kept: bytes) -> _State:
-        added_at, due, missing_at, polls, attempt, missing, flags = _STATE.unpack(kept)
-        return cls(added_at, due, Priority(flags & ~_WATCHED), bool(flags & _WATCHED), polls, attempt, missing, missing_at)
+        added_at, due, missing_at, polls, attempt, missing, flags = _STATE.unpack_from(kept)
+        about = kept[_STATE.size :].decode("utf-8", "surrogatepass") if len(kept) > _STATE.size else None
+        return cls(added_at, due, Priority(flags & ~_WATCHED), bool(flags & _WATCHED), polls, attempt, missing, missing_at, about)
 
     def written(self) -> bytes:
         flags = self.priority | self.watched * _WATCHED
-        return _STATE.pack(self.added_at, self.due, self.missing_at, self.polls, self.attempt, self.missing, flags)
+        state = _STATE.pack(self.added_at, self.due, self.missing_at, self.polls, self.attempt, self.missing, flags)
+        return state if self.about is None else state + self.about.encode("utf-8", "surrogatepass")
 
 
 class _BucketQueue:

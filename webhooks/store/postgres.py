@@ -293,7 +293,7 @@ class PostgresStore(StoreLife, StoreQueries):
     # the work of batches
 
     async def _accept(self, arrivals: Sequence[Arrival]) -> tuple[Sequence[Acceptance | None], list[Notification]]:
-        """Accept a batch in one statement; None for each event that must be compared with an outcome first."""
+        """Accept a batch in one statement; None for each event that is left to `_compare`."""
         batch, none = postgres_events.Batch.of(arrivals), [None] * len(arrivals)
         if not batch.is_plain:
             return none, []

@@ -14,8 +14,9 @@ from webhooks.store.hints import Notification
 from webhooks.store.outcomes import outcome_of
 from webhooks.store.postgres_outcomes import outcomes, record
 from webhooks.store.postgres_polls import HURRIED, hurry
-from webhooks.store.postgres_rows import EVENT_FIELDS, LOCKED, ONCE, clean_event, packed, text
+from webhooks.store.postgres_rows import EVENT_FIELDS, GIVEN_REFS, IS_GIVEN, LOCKED, ONCE, clean_event, packed, refs_of, text
 from webhooks.store.postgres_session import ONE_POLLER, ONE_SERVER
+from webhooks.store.queries import MAX_DEPENDENTS, subject_of
 from webhooks.store.records import Acceptance, EventState, Priority
 from webhooks.store.rows import JOB_COLUMNS, STATES, Arrival, changed_row, job_of, stored_event_of
 
@@ -29,6 +30,14 @@ if TYPE_CHECKING:
 
 _MENTIONING = "SELECT id FROM event WHERE uid = {0}"
 _MENTIONING_ALSO = "SELECT event_id FROM also WHERE uid = {0}"
+_DEPENDENTS = (
+    "SELECT found.scope, found.kind, found.uid FROM unnest($1::text[], $2::text[]) AS thing (scope, subject), LATERAL ("
+    f"SELECT * FROM pending WHERE pending.scope = thing.scope AND about = subject LIMIT {MAX_DEPENDENTS}) AS found"
+)
+_LOOKED_UP = (
+    f"UPDATE pending SET priority = {Priority.LOOKUP.value}, attempt = 0, fence = NULL, "
+    f"due_at = CASE WHEN fence IS NULL THEN least(due_at, $4) ELSE $4 END FROM {GIVEN_REFS} WHERE {IS_GIVEN.format('pending')}"
+)
 _ARRIVALS = (
     "n, identity, scope, name, kind, uid, occurred_at, correlation_id, attempt, problem, signature, body, status, resource, key"
 )
@@ -42,13 +51,15 @@ given AS MATERIALIZED (
 mention AS MATERIALIZED (
   SELECT * FROM unnest($16::int[], $17::int[], $18::text[], $19::text[], $20::text[], $21::bool[]) AS mention ({_MENTIONS})
 ),
-settled_before AS MATERIALIZED (
+deferred AS MATERIALIZED (
   SELECT n FROM given JOIN outcome USING (scope, kind, uid)
   WHERE $22 AND given.status IS NOT NULL AND NOT EXISTS (SELECT FROM identity WHERE identity.identity = given.identity)
+  UNION SELECT n FROM mention WHERE $22 AND EXISTS (
+    SELECT FROM pending WHERE pending.scope = mention.scope AND about = mention.kind || '/' || mention.uid OFFSET 0)
 ),
 fresh AS (
   INSERT INTO identity (identity, day) SELECT identity, floor(now / {DAY}) FROM given, clock
-  WHERE n NOT IN (SELECT n FROM settled_before) ON CONFLICT DO NOTHING RETURNING identity
+  WHERE n NOT IN (SELECT n FROM deferred) ON CONFLICT DO NOTHING RETURNING identity
 ),
 arrived AS MATERIALIZED (
   SELECT given.*, nextval('event_id') AS id, ARRAY(
@@ -100,20 +111,20 @@ waiting AS (
   WHERE interest.scope = settled.scope AND interest.kind = settled.kind AND interest.uid = settled.uid
   AND {ONCE.format("kept_outcomes")} RETURNING process, interest.scope, interest.kind, interest.uid
 )
-SELECT now, ARRAY(SELECT n FROM arrived) AS arrived, ARRAY(SELECT n FROM settled_before) AS settled_before,
+SELECT now, ARRAY(SELECT n FROM arrived) AS arrived, ARRAY(SELECT n FROM deferred) AS deferred,
   ARRAY(SELECT DISTINCT ARRAY[process, scope, kind, uid] FROM waiting) AS waiting,
   EXISTS (SELECT FROM work) AS has_jobs, EXISTS (SELECT FROM asked) AS has_lookups,
   {ONE_SERVER.format(me="$23")} AS servers,
   {ONE_POLLER.format(scopes="ARRAY(SELECT DISTINCT scope FROM asked)", me="$23", now="now")} AS pollers,
   (SELECT pg_current_xact_id()::text::bigint WHERE EXISTS (SELECT FROM settled)) AS transaction,
-  CASE WHEN NOT EXISTS (SELECT FROM fresh) AND (SELECT count(*) FROM settled_before) < (SELECT count(*) FROM given)
+  CASE WHEN NOT EXISTS (SELECT FROM fresh) AND (SELECT count(*) FROM deferred) < (SELECT count(*) FROM given)
     THEN pg_logical_emit_message(true, 'rewards', '')::text END
 FROM clock
 """
 """Keep the events whose identities are new, with their jobs. With $22 also the outcomes and lookups, but no new event that
-settles what has settled before, as Python compares the two. A batch of duplicates writes to the log, so that its acknowledgement
-too waits for the standby. Parts that nothing reads run last, in no documented order, so each waits for the one
-whose locks come before its own."""
+settles what has settled before, as Python compares the two, and no event about a thing that a pending operation is about, as the
+planner cannot know how few these are. A batch of duplicates writes to the log, so that its acknowledgement too waits for the
+standby. Parts that nothing reads run last, in no documented order, so each waits for the one whose locks come before its own."""
 
 
 @define(eq=False)
@@ -138,8 +149,8 @@ class Batch:
             outcome = (None, None, None) if settled is None else (settled.row[3], settled.row[4], settled.row[7])
             rows.append((number, event.identity, event.scope, name, kind, uid, *texts, *outcome))
             asks = event.problem is None
-            if event.ref is not None and asks and settled is None:
-                mentions.append((number, -1, event.scope, kind, uid, True))
+            if event.ref is not None and asks:
+                mentions.append((number, -1, event.scope, kind, uid, settled is None))
             for place, ref in enumerate(event.also):
                 mentions.append((number, place, ref.scope, ref.kind, text(ref.uid), asks))
         batch.columns = [*columns_of(rows, 15), *columns_of(mentions, 6)]
@@ -164,10 +175,10 @@ def arrival_of(event: Event) -> Arrival:
 
 
 async def accept_plain(change: Change, batch: Batch) -> tuple[list[Arrival], set[bytes]]:
-    """Keep new events with all that follows, in one statement, but none whose operation settled before.
+    """Keep new events with all that follows, in one statement, but none that `_KEEP` defers.
 
     Returns:
-        Those that were kept, and the identities of those that must be compared with an outcome.
+        Those that were kept, and the identities of those that are left to `accept_and_compare`.
 
     Raises:
         asyncpg.UniqueViolationError: another process settled an operation meanwhile; nothing was changed.
@@ -179,18 +190,13 @@ async def accept_plain(change: Change, batch: Batch) -> tuple[list[Arrival], set
     change.transaction = found["transaction"]
     if found["has_lookups"]:
         change.add_polls(found["pollers"])
-    return fresh, {batch.arrivals[number].event.identity for number in found["settled_before"]}
+    return fresh, {batch.arrivals[number].event.identity for number in found["deferred"]}
 
 
 async def accept_and_compare(change: Change, batch: Batch) -> list[Arrival]:
     """Do the same in a transaction where outcomes may have been recorded before."""
     found, fresh = await _keep(change, batch, settle=False)
-    now = found["now"]
-    settled = [_at(arrival.outcome, now) for arrival in fresh if arrival.outcome is not None]
-    asked = [ref for arrival in fresh for ref in arrival.lookups]
-    await change.lock_pending([*(one.outcome.ref for one in settled), *asked])
-    await record(change, settled, keep)
-    await _look_up(change, asked)
+    await _follow(change, fresh, found["now"])
     return fresh
 
 
@@ -224,9 +230,7 @@ async def amend(change: Change, event_id: int, event: Event) -> None:
         [(event_id, place, ref.kind, text(ref.uid)) for place, ref in enumerate(arrival.event.also)],
     )
     await update_states(change.db, [event_id])
-    if arrival.outcome is not None:
-        await record(change, [_at(arrival.outcome, await change.now())], keep)
-    await _look_up(change, arrival.lookups)
+    await _follow(change, [arrival], await change.now())
 
 
 async def lock(db: Connection, event_ids: Sequence[int]) -> list[int]:
@@ -299,9 +303,29 @@ def _at(settled: PackedOutcome, now: float) -> PackedOutcome:
     return packed(evolve(settled.outcome, settled_at=now))
 
 
-async def _look_up(change: Change, refs: Iterable[OperationRef]) -> None:
-    """Request polls of operations that are not known to be done."""
-    wanted = dict.fromkeys(refs)
-    if wanted:
-        done = {one.ref for one in await outcomes(change.db, wanted) if one.status is OperationStatus.DONE}
-        await hurry(change, [ref for ref in wanted if ref not in done], Priority.LOOKUP)
+async def _follow(change: Change, arrivals: Sequence[Arrival], now: float) -> None:
+    """Record what events settle; request polls of what else they mention, and of what is about anything they mention.
+
+    What is known to be done is not polled.
+    """
+    settled = [_at(arrival.outcome, now) for arrival in arrivals if arrival.outcome is not None]
+    asked = dict.fromkeys(ref for arrival in arrivals for ref in arrival.lookups)
+    about = await _dependents(change.db, (ref for arrival in arrivals for ref in arrival.mentioned))
+    await change.lock_pending([*(one.outcome.ref for one in settled), *asked, *about])
+    await record(change, settled, keep)
+    done = {one.ref for one in await outcomes(change.db, [*asked, *about]) if one.status is OperationStatus.DONE}
+    await hurry(change, [ref for ref in asked if ref not in done], Priority.LOOKUP)
+    await _look_up_pending(change, [ref for ref in about if ref not in done])
+
+
+async def _dependents(db: Connection, things: Iterable[OperationRef]) -> list[OperationRef]:
+    """Return the pending operations that are about some things, `MAX_DEPENDENTS` of each at most."""
+    subjects = sorted({(thing.scope, text(subject_of(thing))) for thing in things})
+    return [OperationRef(*row) for row in await db.fetch(_DEPENDENTS, *columns_of(subjects, 2))] if subjects else []
+
+
+async def _look_up_pending(change: Change, refs: Sequence[OperationRef]) -> None:
+    """Make those operations due now that are still pending; they were locked before."""
+    if refs:
+        await change.db.execute(_LOOKED_UP, *refs_of(refs), await change.now())
+        await change.hint_polls(ref.scope for ref in refs)

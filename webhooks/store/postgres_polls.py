@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import astuple, frozen
@@ -14,7 +14,7 @@ from rewards_core.postgres.connection import columns_of
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.members import RENEW_EVERY
 from webhooks.store.postgres_outcomes import outcomes
-from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, LOCKED, ONCE, clean_ref, delete_refs, for_refs, text
+from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, LOCKED, ONCE, clean_ref, delete_refs, for_refs, text, text_or_none
 from webhooks.store.records import (
     Outcome,
     PendingOperation,
@@ -26,7 +26,7 @@ from webhooks.store.records import (
     Priority,
     StoreActivity,
 )
-from webhooks.store.rows import PENDING_COLUMNS, pending_of
+from webhooks.store.rows import ABOUT_KEPT, ONLY_ABOUT, PENDING_COLUMNS, each_once, pending_of
 
 if TYPE_CHECKING:
     from rewards_core.postgres.connection import Connection
@@ -55,7 +55,7 @@ _STATE = (
     "FROM (SELECT $1::text AS asked) AS given LEFT JOIN budget ON scope = asked"
 )
 _DUE = (
-    "SELECT kind, uid, priority, polls, attempt, missing, missing_at "
+    "SELECT kind, uid, priority, polls, attempt, missing, missing_at, about "
     f"FROM {_PRIORITIES}, LATERAL (SELECT * FROM pending WHERE scope = $1 AND priority = rank AND due_at <= $2 "
     "ORDER BY due_at LIMIT CASE WHEN rank = 4 THEN $4::bigint ELSE $3::bigint END FOR UPDATE SKIP LOCKED) AS found "
     "ORDER BY priority, due_at"
@@ -95,8 +95,9 @@ async def watch(change: Change, calls: Sequence[Watch]) -> tuple[dict[OperationR
             if ref not in settled:
                 due_in[ref] = min(call.poll_in, due_in.get(ref, math.inf))
                 waiters.add((ref.scope, ref.kind, ref.uid, text(call.waiter)))
-    raised = f"watched = true, priority = least(pending.priority, excluded.priority), {_AT_THE_LATEST}"
-    await _add(change, due_in, Priority.ROUTINE, watched=True, then=f"UPDATE SET {raised}")
+    raised = f"{ABOUT_KEPT}, watched = true, priority = least(pending.priority, excluded.priority), {_AT_THE_LATEST}"
+    refs = (ref for call in calls for ref in call.refs)
+    await _add(change, refs, due_in, Priority.ROUTINE, watched=True, then=raised)
     await change.db.execute(
         "INSERT INTO interest (scope, kind, uid, process, waiter) SELECT scope, kind, uid, $5, waiter FROM "
         "unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS given (scope, kind, uid, waiter) ON CONFLICT DO NOTHING",
@@ -119,12 +120,15 @@ async def unwatch(change: Change, left: Collection[tuple[OperationRef, str]]) ->
 
 
 async def add(change: Change, calls: Sequence[tuple[Sequence[OperationRef], float]]) -> None:
+    given: list[OperationRef] = []
     due_in: dict[OperationRef, float] = {}
-    for refs, poll_in in calls:
-        due_in = dict.fromkeys(map(clean_ref, refs), poll_in) | due_in
+    for some, poll_in in calls:
+        refs = list(map(clean_ref, some))
+        given += refs
+        due_in = dict.fromkeys(refs, poll_in) | due_in
     settled = {outcome.ref for outcome in await outcomes(change.db, due_in)}
     fresh = {ref: poll_in for ref, poll_in in due_in.items() if ref not in settled}
-    await _add(change, fresh, Priority.ABANDONED, watched=False, then="NOTHING")
+    await _add(change, given, fresh, Priority.ABANDONED, watched=False, then=ONLY_ABOUT)
     if fresh:
         await change.hint_polls(ref.scope for ref in fresh)
 
@@ -139,9 +143,13 @@ async def hurry(change: Change, refs: Sequence[OperationRef], priority: Priority
     if not refs:
         return
     raised = HURRIED.format(attempt=0 if priority is Priority.LOOKUP else "pending.attempt")
-    unless_claimed = "WHERE pending.fence IS NULL" if priority is Priority.DEADLINE else ""
-    at_once = dict.fromkeys(map(clean_ref, refs), 0.0)
-    await _add(change, at_once, priority, watched=False, then=f"UPDATE SET {raised} {unless_claimed}")
+    given, unless_claimed = list(map(clean_ref, refs)), ""
+    at_once = dict.fromkeys(given, 0.0)
+    if priority is Priority.DEADLINE:
+        unless_claimed = "WHERE pending.fence IS NULL"
+        told = {ref: 0.0 for ref in given if ref.about is not None}
+        await _add(change, given, told, priority, watched=False, then=ONLY_ABOUT)
+    await _add(change, given, at_once, priority, watched=False, then=f"{ABOUT_KEPT}, {raised} {unless_claimed}")
     await change.hint_polls(ref.scope for ref in refs)
 
 
@@ -165,7 +173,7 @@ async def claim(change: Change, scope: str, limit: int, lease: float, max_per_se
     abandoned = any(row["priority"] == Priority.ABANDONED for row in rows)
     claims = [
         PollClaim(
-            ref=OperationRef(scope, row["kind"], row["uid"]),
+            ref=OperationRef(scope, row["kind"], row["uid"], row["about"]),
             priority=Priority(row["priority"]),
             polls=row["polls"],
             attempt=row["attempt"],
@@ -210,15 +218,16 @@ async def settle(change: Change, results: Sequence[PollResult]) -> None:
         attempt = claim.attempt + result.counted if result.priority is claim.priority else 0
         missing = claim.missing if result.known is None else 0 if result.known else claim.missing + 1
         answer = (now + result.retry_in, int(result.counted), attempt, missing, result.priority.value)
-        rows.append((ref.scope, ref.kind, text(ref.uid), claim.fence, *answer))
+        rows.append((ref.scope, ref.kind, text(ref.uid), claim.fence, *answer, text_or_none(result.about)))
     await change.db.execute(
         "UPDATE pending SET due_at = given.due_at, polls = pending.polls + given.polls, attempt = given.attempt, fence = NULL, "
-        "missing = given.missing, missing_at = CASE pending.missing WHEN 0 THEN $10 ELSE missing_at END, "
-        f"priority = CASE WHEN given.priority < {Priority.ROUTINE.value} THEN given.priority WHEN watched THEN 3 ELSE 4 END "
+        "missing = given.missing, missing_at = CASE pending.missing WHEN 0 THEN $11 ELSE missing_at END, "
+        f"priority = CASE WHEN given.priority < {Priority.ROUTINE.value} THEN given.priority WHEN watched THEN 3 ELSE 4 END, "
+        "about = coalesce(pending.about, given.about) "
         "FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::float8[], $6::int[], $7::int[], $8::int[], "
-        "$9::smallint[]) AS given (scope, kind, uid, fence, due_at, polls, attempt, missing, priority) "
+        "$9::smallint[], $10::text[]) AS given (scope, kind, uid, fence, due_at, polls, attempt, missing, priority, about) "
         f"WHERE {IS_GIVEN.format('pending')} AND pending.fence = given.fence",
-        *(*columns_of(rows, 9), now),
+        *(*columns_of(rows, 10), now),
     )
 
 
@@ -261,18 +270,27 @@ async def pending(db: Connection, refs: Sequence[OperationRef]) -> list[PendingO
     return [pending_of(row, now) for now, *row in await for_refs(db, f"SELECT now_s(), {_PENDING}", "pending", refs)]
 
 
-async def _add(change: Change, due_in: Mapping[OperationRef, float], priority: Priority, *, watched: bool, then: str) -> None:
-    """Add operations with clean refs, each due in some seconds."""
+async def _add(
+    change: Change,
+    refs: Iterable[OperationRef],
+    due_in: Mapping[OperationRef, float],
+    priority: Priority,
+    *,
+    watched: bool,
+    then: str,
+) -> None:
+    """Add those of some operations, by clean refs, that are due in some seconds."""
     if due_in:
-        rows = sorted((ref.scope, ref.kind, ref.uid, seconds) for ref, seconds in due_in.items())
+        added = (ref for ref in each_once(refs) if ref in due_in)
+        rows = sorted((ref.scope, ref.kind, ref.uid, due_in[ref], ref.about) for ref in added)
         await change.db.execute(
             f"WITH locked AS MATERIALIZED ({LOCKED.format(given=GIVEN_REFS)}) "
-            "INSERT INTO pending (scope, kind, uid, added_at, due_at, polls, priority, attempt, watched) "
-            "SELECT scope, kind, uid, $5::float8, $5::float8 + due_in, 0, $6::smallint, 0, $7::bool "
-            "FROM unnest($1::text[], $2::text[], $3::text[], $4::float8[]) AS given (scope, kind, uid, due_in) "
+            "INSERT INTO pending (scope, kind, uid, added_at, due_at, polls, priority, attempt, watched, about) "
+            "SELECT scope, kind, uid, $6::float8, $6::float8 + due_in, 0, $7::smallint, 0, $8::bool, about FROM "
+            "unnest($1::text[], $2::text[], $3::text[], $4::float8[], $5::text[]) AS given (scope, kind, uid, due_in, about) "
             f"WHERE {ONCE.format('locked')} "
-            f"ON CONFLICT {'(scope, kind, uid)' if then != 'NOTHING' else ''} DO {then}",
-            *(*columns_of(rows, 4), await change.now(), priority.value, watched),
+            f"ON CONFLICT (scope, kind, uid) DO UPDATE SET {then}",
+            *(*columns_of(rows, 5), await change.now(), priority.value, watched),
         )
 
 

@@ -40,8 +40,14 @@ def text(value: str) -> str:
     return rows.text(value).replace("\0", "\\x00")
 
 
+def text_or_none(value: str | None) -> str | None:
+    return None if value is None else text(value)
+
+
 def clean_ref(ref: OperationRef) -> OperationRef:
-    return OperationRef(ref.scope, ref.kind, text(ref.uid)) if "\0" in ref.uid or not ref.uid.isascii() else ref
+    if ref.about is None and "\0" not in ref.uid and ref.uid.isascii():
+        return ref
+    return OperationRef(ref.scope, ref.kind, text(ref.uid), text_or_none(ref.about))
 
 
 def clean_event(event: Event) -> Event:

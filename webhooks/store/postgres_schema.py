@@ -164,6 +164,10 @@ _MIGRATIONS = (
     INSERT INTO moment VALUES ('clock', '-infinity'), ('upkeep', '-infinity'), ('hour', '-infinity');
     """,
     "ALTER TABLE process ADD COLUMN report text",
+    """
+    ALTER TABLE pending ADD COLUMN about text COLLATE "C";
+    CREATE INDEX pending_about ON pending (scope, about) WHERE about IS NOT NULL;
+    """,
 )
 
 SCHEMA = Schema(kind="webhook store", migrations=_MIGRATIONS)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _MAX = 2**63 - 1  # the greatest integer of SQLite
 
+MAX_DEPENDENTS = 1_000
+"""Operations about one thing that an event about it hurries."""
+
 
 @frozen(kw_only=True)
 class EventQuery:
@@ -50,6 +53,11 @@ class EventQuery:
 def operations_of(event: Event) -> tuple[OperationRef, ...]:
     """Return the operations that an event mentions, its own first."""
     return event.also if event.ref is None else (event.ref, *event.also)
+
+
+def subject_of(ref: OperationRef) -> str:
+    """Return what the refs of operations about this have as their `about`."""
+    return f"{ref.kind}/{ref.uid}"
 
 
 @frozen(kw_only=True)

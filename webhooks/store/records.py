@@ -217,7 +217,7 @@ class PendingOperation:
     """An operation that is not known to have settled.
 
     Attributes:
-        ref: The operation.
+        ref: The operation, with what it is about if that is known.
         added_at: When it became pending, Unix time.
         polls: The number of polls.
         priority: The priority of its next poll.
@@ -236,7 +236,7 @@ class PollClaim:
     """The right to poll one operation, until the lease expires or the operation is hurried.
 
     Attributes:
-        ref: The operation.
+        ref: The operation, with what it is about if that is known.
         priority: The priority of the poll.
         polls: Earlier polls.
         attempt: Earlier polls at this priority.
@@ -294,6 +294,7 @@ class PollResult:
         priority: The priority of its next poll; `ROUTINE` and `ABANDONED` replace each other by whether a caller waits.
         counted: Whether to count it in `polls` and `attempt`.
         known: Whether the vendor knows the operation, which resets or increases `missing`; None if it did not say.
+        about: What the operation is about according to the vendor, kept if nothing else is; None if it did not say.
     """
 
     claim: PollClaim
@@ -301,6 +302,7 @@ class PollResult:
     priority: Priority = Priority.ROUTINE
     counted: bool = True
     known: bool | None = None
+    about: str | None = None
 
 
 @frozen(kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from attrs import define, evolve
@@ -21,7 +21,11 @@ EVENT_COLUMNS = (
 ALSO_COLUMNS = "event_id, place, kind, uid"
 OUTCOME_COLUMNS = "scope, kind, uid, status, resource, via, settled_at, key, confirmed"
 JOB_COLUMNS = "event_id, handler, state, due_at, attempts, reason, fence, held, began_at"
-PENDING_COLUMNS = "scope, kind, uid, added_at, due_at, polls, priority, attempt, watched, fence"
+PENDING_COLUMNS = "scope, kind, uid, added_at, due_at, polls, priority, attempt, watched, fence, about"
+ABOUT_KEPT = "about = coalesce(excluded.about, pending.about)"
+"""What changes where an operation that is added is pending; a ref that says nothing erases nothing."""
+ONLY_ABOUT = "about = excluded.about WHERE excluded.about IS NOT NULL"
+"""The same where nothing else changes."""
 
 
 @define(eq=False)
@@ -39,7 +43,7 @@ class PackedOutcome:
             ref = OperationRef(ref.scope, ref.kind, text(ref.uid))
             outcome = evolve(outcome, ref=ref)
         about = (ref.scope, ref.kind, ref.uid, outcome.status.value, resource, outcome.via, outcome.settled_at)
-        return cls(outcome, (*about, _text_or_none(outcome.key), outcome.confirmed))
+        return cls(outcome, (*about, text_or_none(outcome.key), outcome.confirmed))
 
     @property
     def size(self) -> int:
@@ -66,6 +70,11 @@ class Arrival:
         return cls(event, at, None, operations_of(event))
 
     @property
+    def mentioned(self) -> tuple[OperationRef, ...]:
+        """Every operation in it, also the one it settles."""
+        return () if self.event.problem is not None else operations_of(self.event)
+
+    @property
     def size(self) -> int:
         """The bytes of its body and of the resource it settles with."""
         return len(self.event.body) + (0 if self.outcome is None else self.outcome.size)
@@ -84,7 +93,7 @@ def changed_row(event: Event) -> tuple[Any, ...]:
     texts = (event.name, kind, uid, *hints)
     if "".join(filter(None, texts)).isascii():  # one check instead of eight
         return (*texts, event.body)
-    return (*map(_text_or_none, texts), event.body)
+    return (*map(text_or_none, texts), event.body)
 
 
 def rows_of_also(event_id: int, event: Event) -> list[tuple[Any, ...]]:
@@ -94,6 +103,19 @@ def rows_of_also(event_id: int, event: Event) -> list[tuple[Any, ...]]:
 def text(value: str) -> str:
     """Return a text that UTF-8 can hold: lone surrogates are escaped."""
     return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def text_or_none(value: str | None) -> str | None:
+    return None if value is None else text(value)
+
+
+def each_once(refs: Iterable[OperationRef]) -> list[OperationRef]:
+    """Return each operation once, with what it is about if one of its refs says so."""
+    found: dict[OperationRef, OperationRef] = {}
+    for ref in refs:
+        if ref.about is not None or ref not in found:
+            found[ref] = ref
+    return list(found.values())
 
 
 def event_of(row: Sequence[Any]) -> Event:
@@ -146,15 +168,11 @@ def outcome_from(row: Sequence[Any]) -> Outcome:
 
 
 def pending_of(row: Sequence[Any], now: float) -> PendingOperation:
-    scope, kind, uid, added_at, due_at, polls, priority, _, _, _ = row
+    scope, kind, uid, added_at, due_at, polls, priority, _, _, _, about = row
     return PendingOperation(
-        ref=OperationRef(scope, kind, uid),
+        ref=OperationRef(scope, kind, uid, about),
         added_at=added_at,
         polls=polls,
         priority=Priority(priority),
         due_in=max(0.0, due_at - now),
     )
-
-
-def _text_or_none(value: str | None) -> str | None:
-    return None if value is None else text(value)

@@ -27,7 +27,7 @@ from webhooks.store.rows import (
     text,
 )
 from webhooks.store.sqlite_outcomes import outcomes, record
-from webhooks.store.sqlite_polls import hurry
+from webhooks.store.sqlite_polls import dependents, hurry
 from webhooks.store.sqlite_rows import (
     EVENT_FIELDS,
     change_in,
@@ -55,16 +55,17 @@ WHERE id IN"""
 def accept(session: Session, arrivals: Sequence[Arrival]) -> list[Acceptance]:
     """Keep the events whose identities are new, with all that follows from them."""
     settled: list[PackedOutcome] = []
+    lookups: list[OperationRef] = []
     mentioned: list[OperationRef] = []
     verdicts = dict.fromkeys(map(id, arrivals), Acceptance.DUPLICATE)
     for arrival in keep(session, arrivals):
         verdicts[id(arrival)] = Acceptance.NEW
-        mentioned += arrival.lookups
+        lookups += arrival.lookups
+        mentioned += arrival.mentioned
         if arrival.outcome is not None:
             settled.append(arrival.outcome)
     record(session, settled, keep)
-    if mentioned:
-        _look_up(session, mentioned)
+    _look_up(session, lookups, mentioned)
     return list(verdicts.values())
 
 
@@ -86,7 +87,7 @@ def amend(session: Session, event_id: int, event: Event) -> None:
     update_states(session, [event_id])
     if arrival.outcome is not None:
         record(session, [arrival.outcome], keep)
-    _look_up(session, arrival.lookups)
+    _look_up(session, arrival.lookups, arrival.mentioned)
 
 
 def keep(session: Session, arrivals: Sequence[Arrival]) -> list[Arrival]:
@@ -163,9 +164,9 @@ def event_conditions(query: EventQuery) -> tuple[str, list[Any]]:
     return (" AND ".join(clause for clause, _ in given) or "1"), [value for _, values in given for value in values]
 
 
-def _look_up(session: Session, refs: Iterable[OperationRef]) -> None:
-    """Request polls of operations that are not known to be done."""
-    wanted = dict.fromkeys(refs)
+def _look_up(session: Session, refs: Iterable[OperationRef], mentioned: Iterable[OperationRef]) -> None:
+    """Request polls of operations, and of what is about those that were mentioned, unless they are known to be done."""
+    wanted = dict.fromkeys([*refs, *dependents(session.db, mentioned)])
     if wanted:
         for outcome in outcomes(session.db, wanted):
             if outcome.status is OperationStatus.DONE:

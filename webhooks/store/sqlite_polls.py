@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import astuple
@@ -13,6 +13,7 @@ from rewards_core.operations import OperationRef
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.members import RENEW_EVERY
+from webhooks.store.queries import MAX_DEPENDENTS, subject_of
 from webhooks.store.records import (
     Outcome,
     PendingOperation,
@@ -25,14 +26,20 @@ from webhooks.store.records import (
     StoreActivity,
 )
 from webhooks.store.rows import (
+    ABOUT_KEPT,
+    ONLY_ABOUT,
     PENDING_COLUMNS,
+    each_once,
     pending_of,
     text,
+    text_or_none,
 )
 from webhooks.store.sqlite_outcomes import outcomes
 from webhooks.store.sqlite_rows import (
+    batches,
     for_refs,
     insert,
+    placeholders,
     scopes_and_kinds,
 )
 
@@ -56,8 +63,8 @@ def watch(session: Session, refs: Sequence[OperationRef], poll_in: float, *, con
     session.register()
     known = outcomes(session.db, refs)
     settled = {outcome.ref for outcome in known if outcome.confirmed or not confirmed}
-    watched = [ref for ref in dict.fromkeys(refs) if ref not in settled]
-    raised = f"watched = 1, priority = min(pending.priority, excluded.priority), {_AT_THE_LATEST}"
+    watched = [ref for ref in each_once(refs) if ref not in settled]
+    raised = f"{ABOUT_KEPT}, watched = 1, priority = min(pending.priority, excluded.priority), {_AT_THE_LATEST}"
     _add(session, watched, poll_in, Priority.ROUTINE, watched=1, then=raised)
     insert(
         session.db,
@@ -82,8 +89,8 @@ def unwatch(session: Session, refs: Sequence[OperationRef], waiter: str) -> None
 
 def add(session: Session, refs: Sequence[OperationRef], poll_in: float) -> None:
     settled = {outcome.ref for outcome in outcomes(session.db, refs)}
-    fresh = [ref for ref in dict.fromkeys(refs) if ref not in settled]
-    _add(session, fresh, poll_in, Priority.ABANDONED, watched=0, then=None)
+    fresh = [ref for ref in each_once(refs) if ref not in settled]
+    _add(session, fresh, poll_in, Priority.ABANDONED, watched=0, then=ONLY_ABOUT)
     for scope in {ref.scope for ref in fresh}:
         session.hint_polls(scope)
 
@@ -97,16 +104,34 @@ def remove(session: Session, refs: Sequence[OperationRef]) -> int:
 def hurry(session: Session, refs: Sequence[OperationRef], priority: Priority) -> None:
     if not refs:
         return
-    unless_claimed = "WHERE pending.fence IS NULL" if priority is Priority.DEADLINE else ""
+    refs, unless_claimed = each_once(refs), ""
+    if priority is Priority.DEADLINE:
+        unless_claimed = "WHERE pending.fence IS NULL"
+        _add(session, [ref for ref in refs if ref.about is not None], 0.0, priority, watched=0, then=ONLY_ABOUT)
     attempt = 0 if priority is Priority.LOOKUP else "pending.attempt"
     raised = (
-        f"priority = min(pending.priority, excluded.priority), attempt = {attempt}, fence = NULL, "
+        f"{ABOUT_KEPT}, priority = min(pending.priority, excluded.priority), attempt = {attempt}, fence = NULL, "
         f"due_at = CASE WHEN pending.fence IS NULL THEN min(pending.due_at, excluded.due_at) ELSE excluded.due_at END "
         f"{unless_claimed}"
     )
-    _add(session, list(dict.fromkeys(refs)), 0.0, priority, watched=0, then=raised)
+    _add(session, refs, 0.0, priority, watched=0, then=raised)
     for scope in {ref.scope for ref in refs}:
         session.hint_polls(scope)
+
+
+def dependents(db: Connection, things: Iterable[OperationRef]) -> list[OperationRef]:
+    """Return the pending operations that are about some things, `MAX_DEPENDENTS` of each at most."""
+    scopes: dict[str, dict[str, None]] = {}
+    for thing in things:
+        scopes.setdefault(thing.scope, {})[text(subject_of(thing))] = None
+    found: list[OperationRef] = []
+    for scope, subjects in scopes.items():
+        for batch in batches(list(subjects)):  # of most batches nothing is pending, which one lookup tells
+            known = f"SELECT 1 FROM pending WHERE scope = ? AND about IN {placeholders(len(batch))} LIMIT 1"
+            for subject in dict.fromkeys(batch) if fetch(db, known, (scope, *batch)) else ():
+                of_one = "SELECT kind, uid FROM pending WHERE scope = ? AND about = ? LIMIT ?"
+                found += [OperationRef(scope, *row) for row in fetch(db, of_one, (scope, subject, MAX_DEPENDENTS))]
+    return found
 
 
 def next_in(db: Connection, scope: str, now: float) -> float:
@@ -122,7 +147,7 @@ def claim(session: Session, scope: str, limit: int, lease: float, max_per_second
     db, now = session.db, session.now
     budget, rate = _budget(db, scope), _agreed_rate(session, scope, max_per_second)
     room = 0 if budget.refusals and _under_way_until(db, scope, now) > now else budget.room(now, limit, rate)
-    rows: list[tuple[str, str, int, int, int, int, float]] = []
+    rows: list[tuple[str, str, int, int, int, int, float, str | None]] = []
     abandoned = False
     for priority in Priority:
         wanted = room - len(rows)
@@ -131,14 +156,14 @@ def claim(session: Session, scope: str, limit: int, lease: float, max_per_second
         if wanted > 0:
             found = fetch(
                 db,
-                "SELECT kind, uid, priority, polls, attempt, missing, missing_at FROM pending "
+                "SELECT kind, uid, priority, polls, attempt, missing, missing_at, about FROM pending "
                 "WHERE scope = ? AND priority = ? AND due_at <= ? ORDER BY due_at LIMIT ?",
                 (scope, priority.value, now, wanted),
             )
             rows += found
             abandoned = priority is Priority.ABANDONED and bool(found)
     claims: list[PollClaim] = []
-    for number, (kind, uid, rank, polls, attempt, missing, missing_at) in enumerate(rows):
+    for number, (kind, uid, rank, polls, attempt, missing, missing_at, about) in enumerate(rows):
         fence = session.member.new_fence()
         db.execute(
             "UPDATE pending SET due_at = ?, fence = ? WHERE scope = ? AND kind = ? AND uid = ?",
@@ -146,7 +171,7 @@ def claim(session: Session, scope: str, limit: int, lease: float, max_per_second
         )
         claims.append(
             PollClaim(
-                ref=OperationRef(scope, kind, uid),
+                ref=OperationRef(scope, kind, uid, about),
                 priority=Priority(rank),
                 polls=polls,
                 attempt=attempt,
@@ -182,7 +207,7 @@ def settle(session: Session, results: Sequence[PollResult]) -> None:
         session.db.execute(
             "UPDATE pending SET due_at = ?, polls = polls + ?, attempt = ?, fence = NULL, missing = ?, "
             "missing_at = CASE missing WHEN 0 THEN ? ELSE missing_at END, "
-            "priority = CASE WHEN ? THEN CASE watched WHEN 1 THEN 3 ELSE 4 END ELSE ? END "
+            "priority = CASE WHEN ? THEN CASE watched WHEN 1 THEN 3 ELSE 4 END ELSE ? END, about = coalesce(about, ?) "
             "WHERE scope = ? AND kind = ? AND uid = ? AND fence = ?",
             (
                 session.now + result.retry_in,
@@ -192,6 +217,7 @@ def settle(session: Session, results: Sequence[PollResult]) -> None:
                 session.now,
                 routine,
                 result.priority.value,
+                text_or_none(result.about),
                 ref.scope,
                 ref.kind,
                 text(ref.uid),
@@ -208,13 +234,10 @@ def pause(session: Session, scope: str, seconds: float, refused: bool) -> None:
     _write_budget(session, scope, _budget(session.db, scope).pause(session.now, seconds, refused=refused))
 
 
-def _add(
-    session: Session, refs: Sequence[OperationRef], due_in: float, priority: Priority, *, watched: int, then: str | None
-) -> None:
-    now = session.now
-    rows = [(ref.scope, ref.kind, text(ref.uid), session.wall, now + due_in, 0, priority.value, 0, watched, None) for ref in refs]
-    conflict = "ON CONFLICT DO NOTHING" if then is None else f"ON CONFLICT DO UPDATE SET {then}"
-    insert(session.db, "pending", PENDING_COLUMNS, rows, then=conflict)
+def _add(session: Session, refs: Sequence[OperationRef], due_in: float, priority: Priority, *, watched: int, then: str) -> None:
+    state = (session.wall, session.now + due_in, 0, priority.value, 0, watched, None)
+    rows = [(ref.scope, ref.kind, text(ref.uid), *state, text_or_none(ref.about)) for ref in refs]
+    insert(session.db, "pending", PENDING_COLUMNS, rows, then=f"ON CONFLICT DO UPDATE SET {then}")
 
 
 def _first_due(db: Connection, scope: str, budget: Budget) -> float:

@@ -175,6 +175,11 @@ _MIGRATIONS = (
     ALTER TABLE job ADD COLUMN began_at REAL;
     """,
     "ALTER TABLE process ADD COLUMN report TEXT",
+    # `about`: what else an operation is about, as `KIND/UID`
+    """
+    ALTER TABLE pending ADD COLUMN about TEXT;
+    CREATE INDEX pending_about ON pending (scope, about) WHERE about IS NOT NULL;
+    """,
 )
 
 SCHEMA = Schema(kind="webhook store", application_id=0x72776462, migrations=_MIGRATIONS)

@@ -70,7 +70,7 @@ TABLES = (
     ),
     _table("outcome", "seq", f"{_OUTCOME} recorded_at", "resource"),
     _table("conflict", "seq", _OUTCOME, "resource"),
-    _table("pending", "scope kind uid", "scope kind uid added_at due_at polls priority attempt missing missing_at"),
+    _table("pending", "scope kind uid", "scope kind uid added_at due_at polls priority attempt missing missing_at about"),
 )
 """In the order in which they move."""
 ALL_TABLES = tuple(each for table in TABLES for each in (table, *table.with_rows))

@@ -9,6 +9,7 @@ The fixtures `here` and `there` stand in `tests/webhooks/conftest.py`. A durable
 function that closes a store object and returns another one over the same engine.
 """
 
+from tests.webhooks.store_contract.dependents import DependentsContract
 from tests.webhooks.store_contract.durable import DurableContract
 from tests.webhooks.store_contract.events import EventsContract
 from tests.webhooks.store_contract.handlers import HandlersContract
@@ -54,7 +55,7 @@ __all__ = [
 ]
 
 
-class StoreContract(EventsContract, HandlersContract, OutcomesContract, PollsContract, UpkeepContract):
+class StoreContract(EventsContract, HandlersContract, OutcomesContract, PollsContract, DependentsContract, UpkeepContract):
     """All of it."""
 
 

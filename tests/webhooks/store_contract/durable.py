@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rewards_core.operations import OperationRef
 from tests.webhooks.store_contract.kit import COUNT, PAY, Reopen, Time, claim, event, made_with, outcome, ref, resource, wants
 from tests.webhooks.store_contract.polls import Poller, pending, uids
 from webhooks.store.base import Store
@@ -39,6 +40,15 @@ class DurableContract:
         claimed = await claim(again)
         assert {one.event.name for one in claimed} == {"reward.allocated", "asset.minted", CONFLICT_EVENT}
         assert (await again.statistics()).conflicts == 1
+
+    async def test_what_operations_are_about_is_known_after_a_restart(self, here: Store, there: Store, reopen: Reopen) -> None:
+        if there is not here:
+            await there.aclose()
+        await here.add_pending([OperationRef("default", "transfer", "1", "asset/7"), ref("2")], poll_in=60)
+        again = await reopen(here)
+        await again.accept(event(of=ref("7", kind="asset"), complete=resource("7")))
+        found = [(one.ref.about, one.priority) for one in await again.list_pending()]
+        assert found == [(None, Priority.ABANDONED), ("asset/7", Priority.LOOKUP)]
 
     async def test_leases_outlive_a_restart_and_run_out_by_themselves(
         self, here: Store, there: Store, reopen: Reopen, time: Time
