@@ -175,9 +175,9 @@ class OriginalSandbox(Sandbox):
         self._later(self._confirm, self.state.add_reward(uid, "deploying"))
 
     async def unconfirmed(self, timeout: float) -> list[Operation]:
-        """Return the operations that are pending after all confirmations that are due within `timeout` seconds."""
+        """Return the operations that can still end after all confirmations that are due within `timeout` seconds."""
         await self.until(lambda: self.scheduler.is_calm(timeout))
-        return self.state.pending()
+        return [operation for operation in self.state.pending() if not operation.stuck]
 
     async def delivered(self, timeout: float = 30.0) -> None:
         """Wait until every event is accepted, lost or given up, for at most `timeout` seconds."""
@@ -207,7 +207,9 @@ class OriginalSandbox(Sandbox):
                 self._settle(operation, "failed" if self.plan.happens("fail_rate") else "done")
         elif operation.kind == "transfer":
             self._settle(operation, "cancelled" if self.plan.happens("cancel_rate") else "done")
-        elif operation.kind in _DEPLOYMENTS or not self.plan.happens("fail_rate"):
+        elif operation.kind not in _DEPLOYMENTS and self.plan.happens("fail_rate"):
+            operation.stuck = True
+        else:
             self._settle(operation, "done")
 
     def _complete_after_all(self, operation: Operation) -> None:

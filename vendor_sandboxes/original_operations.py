@@ -31,6 +31,7 @@ class Operation(ABC):
     Attributes:
         kind: One of `KINDS`.
         uid: Its uid; that of an edit is the uid of the asset.
+        stuck: Whether it failed on the blockchain, which the vendor shows as pending for ever.
         deliveries: Number of its webhooks that were answered with 2xx.
         history: Every status, in order.
     """
@@ -40,6 +41,7 @@ class Operation(ABC):
     committed_at: float
     status: str = "pending"
     confirmed_at: float | None = None
+    stuck: bool = False
     deliveries: int = 0
     history: list[str] = field(init=False)
 

@@ -18,6 +18,15 @@ from attrs import define, field
 if TYPE_CHECKING:
     from vendor_sandboxes import OriginalSandbox
 
+COLLECTION = "471616646163"
+USER = "110985463782"
+WALLET = "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045"
+LOOK: dict[str, Any] = {
+    "name": "Dave",
+    "unique_name": False,
+    "image_url": "https://example.com/3.png",
+    "store_image_on_ipfs": False,
+}
 CLAIMS = {"user_id": "*", "resource": "*", "action": "*"}
 
 
@@ -76,6 +85,40 @@ class Caller:
             **changes,
         }
         return await self.call("POST", "/reward/claim", body)
+
+    async def mint(self, external_id: str = "asset_1", *, look: Any = LOOK, **changes: Any) -> Answer:
+        body = {"user_uid": USER, "collection_uid": COLLECTION, "asset_external_id": external_id, "data": look, **changes}
+        return await self.call("POST", "/asset", {name: value for name, value in body.items() if value is not ...})
+
+    async def edit(self, uid: str, **changes: Any) -> Answer:
+        look = {name: value for name, value in {**LOOK, **changes}.items() if value is not ...}
+        return await self.call("PUT", f"/asset/{uid}", {"data": look})
+
+    async def transfer(self, uid: str, to_address: str = WALLET, user: str = USER) -> Answer:
+        body = {"asset_uid": uid, "from_user_uid": user, "to_address": to_address}
+        return await self.call("POST", "/transfer", body)
+
+    async def burn(self, uid: str, user: str = USER) -> Answer:
+        return await self.call("POST", "/burn", {"asset_uid": uid, "from_user_uid": user})
+
+    async def act(self, kind: str, uid: str) -> Answer:
+        """Ask for an edit, a transfer or a burn."""
+        match kind:
+            case "edit":
+                return await self.edit(uid)
+            case "transfer":
+                return await self.transfer(uid)
+            case _:
+                return await self.burn(uid)
+
+    async def asset(self, uid: str) -> Any:
+        return (await self.call("GET", f"/asset/{uid}")).data
+
+    async def minted(self, sandbox: OriginalSandbox, external_id: str = "asset_1", **changes: Any) -> str:
+        """Mint an asset, have it confirmed, and return its uid."""
+        uid: str = (await self.mint(external_id, **changes)).data["uid"]
+        await sandbox.settle(uid, kind="asset")
+        return uid
 
 
 @pytest.fixture

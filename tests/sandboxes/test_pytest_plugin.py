@@ -300,6 +300,33 @@ def test_work_left_over_fails_its_test_at_teardown(pytester: pytest.Pytester) ->
     )
 
 
+OF_CONTRACTS = """
+def test_contracts(original_sandbox):
+    original_sandbox.deploy_collection("c", editable=False)
+    original_sandbox.deploy_reward("r")
+    original_sandbox.settle("c", kind="collection")
+    original_sandbox.settle("r", kind="reward")
+    books = original_sandbox.books()
+    collection, reward = books["collections"][-1], books["rewards"][-1]
+    assert (collection["uid"], collection["status"], collection["editable"]) == ("c", "deployed", False)
+    assert (reward["uid"], reward["status"]) == ("r", "deployed")
+    with pytest.raises(KeyError):
+        original_sandbox.deposit("000", "somebody")
+    with pytest.raises(ValueError, match="cannot end as 'failed'"):
+        original_sandbox.settle("c", "failed", kind="collection")
+
+@pytest.mark.rewards(confirm=3600)
+def test_pending(original_sandbox):
+    original_sandbox.deploy_collection("c")
+"""
+
+
+def test_contracts_are_deployed_settled_and_not_left_pending(pytester: pytest.Pytester) -> None:
+    result = run(pytester, OF_CONTRACTS)
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines_random(["*Collection c is still pending: wait for it, settle it, or use confirm=*never*"])
+
+
 OF_ROUTES = """
 async def test_route(signed_delivery, aiohttp_route):
     accept, store = aiohttp_route

@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 
 ORIGINAL_LINE = """
     original --port 0 --host 127.0.0.1 --api-key k --api-secret s --app-uid APP --reward r1 --reward r2 --seed 7
+    --collection c1 --collection c2
     --webhook-url http://h/ --webhook-key a:b --webhook-key c:d:e --webhook-attempts 3 --webhook-backoff 0.5
-    --confirm 0.1:0.2 --fail-rate 0.1 --fail-then-done 0.5
+    --confirm 0.1:0.2 --fail-rate 0.1 --fail-then-done 0.5 --cancel-rate 0.2 --burn-lag 4
     --p503 0.02 --p503-after-commit 0.03 --p429 0.04 --retry-after 3 --drop-before-commit 0.05 --drop-after-commit 0.06
     --slow-after-commit 0.07 --slow-seconds 8 --latency 0:0.1 --only-path /reward --list-lag 2 --read-lag 1
     --webhook-loss 0.1 --webhook-duplicate 0.2 --webhook-reorder 0.3 --webhook-hold 2 --webhook-before-reply
-    --webhook-body full,uid --webhook-shape flat,reward --attempt-in-body
+    --webhook-body full,uid --webhook-shape flat,reward --asset-webhook-shape flat,sample --attempt-in-body
     --duplicate-nonce replay --known-nonce-text Known --known-nonce-status 409 --commit-late 9
     --page-size 50 --page-shape inside --read-path allocation --amounts string --strict
+    --duplicate-external-id replay --token-ids text --user-shape wallet_address
 """
 ENKASH_LINE = """
     enkash --client-id CEKABCDEFG --client-secret s --username u --password p --funds 9
@@ -102,7 +104,9 @@ def test_every_option_of_original_reaches_it() -> None:
     assert (options.page_size, options.page_shape) == (50, "inside")
     assert (sandbox.api_key, sandbox.api_secret, sandbox.app_uid, sandbox.webhook_url) == ("k", "s", "APP", "http://h/")
     assert sandbox.webhooks.keys == {"a": "b", "c": "d:e"}
-    assert list(sandbox.state.rewards) == ["r1", "r2"]
+    assert (list(sandbox.state.rewards), list(sandbox.state.assets.collections)) == (["r1", "r2"], ["c1", "c2"])
+    assert (options.cancel_rate, options.burn_lag, options.asset_webhook_shape) == (0.2, 4, ("flat", "sample"))
+    assert (options.duplicate_external_id, options.token_ids, options.user_shape) == ("replay", "text", "wallet_address")
 
 
 def test_every_option_of_enkash_reaches_it() -> None:

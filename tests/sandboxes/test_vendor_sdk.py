@@ -1,4 +1,4 @@
-"""The vendor's own SDK, as installed, works against the sandbox with nothing set but its address and credentials."""
+"""Every call of the vendor's own SDK, as installed, works against the sandbox with nothing set but address and credentials."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from original_sdk import ClientError, OriginalAsyncClient, OriginalClient, Valid
 from vendor_sandboxes import OriginalSandbox
 
 REWARD = "764893807463"
+COLLECTION = "471616646163"
 WALLET = "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045"
 Call = Callable[..., Awaitable[Any]]
 
@@ -67,24 +68,95 @@ async def whole_story(call: Call, sandbox: OriginalSandbox, mail: str) -> None:
         await call("get_collection", "000000000000")
 
 
+async def story_of_assets(call: Call, sandbox: OriginalSandbox, name: str) -> None:
+    """Go through collections, assets, edits, transfers, burns and deposits; `call` names a method of the SDK."""
+    collection = (await call("get_collection", COLLECTION))["data"]
+    assert (collection["status"], collection["type"], collection["editable_assets"]) == ("deployed", "ERC721", True)
+    user, other = [(await call("create_user"))["data"]["uid"] for _ in range(2)]
+    look = {"name": name, "unique_name": True, "image_url": "https://example.com/1.png", "store_image_on_ipfs": False}
+    asked = {"collection_uid": COLLECTION, "data": look, "sale_price_in_usd": 9.99}
+    created = await call("create_asset", user_uid=user, asset_external_id=name, **asked)
+    assert created.status_code() == 201
+    asset = created["data"]["uid"]
+    assert (await call("get_asset", asset))["data"]["is_transferable"] is False
+    with pytest.raises(ClientError, match="cannot be transferred now"):
+        await call("create_transfer", asset_uid=asset, from_user_uid=user, to_address=WALLET)
+    with pytest.raises(ClientError, match="name already exists"):
+        await call("create_asset", user_uid=user, asset_external_id=f"{name} again", **asked)
+    await sandbox.settle(asset, kind="asset")
+    assert (await call("get_asset", asset))["data"]["sale_price_in_usd"] == 9.99
+    assert [one["uid"] for one in (await call("get_assets_by_user_uid", user))["data"]] == [asset]
+    assert (await call("get_assets_by_user_uid", "000000000000"))["data"] == []
+    with pytest.raises(ClientError, match="Asset not found"):
+        await call("get_asset", "000000000000")
+
+    edited = await call("edit_asset", asset, data={**look, "description": "edited"})
+    assert (edited.status_code(), dict(edited)) == (200, {"success": True, "data": None})
+    await sandbox.settle(asset, kind="edit")
+    assert (await call("get_asset", asset))["data"]["metadata"]["description"] == "edited"
+
+    assert (await call("get_deposit", other, COLLECTION))["data"]["wallet_address"] is None
+    second = (
+        await call(
+            "create_asset",
+            user_uid=other,
+            asset_external_id=f"{name} 2",
+            collection_uid=COLLECTION,
+            data={**look, "name": f"{name} 2"},
+        )
+    )["data"]["uid"]
+    await sandbox.settle(second, kind="asset")
+    wallet = (await call("get_deposit", other, COLLECTION))["data"]["wallet_address"]
+    assert (await call("get_user", other))["data"]["wallets"][0]["address"] == wallet
+
+    transfer = (await call("create_transfer", asset_uid=asset, from_user_uid=user, to_address=wallet))["data"]["uid"]
+    assert (await call("get_transfer", transfer))["data"]["status"] == "pending"
+    await sandbox.settle(transfer, kind="transfer")
+    assert [one["status"] for one in (await call("get_transfers_by_user_uid", user))["data"]] == ["done"]
+    assert (await call("get_asset", asset))["data"]["owner_user_uid"] == other
+
+    burn = (await call("create_burn", asset_uid=asset, from_user_uid=other))["data"]["uid"]
+    await sandbox.settle(burn, kind="burn")
+    assert (await call("get_burn", burn))["data"]["status"] == "done"
+    assert [one["uid"] for one in (await call("get_burns_by_user_uid", other))["data"]] == [burn]
+    assert (await call("get_asset", asset))["data"]["is_burned"] is True
+
+
+def calls_of(sdk: type[Any]) -> set[str]:
+    """Return the names of the SDK's calls of the vendor."""
+    return {name for name in vars(sdk) if name.startswith(("create_", "get_", "edit_"))}
+
+
 async def test_async_sdk_as_installed() -> None:
     async with OriginalSandbox(confirm=None) as sandbox:
         client = OriginalAsyncClient(api_key=sandbox.api_key, api_secret=sandbox.api_secret, base_url=sandbox.origin)
+        called = set()
+
+        def call(name: str, *values: Any, **named: Any) -> Awaitable[Any]:
+            called.add(name)
+            answer: Awaitable[Any] = getattr(client, name)(*values, **named)
+            return answer
+
         async with client.session:
-            await whole_story(
-                lambda name, *values, **named: getattr(client, name)(*values, **named), sandbox, "async@example.com"
-            )
+            await whole_story(call, sandbox, "async@example.com")
+            await story_of_assets(call, sandbox, "async")
+    assert (called, len(called)) == (calls_of(OriginalAsyncClient), 24)
 
 
 async def test_sync_sdk_as_installed() -> None:
     async with OriginalSandbox(confirm=None) as sandbox:
         client = OriginalClient(api_key=sandbox.api_key, api_secret=sandbox.api_secret, base_url=sandbox.origin)
 
+        called = set()
+
         async def call(name: str, *values: Any, **named: Any) -> Any:
+            called.add(name)
             return await asyncio.to_thread(getattr(client, name), *values, **named)
 
         await whole_story(call, sandbox, "sync@example.com")
+        await story_of_assets(call, sandbox, "sync")
         client.session.close()
+    assert (called, len(called)) == (calls_of(OriginalClient), 24)
 
 
 async def test_sdk_with_wrong_secret_is_refused() -> None:
