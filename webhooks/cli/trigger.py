@@ -42,14 +42,6 @@ _SHOWN = {
     "org_image_url": "https://storage.googleapis.com/opensea-prod.appspot.com/puffs/3.png",
     "attributes": [{"trait_type": "Base", "value": "Starfish"}],
 }
-_COLLECTION = {
-    "name": "Test Collection",
-    "type": "ERC721",
-    "symbol": "SYM",
-    "website": None,
-    "image_url": None,
-    "description": "",
-}
 _OTHERS: Mapping[str, Mapping[str, Any]] = {
     "asset": {"name": "Dave Starbelly", "metadata": _SHOWN},
     "collection": {

@@ -1,0 +1,181 @@
+"""Transfers, burns and deposits: the documented shapes, and which of several transfers is the one of a call."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from aioresponses import aioresponses
+from attrs import evolve
+
+from original_async import Burn, BurnRequest, Deposit, OriginalClient, Transfer, TransferRequest
+from rewards_core.errors import NotFound, RequestRejected
+from rewards_core.operations import OperationRef, OperationStatus
+from tests.original_async.conftest import BASE, USER, WALLET
+from tests.original_async.family_kit import set_stage
+from tests.stepped_time import SteppedTime
+from vendor_sandboxes.original import OriginalSandbox
+
+TRANSFER: dict[str, Any] = {
+    "uid": "213134081289",
+    "status": "pending",
+    "asset_uid": "112144981245",
+    "from_user_uid": "223144788242",
+    "to_address": "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045",
+    "created_at": "2023-08-10T14:07:14.494142Z",
+}
+BURN = {name: value for name, value in TRANSFER.items() if name != "to_address"}
+CREATED_AT = datetime(2023, 8, 10, 14, 7, 14, 494142, tzinfo=UTC)
+
+
+def ok(data: Any) -> dict[str, Any]:
+    return {"success": True, "data": data}
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("pending", OperationStatus.PENDING),
+        ("Done", OperationStatus.DONE),
+        ("cancelled", OperationStatus.CANCELLED),
+        ("Cancelled", OperationStatus.CANCELLED),
+    ],
+)
+async def test_a_transfer_as_documented(client: OriginalClient, wire: aioresponses, word: str, status: OperationStatus) -> None:
+    wire.get(f"{BASE}/transfer/213134081289", payload=ok({**TRANSFER, "status": word}))
+    transfer = await client.get_transfer("213134081289")
+    assert transfer == Transfer(**{**TRANSFER, "status": status, "created_at": CREATED_AT})
+    assert transfer.ref == OperationRef("default", "transfer", "213134081289")
+    assert (transfer.ref.about, transfer.key) == ("asset/112144981245", "112144981245")
+
+
+async def test_a_burn_as_documented(client: OriginalClient, wire: aioresponses) -> None:
+    wire.get(f"{BASE}/burn/213134081289", payload=ok({**BURN, "status": "Pending"}))
+    burn = await client.get_burn("213134081289")
+    assert burn == Burn(**{**BURN, "status": OperationStatus.PENDING, "created_at": CREATED_AT})
+    assert (burn.ref.kind, burn.ref.about, burn.key) == ("burn", "asset/112144981245", "112144981245")
+
+
+async def test_lists(client: OriginalClient, wire: aioresponses) -> None:
+    wire.get(f"{BASE}/transfer?user_uid={USER}", payload=ok([TRANSFER, {**TRANSFER, "uid": "2"}]))
+    wire.get(f"{BASE}/burn?user_uid={USER}", payload=ok([BURN]))
+    assert [each.uid for each in await client.get_transfers_by_user_uid(USER)] == ["213134081289", "2"]
+    assert [each.uid for each in await client.get_burns_by_user_uid(USER)] == ["213134081289"]
+
+
+async def test_unknown_uids(original: OriginalClient) -> None:
+    for read in (original.get_transfer, original.get_burn):
+        with pytest.raises(NotFound):
+            await read("000000000000")
+    for listed in (original.get_transfers_by_user_uid, original.get_burns_by_user_uid):
+        assert await listed("000000000000") == []
+
+
+@pytest.mark.parametrize("collection_uid", [None, "471616646163"])
+async def test_a_deposit_as_documented(client: OriginalClient, wire: aioresponses, collection_uid: str | None) -> None:
+    deposit: dict[str, Any] = {
+        "network": "Amoy",
+        "chain_id": 80002,
+        "wallet_address": "0x1d6169328e0a2e0a0709115d1860c682cf8d1398",
+        "qr_code_data": "ethereum:0x1d6169328e0a2e0a0709115d1860c682cf8d1398@80001",
+    }
+    more = "" if collection_uid is None else f"&collection_uid={collection_uid}"
+    wire.get(f"{BASE}/deposit?user_uid={USER}{more}", payload=ok(deposit))
+    wire.get(f"{BASE}/deposit?user_uid={USER}{more}", payload=ok({**deposit, "wallet_address": None, "qr_code_data": None}))
+    found = await client.get_deposit(USER, collection_uid)
+    assert found == Deposit(**deposit)
+    assert found.raw == deposit
+    assert (await client.get_deposit(USER, collection_uid)).wallet_address is None
+
+
+async def test_what_is_sent_and_how_it_ends(original: OriginalClient, sandbox: OriginalSandbox) -> None:
+    stage = await set_stage(original, sandbox)
+    first = await original.create_transfer(asset_uid=stage.asset_uid, from_user_uid=stage.user_uid, to_address=WALLET)
+    assert sandbox.requests[-1].json() == {
+        "asset_uid": stage.asset_uid,
+        "from_user_uid": stage.user_uid,
+        "to_address": WALLET,
+    }
+    await sandbox.settle(first.uid, "cancelled", kind="transfer")
+    assert (await original.get_transfer(first.uid)).status is OperationStatus.CANCELLED
+    burn = await original.create_burn(asset_uid=stage.asset_uid, from_user_uid=stage.user_uid)
+    assert sandbox.requests[-1].json() == {"asset_uid": stage.asset_uid, "from_user_uid": stage.user_uid}
+    await sandbox.settle(burn.uid, kind="burn")
+    assert (await original.get_burn(burn.uid)).status is OperationStatus.DONE
+
+
+def asked_at(created: datetime) -> TransferRequest:
+    return TransferRequest(
+        asset_uid="112144981245", from_user_uid="223144788242", to_address=TRANSFER["to_address"].lower(), asked_at=created
+    )
+
+
+def test_a_transfer_is_the_one_of_a_call_only_if_it_is_no_older() -> None:
+    transfer = Transfer(**{**TRANSFER, "status": OperationStatus.DONE, "created_at": CREATED_AT})
+    minute = timedelta(seconds=60)
+    assert asked_at(CREATED_AT).is_met_by(transfer)
+    assert asked_at(CREATED_AT + minute).is_met_by(transfer)
+    assert not asked_at(CREATED_AT + minute + timedelta(microseconds=1)).is_met_by(transfer)
+    assert asked_at(CREATED_AT.replace(tzinfo=None)).is_met_by(transfer)
+    assert asked_at(CREATED_AT).is_met_by(evolve(transfer, created_at=CREATED_AT.replace(tzinfo=None)))
+    assert not asked_at(CREATED_AT).is_met_by(evolve(transfer, created_at=None))
+    others: list[dict[str, Any]] = [{"asset_uid": "1"}, {"from_user_uid": "1"}, {"to_address": "0x1"}]
+    for changes in others:
+        assert not asked_at(CREATED_AT).is_met_by(evolve(transfer, **changes))
+    assert not asked_at(CREATED_AT).is_met_by(Burn(**{**BURN, "status": OperationStatus.DONE}))
+
+
+async def test_an_older_transfer_of_the_same_way_is_another_one(
+    original: OriginalClient, sandbox: OriginalSandbox, ticks: SteppedTime
+) -> None:
+    stage = await set_stage(original, sandbox)
+    arguments: dict[str, Any] = {"asset_uid": stage.asset_uid, "from_user_uid": stage.user_uid, "to_address": WALLET}
+    first = await original.create_transfer(**arguments)
+    await sandbox.settle(first.uid, kind="transfer")
+    ticks.at += 3600.0
+    with pytest.raises(RequestRejected):  # the asset is gone, and the older transfer does not count
+        await original.create_transfer(**arguments)
+    await sandbox.deposit(stage.asset_uid, stage.user_uid)
+    sandbox.script("drop_after_commit")
+    second = await original.create_transfer(**arguments)
+    assert second.recovered
+    assert second.uid != first.uid
+
+
+async def test_a_cancelled_transfer_does_not_hide_another_one(client: OriginalClient, wire: aioresponses) -> None:
+    request = asked_at(CREATED_AT)
+    pending = {**TRANSFER, "uid": "2"}
+    wire.get(f"{BASE}/transfer?user_uid=223144788242", payload=ok([{**TRANSFER, "status": "cancelled"}, pending]))
+    found = await client.find_operations([request])
+    assert [(each.uid, each.recovered) for each in found] == [("2", True), ("213134081289", True)]
+
+
+def test_a_burn_is_found_by_its_asset_and_user() -> None:
+    burn = Burn(**{**BURN, "status": OperationStatus.DONE, "created_at": CREATED_AT})
+    request = BurnRequest(asset_uid="112144981245", from_user_uid="223144788242")
+    assert request.is_met_by(burn)
+    assert not request.is_met_by(evolve(burn, asset_uid="1"))
+    assert not request.is_met_by(evolve(burn, from_user_uid="1"))
+    assert not request.is_met_by(Transfer(**{**TRANSFER, "status": OperationStatus.DONE}))
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "value", "error"),
+    [
+        ("create_transfer", "asset_uid", "a/b", ValueError),
+        ("create_transfer", "from_user_uid", 7, TypeError),
+        ("create_transfer", "to_address", "", ValueError),
+        ("create_burn", "asset_uid", "a b", ValueError),
+        ("create_burn", "from_user_uid", None, TypeError),
+    ],
+)
+async def test_arguments_are_checked_before_anything_is_sent(
+    original: OriginalClient, sandbox: OriginalSandbox, call: str, name: str, value: Any, error: type[Exception]
+) -> None:
+    arguments: dict[str, Any] = {"asset_uid": "1", "from_user_uid": "2"}
+    if call == "create_transfer":
+        arguments["to_address"] = WALLET
+    with pytest.raises(error, match=name):
+        await getattr(original, call)(**{**arguments, name: value})
+    assert not sandbox.requests
