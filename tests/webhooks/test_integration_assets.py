@@ -1,0 +1,229 @@
+"""Every asynchronous operation of Original is awaitable: woken by events about its asset, or settled by polls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from attrs import frozen
+
+from original_async import (
+    Asset,
+    AssetData,
+    Burn,
+    Collection,
+    DeploymentStatus,
+    Edit,
+    OriginalClient,
+    Reward,
+    Transfer,
+    TransferCancelled,
+)
+from rewards_core import OperationRef, OperationStatus, OutcomeUnknown
+from tests.webhooks.test_integration_original import GRANT, LATE, SOON, Job, a_job
+from vendor_sandboxes import OriginalSandbox
+
+COLLECTION = "471616646163"
+REWARD = "764893807463"
+WALLET = "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045"
+DATA = AssetData(name="Badge", image_url="https://example.com/1.png", unique_name=False)
+EDITED = AssetData(name="Badge", image_url="https://example.com/2.png", unique_name=False)
+SHAPES = ["asset", "sample", "flat", "asset_uid", "with_operation"]
+
+
+async def mint(client: OriginalClient, external_id: str) -> Asset:
+    return await client.create_asset(user_uid="110985463782", collection_uid=COLLECTION, asset_external_id=external_id, data=DATA)
+
+
+async def minted(job: Job) -> Asset:
+    """Return an asset that is minted, and whose event has been delivered."""
+    asset = await mint(job.client, "staged")
+    await job.sandbox.settle(asset.uid, kind="asset")
+    return asset
+
+
+@frozen
+class Step:
+    """An operation on an asset.
+
+    Attributes:
+        kind: Its kind.
+        begin: Starts it.
+        model: What `wait` returns.
+    """
+
+    kind: str
+    begin: Callable[[OriginalClient, Asset], Awaitable[Any]]
+    model: type[Any]
+
+
+def _owner(asset: Asset) -> dict[str, str]:
+    return {"asset_uid": asset.uid, "from_user_uid": "110985463782"}
+
+
+STEPS = [
+    Step("edit", lambda client, asset: client.edit_asset(asset.uid, data=EDITED), Edit),
+    Step("transfer", lambda client, asset: client.create_transfer(**_owner(asset), to_address=WALLET), Transfer),  # type: ignore[arg-type]
+    Step("burn", lambda client, asset: client.create_burn(**_owner(asset)), Burn),  # type: ignore[arg-type]
+]
+each_step = pytest.mark.parametrize("step", STEPS, ids=lambda step: step.kind)
+
+
+async def settle(sandbox: OriginalSandbox, operation: Any, status: str = "done") -> None:
+    """Settle an operation; the sandbox knows an edit by its asset."""
+    uid = operation.asset_uid if operation.ref.kind == "edit" else operation.uid
+    await sandbox.settle(uid, status, kind=operation.ref.kind)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_a_mint_is_settled_by_one_read_after_its_event(shape: str) -> None:
+    async with a_job(LATE, confirm=(0.01, 0.01), asset_webhook_shape=shape) as job:
+        asset = await mint(job.client, "x")
+        done = await job.completions.wait(asset, timeout=60)
+        assert isinstance(done, Asset)
+        assert (done.uid, done.status, done.token_id) == (asset.uid, "done", "1")
+        assert sum(seen.method == "GET" for seen in job.sandbox.requests) == 1
+        outcome = await job.store.outcome(asset.ref)
+        assert outcome is not None
+        assert (outcome.via, outcome.status) == ("webhook", OperationStatus.DONE)
+
+
+@each_step
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_an_event_about_its_asset_settles_an_operation(step: Step, shape: str) -> None:
+    async with a_job(LATE, confirm=None, asset_webhook_shape=shape) as job:
+        operation = await step.begin(job.client, await minted(job))
+        async with job.completions.as_completed([operation], timeout=60) as outcomes:
+            while not await job.store.list_pending(kind=step.kind):  # until the stream watches it
+                await asyncio.sleep(0)
+            await settle(job.sandbox, operation)
+            async for outcome in outcomes:
+                assert outcome.error is None
+                assert isinstance(outcome.operation, step.model)
+                assert outcome.operation.status is OperationStatus.DONE
+                assert outcome.via == "webhook"
+
+
+@each_step
+async def test_without_events_polls_settle(step: Step) -> None:
+    async with a_job(SOON, confirm=(0.01, 0.01), webhook_loss=1.0) as job:
+        asset = await job.completions.wait(await mint(job.client, "x"), timeout=60)
+        operation = await step.begin(job.client, asset)
+        done = await job.completions.wait(operation, timeout=60)
+        assert isinstance(done, step.model)
+        assert done.status is OperationStatus.DONE
+
+
+async def test_an_edit_shows_its_asset() -> None:
+    async with a_job(SOON, confirm=(0.01, 0.01)) as job:
+        asset = await job.completions.wait(await mint(job.client, "x"), timeout=60)
+        edit = await job.completions.wait(await job.client.edit_asset(asset.uid, data=EDITED), timeout=60)
+        assert edit.asset is not None
+        assert edit.asset.metadata is not None
+        assert edit.asset.metadata.org_image_url == "https://example.com/2.png"
+        again = await job.completions.wait(edit.ref, timeout=60)
+        assert again == edit
+
+
+async def test_a_cancelled_transfer_is_raised_as_such_and_the_asset_can_go_again() -> None:
+    async with a_job(SOON, confirm=None) as job:
+        asset = await minted(job)
+        first = await job.client.create_transfer(asset_uid=asset.uid, from_user_uid="110985463782", to_address=WALLET)
+        await job.sandbox.settle(first.uid, "cancelled", kind="transfer")
+        with pytest.raises(TransferCancelled) as caught:
+            await job.completions.wait(first, timeout=60)
+        assert caught.value.operation.uid == first.uid
+        outcome = await job.store.outcome(first.ref)
+        assert outcome is not None
+        assert (outcome.status, outcome.via) == (OperationStatus.CANCELLED, "poll")
+        with pytest.raises(TransferCancelled):
+            await job.completions.wait(first.ref, timeout=60)
+        second = await job.client.create_transfer(asset_uid=asset.uid, from_user_uid="110985463782", to_address=WALLET)
+        await job.sandbox.settle(second.uid, kind="transfer")
+        assert (await job.completions.wait(second, timeout=60)).uid == second.uid
+
+
+async def test_a_collection_and_a_reward_contract_are_awaited_until_they_are_deployed() -> None:
+    async with a_job(SOON, confirm=(0.01, 0.01)) as job:
+        job.sandbox.deploy_collection("600000000001")
+        job.sandbox.deploy_reward("600000000002")
+        collection, reward = await job.client.get_collection("600000000001"), await job.client.get_reward("600000000002")
+        assert (collection.status, reward.status) == (DeploymentStatus.DEPLOYING, DeploymentStatus.DEPLOYING)
+        ready = await job.completions.wait(collection, timeout=60)
+        assert (type(ready), ready.status) == (Collection, "deployed")
+        assert type(ready.contract_address) is str
+        granted = await job.completions.wait(reward, timeout=60)
+        assert (type(granted), granted.status) == (Reward, "deployed")
+        assert (await job.completions.wait(OperationRef("default", "collection", "600000000001"))).status == "deployed"
+
+
+async def test_the_event_of_a_collection_settles_it() -> None:
+    async with a_job(LATE, confirm=None) as job:
+        job.sandbox.deploy_collection("600000000001")
+        collection = await job.client.get_collection("600000000001")
+        await job.sandbox.settle(collection.uid, kind="collection")
+        assert (await job.completions.wait(collection, timeout=60)).status == "deployed"
+
+
+async def test_what_is_deployed_already_is_done_at_once() -> None:
+    async with a_job(LATE) as job:
+        assert (await job.completions.wait(await job.client.get_collection(COLLECTION))).uid == COLLECTION
+        assert (await job.completions.wait(await job.client.get_reward(REWARD))).uid == REWARD
+
+
+async def test_operations_of_every_kind_in_one_stream() -> None:
+    async with a_job(SOON, confirm=(0.01, 0.05)) as job:
+        client = job.client
+        assets = [await job.completions.wait(await mint(client, f"x{number}"), timeout=60) for number in range(3)]
+        begun: list[Any] = [await step.begin(client, asset) for step, asset in zip(STEPS, assets, strict=True)]
+        begun += [
+            await mint(client, "y"),
+            await client.create_allocation(**GRANT, nonce="n"),
+            await client.get_collection(COLLECTION),
+        ]
+        begun.append(await client.get_reward(REWARD))
+        ended = set()
+        async with job.completions.as_completed(begun, timeout=60) as outcomes:
+            async for outcome in outcomes:
+                assert outcome.error is None
+                ended.add(outcome.ref)
+        assert ended == {operation.ref for operation in begun}
+        assert {ref.kind for ref in ended} == {"edit", "transfer", "burn", "asset", "allocation", "collection", "reward"}
+
+
+@pytest.mark.parametrize("kind", ["asset", *[step.kind for step in STEPS]])
+@pytest.mark.parametrize("webhooks", [True, False])
+async def test_what_a_lost_reply_began_is_found_and_awaited(kind: str, webhooks: bool) -> None:
+    async with a_job(SOON, webhooks=webhooks, confirm=None) as job:
+        asset = await minted(job)
+        begin = {step.kind: step.begin for step in STEPS}
+        method = "PUT" if kind == "edit" else "POST"
+        job.sandbox.options.list_lag = 3600.0  # so that the call itself does not find it
+        job.sandbox.script(*["drop_after_commit"] * 5, method=method)
+        with pytest.raises(OutcomeUnknown) as caught:
+            await (mint(job.client, "x") if kind == "asset" else begin[kind](job.client, asset))
+        job.sandbox.plan.steps.clear()
+        job.sandbox.options.list_lag = 0.0
+        entries = {"asset": "assets", "edit": "edits", "transfer": "transfers", "burn": "burns"}
+        entry = job.sandbox.books()[entries[kind]][-1]
+        await job.sandbox.settle(asset.uid if kind == "edit" else entry["uid"], kind=kind)
+        found = await job.completions.wait(caught.value, timeout=60)
+        assert (found.ref.kind, found.recovered) == (kind, True)
+        assert found.status.outcome is OperationStatus.DONE
+        assert len(job.sandbox.books()[entries[kind]]) == (2 if kind == "asset" else 1)
+
+
+async def test_a_bare_ref_learns_from_its_first_poll_what_it_is_about() -> None:
+    async with a_job(LATE, confirm=None) as job:
+        asset = await minted(job)
+        transfer = await job.client.create_transfer(asset_uid=asset.uid, from_user_uid="110985463782", to_address=WALLET)
+        bare = OperationRef("default", "transfer", transfer.uid)
+        async with job.completions.as_completed([bare], timeout=60, poll_now=True) as outcomes:
+            await job.sandbox.until(lambda: any("/transfer/" in seen.path for seen in job.sandbox.requests))
+            while not any(one.ref.about for one in await job.store.list_pending(kind="transfer")):
+                await asyncio.sleep(0)
+            await job.sandbox.settle(transfer.uid, kind="transfer")
+            ended = [outcome async for outcome in outcomes]
+        assert [(outcome.ref, outcome.via) for outcome in ended] == [(bare, "webhook")]
