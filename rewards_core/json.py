@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from types import NoneType
-from typing import Any, TypeVar, get_origin
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from attrs import fields, has
 from cattrs import Converter
@@ -245,6 +245,37 @@ def _is_mapping(cls: Any) -> bool:
     return get_origin(cls) is Mapping
 
 
+def _is_optional(cls: Any) -> bool:
+    return get_origin(cls) in {Union, UnionType} and len(get_args(cls)) == 2 and NoneType in get_args(cls)
+
+
+def _optional(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    """Return a hook for `X | None`; cattrs' own looks the hook of X up again for each value, which costs more than the rest."""
+    (inner,) = (each for each in get_args(cls) if each is not NoneType)
+    structure = converter.get_structure_hook(inner)
+    return lambda value, _: None if value is None else structure(value, inner)
+
+
+def _is_tuple(cls: Any) -> bool:
+    return get_origin(cls) is tuple and get_args(cls)[1:] == (...,)
+
+
+def _tuple(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    """Return a hook for `tuple[X, ...]`, for the same reason."""
+    inner = get_args(cls)[0]
+    structure, whole = converter.get_structure_hook(inner), list[inner]  # type: ignore[valid-type]
+
+    def read(value: Any, _: Any) -> Any:
+        if type(value) is not list:
+            raise _Mistyped(f"must be a list, not {_kind(value)}")
+        try:
+            return tuple([structure(each, inner) for each in value])
+        except Exception:  # noqa: BLE001 - cattrs names the place
+            return tuple(converter.structure(value, whole))
+
+    return read
+
+
 def _make_converter() -> Converter:
     converter = Converter()
     scalars: dict[type, Callable[[Any, Any], Any]] = {
@@ -258,6 +289,8 @@ def _make_converter() -> Converter:
     for scalar, hook in scalars.items():
         converter.register_structure_hook(scalar, hook)
     converter.register_structure_hook_func(_is_mapping, _exactly(dict, "an object"))
+    converter.register_structure_hook_factory(_is_optional, lambda cls: _optional(cls, converter))
+    converter.register_structure_hook_factory(_is_tuple, lambda cls: _tuple(cls, converter))
     converter.register_structure_hook_factory(has, lambda cls: _model(cls, converter))
     return converter
 

@@ -111,7 +111,7 @@ class Transport:
 
     def url(self, *parts: str, query: Mapping[str, str] | None = None) -> URL:
         """Return the URL of a path below the base URL, with parts and query escaped."""
-        path = "/".join(quote(part, safe="") for part in parts)
+        path = "/".join([part if part.isalnum() and part.isascii() else quote(part, safe="") for part in parts])
         text = f"{self._base}/{path}"
         if query:
             text += "?" + "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in query.items())
