@@ -6,16 +6,20 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
 
+from rewards_core.operations import OperationRef
 from rewards_core.postgres import engine as postgres_engine
 from rewards_core.postgres.connection import Connection
 from tests.postgres_server import Server, postgres_server
 from tests.webhooks.postgres_kit import DatabaseTime, schema_at_rest
-from tests.webhooks.store_contract import PAY, claim, event, outcome, ref, resource, wants
+from tests.webhooks.store_contract import PAY, Ear, claim, event, outcome, ref, resource, wants
+from webhooks.store import postgres_events
+from webhooks.store.members import Member
+from webhooks.store.postgres_session import Change
 from webhooks.store.records import Acceptance, PollResult, Priority, Verdict
 
 
@@ -211,3 +215,47 @@ async def test_a_delivery_waits_for_no_other_that_is_held_up(time: DatabaseTime)
         assert await store.accept(event("2")) is Acceptance.NEW
         assert not held_up.done()
     assert await held_up is Acceptance.DUPLICATE
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+async def test_an_event_about_a_thing_and_a_poll_that_settles_what_is_about_it(
+    time: DatabaseTime, monkeypatch: pytest.MonkeyPatch, swapped: bool
+) -> None:
+    here, there = time.open(), time.open()
+    transfers = [OperationRef("default", "transfer", uid, "asset/7") for uid in "12"]
+    await here.watch(transfers, poll_in=60)
+    await there.ping()
+    told = lambda: here.accept(event(of=ref("7", kind="asset"), complete=resource("7")))  # noqa: E731
+    polled = lambda: there.record_outcome(outcome(transfers[0], "failed"))  # noqa: E731
+    await one_after_the_other(time, monkeypatch, *((polled, told) if swapped else (told, polled)))
+    assert {one.ref.uid: one.priority for one in await here.list_pending(kind="transfer")} == {"2": Priority.LOOKUP}
+
+
+async def test_the_pollers_of_this_and_another_process_are_told_of_what_an_event_is_about(time: DatabaseTime) -> None:
+    here, there = time.open(), time.open()
+    ears = [Ear(), Ear()]
+    for store, ear in zip((here, there), ears, strict=True):
+        await store.subscribe(ear)
+    await there.claim_polls("default", limit=1, lease=60, max_per_second=5)
+    await here.watch([OperationRef("default", "transfer", "1", "asset/7")], poll_in=60)
+    heard = [ear.polls for ear in ears]
+    await here.accept(event(of=ref("7", kind="asset"), complete=resource("7")))
+    assert ears[0].polls == heard[0] + 1
+    await ears[1].until(lambda ear: ear.polls > heard[1])
+
+
+async def test_an_event_reads_no_operation_that_is_about_another_thing(time: DatabaseTime) -> None:
+    store = time.open()
+    await store.add_pending([OperationRef("default", "transfer", str(n), f"asset/{n}") for n in range(100)], poll_in=60)
+    mentioning = event(of=ref("7", kind="reward"), complete=resource("7"), also=(ref("8", kind="reward"),))
+    async with time.connection.transaction():
+        await time.connection.execute("SET LOCAL enable_seqscan = off")
+        change = Change(cast("Connection", time.connection), Member())
+        kept, left = await postgres_events.accept_plain(
+            change, postgres_events.Batch.of([postgres_events.arrival_of(mentioning)])
+        )
+        read = await time.connection.fetchval(
+            "SELECT coalesce(idx_tup_fetch, 0) + seq_tup_read FROM pg_stat_xact_user_tables "
+            "WHERE schemaname = current_schema() AND relname = 'pending'"
+        )
+    assert (len(kept), left, read) == (1, set(), 0)

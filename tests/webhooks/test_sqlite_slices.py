@@ -154,3 +154,14 @@ def measured(session: Session, look: Callable[..., Any], *arguments: Any) -> tup
         return look(session.db, *arguments), steps
     finally:
         session.db.set_progress_handler(None)
+
+
+async def test_an_event_costs_no_more_where_many_operations_are_about_other_things(host: Host) -> None:
+    here = host.open()
+    await here.add_pending([OperationRef("default", "transfer", str(n), f"asset/{n}") for n in range(3_000)], poll_in=60)
+    await here.add_pending([ref(str(n)) for n in range(3_000)], poll_in=60)
+    things = [ref(str(n), kind="reward") for n in range(64)]
+    found, steps = await on_file(here, lambda session: measured(session, sqlite_polls.dependents, things))
+    assert (found, steps < 2_000) == ([], True)
+    found, steps = await on_file(here, lambda session: measured(session, sqlite_polls.dependents, [ref("7", kind="asset")]))
+    assert ([one.uid for one in found], steps < 100) == (["7"], True)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
+import apsw
 import pytest
+from attrs import evolve
 
 from rewards_core.errors import StoreError
-from rewards_core.operations import OperationStatus
+from rewards_core.operations import OperationRef, OperationStatus
+from rewards_core.sqlite.migrations import migrate
 from tests.rewards_core.sqlite_kit import after_a_kill, other_process
 from tests.webhooks.sqlite_store_kit import Host, rows
-from tests.webhooks.store_contract import claim, made_with, ref, wants
+from tests.webhooks.store_contract import claim, event, made_with, ref, resource, wants
 from webhooks.store.records import Acceptance, EventState, Priority
 from webhooks.store.sqlite import SQLiteStore
+from webhooks.store.sqlite_schema import SCHEMA
 
 DATA = Path(__file__).with_name("data")
 CREDIT, COUNT = "app.main.credit", "app.main.count"
@@ -130,3 +135,19 @@ async def test_what_a_store_of_layout_3_kept_is_found_by_uid_and_its_jobs_go_on(
     host.advance(5)
     (claimed,) = await claim(store, CREDIT)
     assert (claimed.job.event_id, claimed.job.attempts, claimed.job.age) == (1, 2, 0.0)
+
+
+@pytest.mark.parametrize("layout", [4, 5])
+async def test_what_an_older_file_holds_comes_to_be_about_something(host: Host, layout: int) -> None:
+    with closing(apsw.Connection(str(host.path))) as older:
+        migrate(older, host.path, evolve(SCHEMA, migrations=SCHEMA.migrations[:layout]))
+        older.execute("INSERT INTO pending VALUES ('default', 'transfer', '1', 1, 1e12, 3, 4, 0, 0, NULL, 0, 0)")
+    store = host.open(ticks=False)
+    assert await rows(store, "PRAGMA user_version") == [(NEWEST,)]
+    assert host.path.with_name(f"inbox.db.layout-{layout}.backup").exists()
+    (kept,) = await store.list_pending()
+    assert (kept.ref, kept.ref.about, kept.polls) == (ref("1", kind="transfer"), None, 3)
+    await store.watch([OperationRef("default", "transfer", "1", "asset/7")], poll_in=60)
+    await store.accept(event(of=ref("7", kind="asset"), complete=resource("7")))
+    (kept,) = await store.list_pending()
+    assert (kept.ref.about, kept.priority) == ("asset/7", Priority.LOOKUP)

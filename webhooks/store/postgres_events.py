@@ -54,8 +54,8 @@ mention AS MATERIALIZED (
 deferred AS MATERIALIZED (
   SELECT n FROM given JOIN outcome USING (scope, kind, uid)
   WHERE $22 AND given.status IS NOT NULL AND NOT EXISTS (SELECT FROM identity WHERE identity.identity = given.identity)
-  UNION SELECT n FROM mention WHERE $22 AND EXISTS (
-    SELECT FROM pending WHERE pending.scope = mention.scope AND about = mention.kind || '/' || mention.uid OFFSET 0)
+  UNION SELECT n FROM (SELECT n, scope, kind, uid FROM given UNION ALL SELECT n, scope, kind, uid FROM mention) AS thing
+  WHERE $22 AND EXISTS (SELECT FROM pending WHERE pending.scope = thing.scope AND about = thing.kind || '/' || thing.uid OFFSET 0)
 ),
 fresh AS (
   INSERT INTO identity (identity, day) SELECT identity, floor(now / {DAY}) FROM given, clock
@@ -149,8 +149,8 @@ class Batch:
             outcome = (None, None, None) if settled is None else (settled.row[3], settled.row[4], settled.row[7])
             rows.append((number, event.identity, event.scope, name, kind, uid, *texts, *outcome))
             asks = event.problem is None
-            if event.ref is not None and asks:
-                mentions.append((number, -1, event.scope, kind, uid, settled is None))
+            if event.ref is not None and asks and settled is None:
+                mentions.append((number, -1, event.scope, kind, uid, True))
             for place, ref in enumerate(event.also):
                 mentions.append((number, place, ref.scope, ref.kind, text(ref.uid), asks))
         batch.columns = [*columns_of(rows, 15), *columns_of(mentions, 6)]
