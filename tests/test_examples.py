@@ -18,6 +18,7 @@ from vendor_sandboxes.testing import EnkashServer, OriginalServer, RewardsBooks
 
 SHORT = sorted({path.stem for path in EXAMPLES.glob("*.py")} - {"demo", "enkash_cashback"})
 REWARD, USER = "764893807463", "110985463782"
+WALLET = "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045"
 
 
 @pytest.mark.parametrize("name", SHORT)
@@ -51,7 +52,7 @@ async def test_the_smallest_example_pays_once_and_says_so(
     assert rewards_books.paid(USER, "1.23", once=True)
 
 
-@pytest.mark.parametrize("name", ["smallest", "batch_allocate", "sqs_service"])
+@pytest.mark.parametrize("name", ["smallest", "badges", "batch_allocate", "sqs_service"])
 def test_without_arguments_an_example_says_in_a_line_what_it_takes(name: str, tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLES / f"{name}.py")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ORIGINAL_WEBHOOK_KEYS": "k1:secret"}
@@ -75,6 +76,19 @@ async def test_a_batch_tells_of_rows_that_it_could_not_pay(
     assert await load("batch_allocate").main(file, again=False) == 1
     assert sorted(line.partition(": ")[0] for line in capsys.readouterr().out.splitlines()) == ["n-1", "n-2"]
     assert not rewards_books.payments
+
+
+@pytest.mark.parametrize(("wallet", "end"), [(WALLET, "it is moved: done"), (None, "it is burned: done")])
+async def test_a_badge_is_minted_once_and_goes_its_way(
+    original_sandbox: OriginalServer, capsys: pytest.CaptureFixture[str], wallet: str | None, end: str
+) -> None:
+    original_sandbox.script("drop_after_commit", path="/asset")
+    for number, known in enumerate(["new", "known"]):
+        await load("badges").main("ada@example.com", f"A-{number}", wallet)
+        first, *between, last = capsys.readouterr().out.splitlines()
+        assert (first.rpartition(" ")[2], last) == (known, end)
+        assert between == [f"Early supporter #{number + 1} is minted, token {number + 1}", "it is edited: done"]
+    assert original_sandbox.books()["assets_created"] == {"A-0": 1, "A-1": 1}
 
 
 @pytest.mark.rewards(list_lag=600)  # only its webhook shows it
