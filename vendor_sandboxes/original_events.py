@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from vendor_sandboxes.original_operations import timestamp
 from vendor_sandboxes.original_resources import Asset, Burn, Collection, Deposit, Edit, Transfer
+from vendor_sandboxes.original_state import Payment
 from vendor_sandboxes.original_users import CHAIN_ID
 
 if TYPE_CHECKING:
     from vendor_sandboxes.faults import FaultPlan
     from vendor_sandboxes.options import OriginalOptions
     from vendor_sandboxes.original_operations import Operation
-    from vendor_sandboxes.original_state import Payment
 
 EVENTS = {
     "allocation": "reward.allocated",
@@ -62,32 +62,35 @@ def payload(
 
 def _members(operation: Operation, options: OriginalOptions, plan: FaultPlan, now: float) -> list[str]:
     body = plan.pick("webhook_body", options.webhook_body)
+    whole = body == "full"
     match operation:
-        case Collection():
-            return [] if body == "opaque" else [f'"collection": {operation.summary() if body == "full" else _uid(operation)}']
-        case Asset():
-            asset, beside = operation, None
-        case Edit() | Deposit():
-            asset, beside = operation.asset, None
-        case Transfer() | Burn():
-            asset, beside = operation.asset, operation
-        case _:
+        case Payment():
             shape = plan.pick("webhook_shape", options.webhook_shape)
-            resource = operation.resource(options, now) if body == "full" else _uid(operation)
-            return [] if body == "opaque" else [_reward_member(operation, shape, resource)]  # type: ignore[arg-type]
-    shape = plan.pick("asset_webhook_shape", options.asset_webhook_shape)
-    if body == "opaque":
-        return []
+            members = [_reward_member(operation, shape, operation.resource(options, now) if whole else _uid(operation))]
+        case Asset() | Edit() | Transfer() | Burn() | Deposit():
+            shape = plan.pick("asset_webhook_shape", options.asset_webhook_shape)
+            members = _asset_members(operation, shape, options, now, whole=whole)
+        case Collection():
+            members = [f'"collection": {operation.summary() if whole else _uid(operation)}']
+        case _:
+            raise AssertionError(f"{operation.kind} has no event")
+    return [] if body == "opaque" else members
+
+
+def _asset_members(
+    operation: Asset | Edit | Transfer | Burn | Deposit, shape: str, options: OriginalOptions, now: float, *, whole: bool
+) -> list[str]:
+    asset = operation if isinstance(operation, Asset) else operation.asset
+    shown = asset.summary() if shape == "sample" else asset.resource(options, now)
+    resource = shown if whole else _uid(asset)
     if shape == "asset_uid":
         return [f'"asset_uid": "{asset.uid}"']
-    whole = asset.summary() if shape == "sample" else asset.resource(options, now)
-    resource = whole if body == "full" else _uid(asset)
     if shape == "flat":
         return [resource[1:-1]]
-    if shape == "with_operation" and beside is not None:
-        shown = beside.resource(options, now) if body == "full" else _uid(beside)
-        return [f'"asset": {resource}', f'"{beside.kind}": {shown}']
-    return [f'"asset": {resource}']
+    members = [f'"asset": {resource}']
+    if shape == "with_operation" and isinstance(operation, Transfer | Burn):
+        members.append(f'"{operation.kind}": {operation.resource(options, now) if whole else _uid(operation)}')
+    return members
 
 
 def _uid(operation: Operation) -> str:

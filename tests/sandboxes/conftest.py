@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -18,6 +19,7 @@ from attrs import define, field
 if TYPE_CHECKING:
     from vendor_sandboxes import OriginalSandbox
 
+HOUR = 3600.0
 COLLECTION = "471616646163"
 USER = "110985463782"
 WALLET = "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045"
@@ -131,6 +133,16 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 @pytest.fixture
 def caller_of(session: aiohttp.ClientSession) -> Callable[[OriginalSandbox], Caller]:
     return lambda sandbox: Caller(session, sandbox.url, sandbox.api_key, sandbox.api_secret)
+
+
+@pytest.fixture
+def pass_an_hour(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    def jump() -> None:
+        loop = asyncio.get_running_loop()
+        before = loop.time
+        monkeypatch.setattr(loop, "time", lambda: before() + HOUR)
+
+    return jump
 
 
 @define

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from tests.sandboxes.conftest import COLLECTION, LOOK, USER
+from tests.sandboxes.conftest import COLLECTION, HOUR, LOOK, USER
 from tests.sandboxes.test_original_lists import follow
 from tests.sandboxes.test_original_routes import refusal
 from vendor_sandboxes import OriginalSandbox
@@ -19,18 +18,7 @@ if TYPE_CHECKING:
     from tests.sandboxes.conftest import Caller
 
 CallerOf = Callable[[OriginalSandbox], "Caller"]
-HOUR = 3600.0
 KINDS = {"edit": "edits", "transfer": "transfers", "burn": "burns"}
-
-
-@pytest.fixture
-def pass_an_hour(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    def jump() -> None:
-        loop = asyncio.get_running_loop()
-        before = loop.time
-        monkeypatch.setattr(loop, "time", lambda: before() + HOUR)
-
-    return jump
 
 
 @pytest.mark.parametrize(

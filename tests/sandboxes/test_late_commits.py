@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
 
+from tests.sandboxes.conftest import HOUR
 from vendor_sandboxes import OriginalSandbox
 
 if TYPE_CHECKING:
@@ -16,17 +16,6 @@ if TYPE_CHECKING:
 
 CallerOf = Callable[[OriginalSandbox], "Caller"]
 USER = "110985463782"
-HOUR = 3600.0
-
-
-@pytest.fixture
-def pass_an_hour(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    def jump() -> None:
-        loop = asyncio.get_running_loop()
-        before = loop.time
-        monkeypatch.setattr(loop, "time", lambda: before() + HOUR)
-
-    return jump
 
 
 async def unanswered(caller: Caller, fault: str, **changes: Any) -> None:

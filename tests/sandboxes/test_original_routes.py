@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.sandboxes.conftest import HOUR
 from vendor_sandboxes import OriginalSandbox
 
 if TYPE_CHECKING:
@@ -243,19 +244,18 @@ async def test_nothing_confirms_until_it_is_settled_by_hand(caller_of: CallerOf)
             await sandbox.settle("000000000000")
 
 
-async def test_settling_by_hand_wins_over_the_chain(caller_of: CallerOf) -> None:
-    async with OriginalSandbox(confirm=(0.01, 0.01), fail_then_done=1) as sandbox:
+async def test_settling_by_hand_wins_over_the_chain(caller_of: CallerOf, pass_an_hour: Callable[[], None]) -> None:
+    async with OriginalSandbox(confirm=(HOUR, HOUR), fail_then_done=1) as sandbox:
         caller = caller_of(sandbox)
         first, second = [(await caller.allocate(nonce)).data["uid"] for nonce in ("nonce_1", "nonce_2")]
-        operations = sandbox.state.operations["allocation"]
         await sandbox.settle(first, "frozen")
-        await sandbox.until(lambda: operations[second].status == "failed")
+        pass_an_hour()
+        await sandbox.until(lambda: sandbox.books()["allocations"][1]["status"] == "failed")
         await sandbox.settle(second, "frozen")
-        third = (await caller.allocate("nonce_3")).data["uid"]
-        await sandbox.until(lambda: operations[third].done)
-        for settled in (operations[first], operations[second]):  # by now the chain would have mended both
-            assert settled.history[-1] == "frozen"
-            assert "done" not in settled.history
+        pass_an_hour()
+        await sandbox.quiet()
+        histories = [entry["history"] for entry in sandbox.books()["allocations"]]
+        assert histories == [["pending", "frozen"], ["pending", "failed", "frozen"]]
 
 
 # claims, balances, rewards
