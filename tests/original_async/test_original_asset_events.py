@@ -128,3 +128,9 @@ def test_without_a_time_of_the_event_the_time_of_sending_tells_two_apart() -> No
         return json.dumps({"data": {"app": APP, "asset": SAMPLE}, "event": "asset.edited", "sent_at": at}).encode()
 
     assert source.parse(sent(TIME)).identity != source.parse(sent("2023-08-02T00:00:00+00:00")).identity
+
+
+@pytest.mark.parametrize("name", ASSET_EVENTS)
+def test_a_status_that_an_asset_does_not_have_settles_nothing(name: str) -> None:
+    event = source.parse(body(name, asset={**FULL, "status": "done"}))
+    assert (event.ref, event.resource) == (ASSET_REF, None)

@@ -179,3 +179,10 @@ async def test_arguments_are_checked_before_anything_is_sent(
     with pytest.raises(error, match=name):
         await getattr(original, call)(**{**arguments, name: value})
     assert not sandbox.requests
+
+
+async def test_requests_of_several_kinds_are_refused(original: OriginalClient) -> None:
+    transfer = asked_at(CREATED_AT)
+    burn = BurnRequest(asset_uid=transfer.asset_uid, from_user_uid=transfer.from_user_uid)
+    with pytest.raises(ValueError, match="one kind"):
+        await original.find_operations([transfer, burn])
