@@ -23,6 +23,7 @@ from rewards_core.http.timeouts import Timeouts
 from rewards_core.version import USER_AGENT
 from tests.enkash_async import enkash_kit as enkash
 from tests.original_async import conftest as original
+from tests.original_async.family_kit import CALLS
 from tests.stepped_time import SteppedTime
 from vendor_sandboxes.original import API_KEY, API_SECRET
 
@@ -66,6 +67,7 @@ def original_door(wire: aioresponses, time: SteppedTime) -> Door:
             lambda client, **options: client.get_claims_by_user_uid(original.USER, **options),
             lambda client, **options: client.get_reward(original.REWARD, **options),
             lambda client, **options: client.get_balance(original.REWARD, original.USER, **options),
+            *CALLS.values(),
         ],
         read_url=f"{original.BASE}/reward/claim/1",
         read_answer={"success": True, "data": {"uid": "1", "status": "pending", **ids}},
@@ -185,7 +187,7 @@ async def test_a_read_is_retried_and_then_fails_as_a_read(door: Door, stepped_ti
 
 
 async def test_a_timeout_ends_that_call_and_no_other(door: Door, stepped_time: SteppedTime) -> None:
-    for method in ("GET", "POST", "PATCH"):
+    for method in ("GET", "POST", "PATCH", "PUT"):
         door.wire.add(re.compile(""), method, status=429, headers={"Retry-After": "10"}, repeat=True)
     async with door.make(timeouts=Timeouts(total=100.0), retry=RetryPolicy(attempts=3)) as client:
         for call in door.calls:

@@ -16,7 +16,7 @@ from original_async import (
     TransferRequest,
     UserRequest,
 )
-from tests.original_async.conftest import WALLET
+from tests.original_async.conftest import USER, WALLET
 from vendor_sandboxes.original import OriginalSandbox
 
 COLLECTION = "471616646163"
@@ -124,3 +124,30 @@ WRITES = [
         request=BurnRequest,
     ),
 ]
+
+UID = "151854912345"
+CALLS: dict[str, Callable[..., Awaitable[Any]]] = {
+    "create_user": lambda client, **options: client.create_user(email=EMAIL, **options),
+    "create_user without an id": lambda client, **options: client.create_user(**options),
+    "get_user": lambda client, **options: client.get_user(UID, **options),
+    "get_user_by_email": lambda client, **options: client.get_user_by_email(EMAIL, **options),
+    "get_user_by_user_external_id": lambda client, **options: client.get_user_by_user_external_id("1", **options),
+    "get_collection": lambda client, **options: client.get_collection(COLLECTION, **options),
+    "create_asset": lambda client, **options: client.create_asset(
+        user_uid=USER, collection_uid=COLLECTION, asset_external_id=EXTERNAL_ID, data=DATA, **options
+    ),
+    "edit_asset": lambda client, **options: client.edit_asset(UID, data=EDITED, **options),
+    "get_asset": lambda client, **options: client.get_asset(UID, **options),
+    "get_assets_by_user_uid": lambda client, **options: client.get_assets_by_user_uid(USER, **options),
+    "find_asset": lambda client, **options: client.find_asset(USER, EXTERNAL_ID, **options),
+    "create_transfer": lambda client, **options: client.create_transfer(
+        asset_uid=UID, from_user_uid=USER, to_address=WALLET, **options
+    ),
+    "get_transfer": lambda client, **options: client.get_transfer(UID, **options),
+    "get_transfers_by_user_uid": lambda client, **options: client.get_transfers_by_user_uid(USER, **options),
+    "create_burn": lambda client, **options: client.create_burn(asset_uid=UID, from_user_uid=USER, **options),
+    "get_burn": lambda client, **options: client.get_burn(UID, **options),
+    "get_burns_by_user_uid": lambda client, **options: client.get_burns_by_user_uid(USER, **options),
+    "get_deposit": lambda client, **options: client.get_deposit(USER, COLLECTION, **options),
+}
+"""A call of each method of users, assets, transfers, burns and deposits."""

@@ -37,6 +37,7 @@ from rewards_core.http.timeouts import Timeouts
 from rewards_core.operations import OperationStatus
 from tests.canary import RecordCollector, locals_with, texts_of
 from tests.original_async.conftest import REWARD, USER, WALLET
+from tests.original_async.family_kit import CALLS
 from tests.stepped_time import let_product_sleep
 
 API_SECRET = "canary-api-secret-4d1f7c9a52b8e603-of-safe-length"
@@ -135,6 +136,10 @@ async def test_no_secret_shows_anywhere(
     await meet(OutcomeUnknown, client.create_allocation(reward_uid=REWARD, to_user_uid=USER, amount="1", nonce="nonce_1"))
     await meet(ValueError, client.create_allocation(reward_uid="a/b", to_user_uid=USER, amount="1", nonce="nonce_1"))
 
+    for call in CALLS.values():
+        with pytest.raises(VendorError) as told:
+            await call(client)
+        things.append(told.value)
     patient = OriginalClient("key", API_SECRET, base_url=echo_url)
     short = OriginalClient("key", API_SECRET, base_url=echo_url, timeouts=Timeouts(total=0.2))
     await meet(DeadlineExceeded, short.get_claim("500"))

@@ -18,6 +18,7 @@ from rewards_core.errors import DeadlineExceeded, OutcomeUnknown, RequestRejecte
 from rewards_core.http.timeouts import Timeouts
 from rewards_core.rate import Limits
 from tests.original_async.conftest import REWARD, USER, WALLET
+from tests.original_async.family_kit import CALLS
 from tests.texts import said
 from tests.virtual_time import virtual_time
 from vendor_sandboxes.original import API_KEY, API_SECRET
@@ -75,6 +76,7 @@ METHODS: dict[str, Callable[..., Awaitable[Any]]] = {
     "get_claims_by_user_uid": lambda client, **options: client.get_claims_by_user_uid(USER, **options),
     "get_reward": lambda client, **options: client.get_reward(REWARD, **options),
     "get_balance": lambda client, **options: client.get_balance(REWARD, USER, **options),
+    **CALLS,
 }
 each_method = pytest.mark.parametrize("call", METHODS.values(), ids=METHODS)
 
