@@ -24,6 +24,7 @@ from original_async import (
 from rewards_core import OperationRef, OperationStatus, OutcomeUnknown, RetryPolicy, Timeouts
 from tests.webhooks.test_integration_original import GRANT, LATE, SOON, Job, a_job
 from vendor_sandboxes import OriginalSandbox
+from webhooks import PollPolicy
 
 COLLECTION = "471616646163"
 REWARD = "764893807463"
@@ -104,6 +105,31 @@ async def test_an_event_about_its_asset_settles_an_operation(step: Step, shape: 
                 assert isinstance(outcome.operation, step.model)
                 assert outcome.operation.status is OperationStatus.DONE
                 assert outcome.via == "webhook"
+
+
+@each_step
+async def test_an_event_before_the_answer_to_the_call_is_not_missed(step: Step) -> None:
+    async with a_job(LATE, confirm=None) as job:
+        asset = await minted(job)
+        job.sandbox.options.webhook_before_reply = 1.0
+        operation = await step.begin(job.client, asset)
+        done = await job.completions.wait(operation, timeout=60)
+        assert (done.ref, done.status) == (operation.ref, OperationStatus.DONE)
+        outcome = await job.store.outcome(operation.ref)
+        assert outcome is not None
+        assert outcome.via == "webhook"
+
+
+async def test_many_transfers_whose_events_came_before_they_were_awaited_settle_without_a_routine_poll() -> None:
+    async with a_job(PollPolicy(first_after=600.0, max_per_second=500.0), confirm=None) as job:
+        transfers = []
+        for number in range(20):
+            asset = await mint(job.client, f"x{number}")
+            await job.sandbox.settle(asset.uid, kind="asset")
+            transfers.append(await STEPS[1].begin(job.client, asset))
+            await job.sandbox.settle(transfers[-1].uid, kind="transfer")
+        async with job.completions.as_completed(transfers, timeout=60) as outcomes:
+            assert {outcome.ref async for outcome in outcomes if outcome.error is None} == {each.ref for each in transfers}
 
 
 @each_step
