@@ -181,7 +181,7 @@ def _run(
     options: RunOptions | None,
     may_repeat: bool,
 ) -> PayoutRun:
-    payer = payer_of(client, may_repeat=check_flag(may_repeat, "may_repeat"))
+    payer = payer_of(client, ledger.vendor, may_repeat=check_flag(may_repeat, "may_repeat"))
     if payer.name != ledger.vendor:
         raise ValueError(f"client: give a client of {ledger.vendor}, the ledger's vendor, not of {payer.name}.")
     known = ROW_TYPES.get(payer.name)

@@ -64,11 +64,11 @@ def status(
         if which.ledger.path is not None and (moved := reader.ask(moved_of)) is not None:
             print_stderr(f"{which.ledger} {moved}; this is how it was before.", "yellow")
         if which.campaign is None and row is None:
-            listed = [each for each in reader.campaigns() if which.vendor in {None, each.vendor}]
+            listed = [each for each in reader.campaigns() if which.grants in {None, each.vendor}]
             if len(listed) > 1:
                 _list(reader, listed, output)
                 return
-        chosen = reader.campaign(which.campaign, which.vendor)
+        chosen = reader.campaign(which.campaign, which.grants)
         if row is not None:
             entry = reader.find(chosen, row)
             if entry is None:
