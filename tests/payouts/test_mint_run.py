@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ async def test_every_column_arrives_at_the_vendor(tmp_path: Path) -> None:
         asset = await client.get_asset(entry.uid or "")
         sent = next(each for each in sandbox.requests if each.method == "POST" and b"r1" in each.body).body
     assert (asset.asset_external_id, asset.mint_for_user_uid, asset.collection_uid) == (entry.key, "123456789012", COLLECTION)
-    assert (asset.is_minted, asset.sale_price_in_usd) == (True, 12.5)
+    assert (asset.is_minted, asset.sale_price_in_usd) == (True, Decimal("12.5"))
     assert asset.metadata is not None
     assert (asset.metadata.name, asset.metadata.description, asset.metadata.external_url) == (
         "Badge r1",
@@ -69,6 +70,7 @@ async def test_a_row_that_never_arrived_stays_unknown_and_is_not_sent_again(tmp_
             entry = await ledger.find("r1")
             assert entry is not None
             assert entry.state is State.UNKNOWN
+        assert entry is not None
         assert entry.problem is not None
         assert "payouts resolve" in entry.problem
         assert "payouts retry" in entry.problem
