@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,43 @@ def test_an_asset_that_changed_hands_or_was_burned_was_minted_all_the_same(
     assert _calls(vendor, lambda client: client.get_assets_by_user_uid("12345")) == []
     result = call("audit", "--kind=mint")
     assert (result.exit_code, summary(result)["agree"], kinds(result)) == (0, 3, {})
+
+
+def test_an_asset_that_others_minted_and_a_user_was_given_is_no_grant_to_that_user(
+    call: Call, folder: Path, vendor: OriginalSandbox
+) -> None:
+    run(call)
+    held = entries(folder)
+
+    async def give(client: OriginalClient) -> None:
+        data = AssetData(name="Other", image_url="i", unique_name=False)
+        call = {"collection_uid": COLLECTION, "asset_external_id": "other", "data": data}
+        other = await client.create_asset(user_uid="99999", **call)  # type: ignore[arg-type]
+        while not (await client.get_asset(other.uid)).is_transferable:
+            pass
+        owner = (await client.get_asset(held["r3"].uid or "")).owner_address or ""
+        await client.create_transfer(asset_uid=other.uid, from_user_uid="99999", to_address=owner)
+        while len(await client.get_assets_by_user_uid("32345")) < 2:
+            pass
+
+    _calls(vendor, give)
+    assert call("audit", "--kind=mint").exit_code == 0
+
+
+def test_a_ledger_that_may_be_an_older_copy_needs_an_audit_of_its_mints_too(
+    call: Call, folder: Path, vendor: OriginalSandbox
+) -> None:
+    (folder / "tokens.csv").write_text("id,reward_uid,to_user_uid,amount\nr1,764893807463,12345,1\n")
+    assert run(call).exit_code == 0
+    assert call("run", "tokens.csv", "--vendor=original", "--campaign=tokens", "--yes", *QUICK).exit_code == 0
+    shutil.rmtree(folder / "state")
+    assert run(call).exit_code == 7
+    result = call("audit", "--apply")
+    assert result.exit_code == 4
+    assert "payouts audit --kind mint --apply" in result.output
+    assert run(call).exit_code == 7
+    assert call("audit", "--kind=mint", "--apply").exit_code == 0
+    assert run(call).exit_code == 0
 
 
 def test_an_audit_finds_what_the_ledger_does_not_know(call: Call, folder: Path, vendor: OriginalSandbox) -> None:
