@@ -17,6 +17,8 @@ from tests.payouts.payout_kit import waiting
 from tests.payouts.postgres_ledger_kit import LedgerDatabase
 from tests.payouts.process_kit import KEY, ROOT, SECRET, end, free_port, original_at, payouts, quiet_books, sandbox
 from tests.payouts.test_payout_murder import Murders, rows_in
+from tests.payouts.test_worker_murder import entries, murder, plan
+from tests.postgres_server import postgres_server
 from vendor_sandboxes import OriginalSandbox
 
 TROUBLE = ("--p503-after-commit=0.03", "--drop-after-commit=0.05", "--webhook-loss=0.05", "--commit-late=1", "--list-lag=0.5")
@@ -62,16 +64,30 @@ def test_no_row_is_minted_twice_however_often_the_process_is_killed(tmp_path: Pa
     assert {entry.state for entry in found} == {State.DONE}
 
 
-def check(known: dict[str, Any], entries: list[Entry], count: int) -> None:
+def check(known: dict[str, Any], rows: list[Entry], count: int) -> None:
     """See that no row has two assets, and that exactly those have one that the ledger says so of."""
-    assert len(entries) == count
+    assert len(rows) == count
     assert set(known["assets_asked"].values()) == {1}, "a request was repeated"
     held = minted(known)
     assert set(held.values()) == {1}
-    assert held.keys() <= {entry.key for entry in entries}
-    for entry in entries:
+    assert held.keys() <= {entry.key for entry in rows}
+    for entry in rows:
         assert (entry.key in held) == (entry.state is State.DONE)
         assert entry.state in {State.DONE, State.UNKNOWN}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.slow
+def test_no_row_is_minted_twice_by_workers_that_are_killed_or_frozen(tmp_path: Path) -> None:
+    count = 120
+    options = ("--seed=7", "--confirm=0.05:0.4", "--latency=0.005:0.03", "--duplicate-external-id=mint")
+    with postgres_server(durable=True) as server, sandbox("original", *options, *TROUBLE) as url:
+        asyncio.run(plan(server.url, MINT, [mint_row(f"row-{n}", user_uid=f"{10**11 + n // 5}") for n in range(count)]))
+        codes = murder(server, MINT, {**original_at(url), "XDG_STATE_HOME": str(tmp_path)}, soak=False)
+        known = quiet_books(url)
+        found = asyncio.run(entries(server.url, MINT))
+    assert set(codes) == {0}
+    check(known, found, count)
 
 
 async def pay(ledger: PostgresLedger, client: OriginalClient) -> Entry:
