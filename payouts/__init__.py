@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         State,
         WrongWay,
     )
-    from payouts.vendors import EnkashRow, OriginalRow
+    from payouts.vendors import EnkashRow, MintRow, OriginalRow
 
 __all__ = [
     "AuditNeeded",
@@ -60,6 +60,7 @@ __all__ = [
     "LedgerReader",
     "LedgerUnavailable",
     "Lookups",
+    "MintRow",
     "Mistake",
     "Note",
     "OriginalRow",

@@ -15,6 +15,7 @@ from rewards_core.errors import (
     ConfigurationError,
     Conflict,
     ConnectFailed,
+    OperationCancelled,
     OperationFailed,
     OutcomeUnknown,
     RateLimited,
@@ -23,12 +24,22 @@ from rewards_core.errors import (
     Unauthorized,
     UnexpectedResponse,
 )
+from rewards_core.operations import OperationStatus
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
     from payouts.states import Entry
-    from rewards_core.operations import Operation, OperationRef, OperationStatus
+    from rewards_core.operations import Operation, OperationRef
+
+NOT_PAID = frozenset({OperationStatus.FAILED, OperationStatus.CANCELLED})
+"""The statuses of operations that ended without paying anything."""
+LOOKED_UP = (
+    "run the same command again, which looks it up and never sends it again under the same key; if it stays unknown, check with "
+    "the vendor, then use payouts resolve, and payouts retry for a new key"
+)
+"""What to do about a row that may have been carried out and must not be repeated."""
+_LOOKED_UP_AND_REPEATED = "run the same command again, which looks it up and repeats it under the same key"
 
 _call_name = re.compile(r"^(\w+) [a-z_]+: ")
 
@@ -59,20 +70,23 @@ def meaning_of(problem: RewardsError) -> Meaning:
     return Meaning.REJECTED if isinstance(problem, RequestRejected) else Meaning.UNKNOWN
 
 
-def restated(problem: RewardsError, *, looked_up: bool) -> RewardsError:
+def restated(problem: RewardsError, *, looked_up: bool, repeated: bool = True) -> RewardsError:
     """Return an error in words for people who run a command and do not know the Python API.
 
     Args:
         problem: The error of a call that pays.
         looked_up: Whether the next run looks the row up.
+        repeated: Whether it then repeats a row that is not found.
     """
     told = copy.copy(problem)
     if isinstance(problem, OperationFailed):
         told.args = ("it failed on the blockchain, and nothing was paid",)
+    elif isinstance(problem, OperationCancelled):
+        told.args = ("it was cancelled, and nothing was paid",)
     else:
         told.args = (_call_name.sub(r"\1: ", str(problem.args[0])),)
     if looked_up and isinstance(told, OutcomeUnknown):
-        told.advice = "run the same command again, which looks it up and repeats it under the same key"
+        told.advice = _LOOKED_UP_AND_REPEATED if repeated else LOOKED_UP
     return told
 
 
@@ -85,7 +99,7 @@ class Held:
         key: The idempotency key of the payment.
         recipient: The user who was paid.
         item: What was granted.
-        amount: The amount granted.
+        amount: The amount granted; None of what has no amount, such as an asset.
         status: The status of the payment.
     """
 
@@ -93,7 +107,7 @@ class Held:
     key: str
     recipient: str
     item: str
-    amount: Decimal
+    amount: Decimal | None
     status: OperationStatus
 
 
@@ -133,7 +147,7 @@ class Lookups(Protocol):
         ...
 
     async def held_under(self, entry: Entry, keys: Collection[str]) -> Operation | None:
-        """Return the payment of a row under any of these keys, unless it failed; None if the vendor's complete list shows none.
+        """Return the payment of a row under any of these keys, unless it ended unpaid; None if a complete list shows none.
 
         Raises:
             VendorError: the request to the vendor failed, or its list is incomplete; nothing changed.
@@ -182,6 +196,7 @@ class Lookups(Protocol):
 
         Raises:
             OperationFailed: the operation failed on the blockchain.
+            OperationCancelled: the operation was cancelled.
             OperationMismatch: the settled operation differs from what the row asked for.
         """
         ...
@@ -193,7 +208,7 @@ class Payer(Protocol):
 
     @property
     def name(self) -> str:
-        """The vendor whose rows it pays, as in `Ledger(vendor=...)`: `"original"` or `"enkash"`."""
+        """The vendor whose rows it pays, as in `Ledger(vendor=...)`: `"original"`, `"original-mint"` or `"enkash"`."""
         ...
 
     @property

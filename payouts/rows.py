@@ -58,6 +58,11 @@ class Row(Protocol):
         ...
 
     @property
+    def details(self) -> str | None:
+        """What is granted beside that, as JSON; None for a grant that has no such details."""
+        ...
+
+    @property
     def given_key(self) -> str | None:
         """The key given in the file."""
         ...

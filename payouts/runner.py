@@ -94,7 +94,7 @@ def work_payouts(
     """Pay rows that are planned in a shared ledger, beside other workers, and yield each that this worker is done with.
 
     It ends when every row of the campaign is settled, or left unknown. What lost workers left is taken over: rows that may have
-    been sent are looked up, and repeated under the same key only where the vendor does not list them.
+    been sent are looked up, and repeated under the same key only where the vendor does not list them; an asset is left unknown.
 
     Args:
         client: As for `run_payouts`.
@@ -125,8 +125,8 @@ async def pay_row(
     It is idempotent: call it again, on any host and also while an earlier call still runs, until the row is settled. A new row is
     planned, a settled one costs no request. While another call or a worker owns the row, its end is waited for. What a lost one
     may have sent is looked up after its lease and the ledger's `grace`, and repeated under the same key only where the vendor
-    does not list it. While the campaign is paused, this waits. A call that is cancelled leaves the row for the next one. Any
-    number of calls, and of workers, share one ledger.
+    does not list it; an asset is left unknown. While the campaign is paused, this waits. A call that is cancelled leaves the row
+    for the next one. Any number of calls, and of workers, share one ledger.
 
     Args:
         row: The row.
@@ -181,7 +181,7 @@ def _run(
     options: RunOptions | None,
     may_repeat: bool,
 ) -> PayoutRun:
-    payer = payer_of(client, may_repeat=check_flag(may_repeat, "may_repeat"))
+    payer = payer_of(client, ledger.vendor, may_repeat=check_flag(may_repeat, "may_repeat"))
     if payer.name != ledger.vendor:
         raise ValueError(f"client: give a client of {ledger.vendor}, the ledger's vendor, not of {payer.name}.")
     known = ROW_TYPES.get(payer.name)

@@ -118,6 +118,7 @@ class Entry:
         sent_at: See `planned_at`.
         accepted_at: See `planned_at`.
         settled_at: See `planned_at`.
+        details: What is granted beside recipient, item and amount, as JSON; None for a grant without such details.
     """
 
     number: int
@@ -141,6 +142,7 @@ class Entry:
     sent_at: float | None = None
     accepted_at: float | None = None
     settled_at: float | None = None
+    details: str | None = None
 
     @property
     def content(self) -> str:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from original_async.calls.base import Calls
+from original_async.calls.base import Calls, check_hook
 from original_async.calls.pages import Listing, select_by_key
 from original_async.calls.reading import read_accepted
 from original_async.calls.reconciling import Rules
@@ -19,6 +19,7 @@ from rewards_core.validation import check_amount, check_id, check_instance, chec
 if TYPE_CHECKING:
     from collections.abc import Collection as Keys
 
+    from original_async.calls.reading import BeforePage
     from rewards_core.operations import MaySend
 
 MINT = Rules(
@@ -209,13 +210,16 @@ class AssetCalls(Calls):
         """
         return await self._reader.one("get_asset", Asset, check_id(uid, "uid"), self._transport.deadline(timeout), "asset")
 
-    async def get_assets_by_user_uid(self, user_uid: str, *, timeout: float | None = None) -> list[Asset]:
+    async def get_assets_by_user_uid(
+        self, user_uid: str, *, before_page: BeforePage | None = None, timeout: float | None = None
+    ) -> list[Asset]:
         """Read all assets of a user, over all pages; an unknown user has none.
 
         See https://docs.getoriginal.com/docs/get-list-of-assets-by-user-uid.
 
         Args:
             user_uid: The user.
+            before_page: Awaited before each further page, which then has the client's whole `timeouts.total`.
             timeout: Seconds for this call including all pages, above 0; by default the client's `timeouts.total`.
 
         Raises:
@@ -223,7 +227,9 @@ class AssetCalls(Calls):
             VendorError: the call failed.
         """
         user_uid, deadline = check_id(user_uid, "user_uid"), self._transport.deadline(timeout)
-        return (await self._reader.all("get_assets_by_user_uid", Asset, user_uid, deadline, "asset")).all()
+        check_hook(before_page, "before_page")
+        listing = await self._reader.all("get_assets_by_user_uid", Asset, user_uid, deadline, "asset", before_page=before_page)
+        return listing.all()
 
     async def find_asset(
         self, user_uid: str, asset_external_id: str, collection_uid: str | None = None, *, timeout: float | None = None

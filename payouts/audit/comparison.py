@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from attrs import Factory, define, frozen
 
 from payouts import money
+from payouts.payer import NOT_PAID
 from payouts.request_budget import raise_if_fatal
 from payouts.states import Entry, State
 from rewards_core.errors import NotFound, VendorError
@@ -146,7 +147,7 @@ class Books:
             return checked
         owned = _by_owner(rows, held.values())
         own = {each.uid for payments in owned.values() for each in payments}
-        others = [each for each in held.values() if each.uid not in own and each.status is not OperationStatus.FAILED]
+        others = [each for each in held.values() if each.uid not in own and each.status not in NOT_PAID]
         await self._check_others(others, checked)
         for row in rows:
             if row.in_scope:
@@ -174,7 +175,8 @@ class Books:
         for each in others:
             owner = owners.get(each.key)
             if owner is None:
-                what = f"{money.text(each.amount)} of {each.item}, {each.status}"
+                amount = "1" if each.amount is None else money.text(each.amount)
+                what = f"{amount} of {each.item}, {each.status}"
                 checked.findings.append(
                     Finding(kind="unknown_to_ledger", recipient=each.recipient, ledger=NOTHING, vendor=what, uid=each.uid)
                 )
@@ -191,8 +193,8 @@ def shown(kind: str, text: str) -> str:
 
 
 _WITH_AMOUNTS = frozenset({"other_amount", "unknown_to_ledger", "balance_lower", "balance_higher"})
-_RANK = {OperationStatus.DONE: 2, OperationStatus.FAILED: 0}
-_PROVES = {OperationStatus.DONE: State.DONE, OperationStatus.FAILED: State.FAILED}
+_RANK = {OperationStatus.DONE: 2, **dict.fromkeys(NOT_PAID, 0)}
+_PROVES = {OperationStatus.DONE: State.DONE, **dict.fromkeys(NOT_PAID, State.FAILED)}
 _KINDS: Mapping[tuple[State, State], str] = {
     (State.DONE, State.DONE): "",
     (State.DONE, State.ACCEPTED): "not_done",
@@ -210,7 +212,7 @@ _KINDS: Mapping[tuple[State, State], str] = {
 def _compare(row: KnownRow, owned: Sequence[Held]) -> Iterator[Finding]:
     """Yield how a row differs from the payments that bear one of its keys or uids, those before a retry included."""
     entry = row.entry
-    alive = [each for each in owned if each.status is not OperationStatus.FAILED]
+    alive = [each for each in owned if each.status not in NOT_PAID]
     if len(alive) > 1:
         what = " and ".join(f"{each.uid} {each.status}" for each in alive)
         yield Finding(kind="held_twice", recipient=entry.recipient, ledger=entry.state, vendor=what, row=row, uid=alive[0].uid)
@@ -252,7 +254,7 @@ def _other(row: KnownRow, held: Held) -> tuple[str, str, str] | None:
         return "other_user", entry.recipient, held.recipient
     if held.item != entry.item:
         return "other_reward", entry.item, held.item
-    if held.amount != Decimal(entry.amount or 0):
+    if held.amount is not None and held.amount != Decimal(entry.amount or 0):
         return "other_amount", entry.amount or "", money.text(held.amount)
     if held.key != entry.key and held.key not in row.old_keys:
         return "other_key", entry.key, held.key

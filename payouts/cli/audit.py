@@ -17,13 +17,14 @@ from payouts.audit.release import release
 from payouts.audit.run import AuditRun
 from payouts.cli.audit_display import AuditDisplay, differences_left, listed_kinds, tell_changes, tell_reasons, tell_result
 from payouts.cli.connections import client_of, target_of
-from payouts.cli.options import DEFAULT_LEDGER, LedgerOption, per_second, with_exit_codes
+from payouts.cli.options import DEFAULT_LEDGER, KindName, LedgerOption, granting, per_second, with_exit_codes
 from payouts.cli.supervision import Supervision
 from payouts.ledger.campaign import CampaignLedger
 from payouts.ledger.generation import Standing
 from payouts.ledger.place import LedgerPlace
 from payouts.ledger.reader import Campaign
 from payouts.request_budget import BudgetSpent, RequestBudget
+from payouts.vendors import ROW_TYPES
 from payouts.vendors.payers import EnkashPayer, payer_of
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fail, ignore_broken_pipe, print_stderr
@@ -32,6 +33,7 @@ from rewards_core.text import counted
 from rewards_core.validation import shown
 
 _CONCURRENCY = 10
+_AUDITED = {name: ROW_TYPES[name] for name in ("original", "original-mint", "enkash")}
 _INTERRUPTED = "Stopping: waiting for the requests under way. Interrupt again to stop now."
 _LOST = "Cannot show the audit ({reason}). It stops here; the next audit continues it."
 _NO_LOOK_UP = (
@@ -46,6 +48,9 @@ def audit(
     vendor: Annotated[
         Literal["original", "enkash"] | None,
         typer.Option(help="The vendor whose books are compared; Original if the ledger has both."),
+    ] = None,
+    kind: Annotated[
+        KindName | None, typer.Option(help="The kind of rows that are compared; allocations if the ledger has both.")
     ] = None,
     campaign: Annotated[str | None, typer.Option(help="Audit this campaign only; all campaigns by default.")] = None,
     apply: Annotated[
@@ -74,8 +79,9 @@ def audit(
     """Compare the ledger with the vendor's books; nothing is sent.
 
     Every row is looked up by its uid and its keys, and every grant to its
-    recipients must belong to a row. After a ledger was restored
-    from a backup, a complete audit of all campaigns allows payouts from it again.
+    recipients must belong to a row. Tokens, mints and coins are audited one
+    after the other. After a ledger was restored from a backup, complete audits
+    of all campaigns allow payouts from it again.
 
     Exit codes: 0 everything agrees; 3 something differs; 4 the audit stopped
     early, or rows could not be checked; 7 the vendor or the ledger cannot be used.
@@ -86,18 +92,21 @@ def audit(
 
       payouts audit --ledger payouts.db --apply
 
+      payouts audit --kind mint --apply
+
       payouts audit --vendor enkash --snapshot
     """
     output = Output(as_json)
     worth = _worth(coins or [])
+    granted = granting(vendor, kind)
     with ledger.reader() as reader:  # closed before the ledger, whose log could not be folded into the file otherwise
         known = reader.campaigns()
-        chosen = None if campaign is None else reader.campaign(campaign, vendor)
+        chosen = None if campaign is None else reader.campaign(campaign, granted)
     with ledger.lock(known) as lock:
         if newest:
             _vouch(ledger, known, lock, output)
             return
-        audited = chosen.vendor if chosen else vendor or ("original" if any(map(_is_original, known)) else "enkash")
+        audited = chosen.vendor if chosen else granted if kind and granted else _first_of(known, vendor)
         if audited != "enkash" and (snapshot or coins):
             fail("--snapshot and --coins are for EnKash, whose rows cannot be looked up. Nothing was done.", Exit.USAGE)
         with exit_on_value_error():
@@ -118,7 +127,7 @@ def audit(
             budget=RequestBudget(rate=rate or None, max_requests=max_requests),
             output=output,
             whole=all(each in in_scope for each in known if (each.vendor, each.target) == (audited, in_scope[0].target)),
-            targets=frozenset(each.target for each in known if _is_original(each) and each.target),
+            books=frozenset((each.vendor, each.target) for each in known if _has_books(each.vendor) and each.target),
         )
         if snapshot:
             code = asyncio.run(_store_balances(job, client, in_scope))
@@ -137,14 +146,22 @@ class _Job:
     budget: RequestBudget
     output: Output
     whole: bool
-    targets: frozenset[str]
+    books: frozenset[tuple[str, str]]
 
     def open(self) -> CampaignLedger:
         return self.place.ledger(vendor=self.opened.vendor, campaign=self.opened.name, lock=self.lock)
 
 
-def _is_original(campaign: Campaign) -> bool:
-    return campaign.vendor == "original"
+def _has_books(vendor: str) -> bool:
+    """Return whether the rows of a vendor can be looked up."""
+    return ROW_TYPES[vendor].has_lookup
+
+
+def _first_of(known: Iterable[Campaign], account: str | None) -> str:
+    """Return what is audited if the options leave that open: the first vendor of an account that has campaigns."""
+    there = {each.vendor for each in known}
+    meant = [name for name, row_type in _AUDITED.items() if account in {None, row_type.account}]
+    return next((name for name in meant if name in there), meant[-1] if account is None else meant[0])
 
 
 def _worth(given: Iterable[str]) -> dict[str, int]:
@@ -213,7 +230,7 @@ async def _audit(job: _Job, client: Any, worth: Mapping[str, int]) -> tuple[Audi
         complete = False
         display = AuditDisplay(run, job.budget, job.output)
         async with Supervision(display, job.budget.stop, interrupted=_INTERRUPTED, lost=_LOST).until_end(display.begin):
-            complete = await run.run(payer_of(client), worth)
+            complete = await run.run(payer_of(client, job.scope.vendor), worth)
         return run, await _release(job, ledger, run, complete=complete)
 
 
@@ -230,14 +247,14 @@ async def _release(job: _Job, ledger: CampaignLedger, run: AuditRun, *, complete
     found, since = await asyncio.to_thread(job.place.standing)
     if found is Standing.NEWEST:
         return found
-    if job.scope.vendor == "original":
+    if _has_books(job.scope.vendor):
         conclusive = complete and await ledger.transact(partial(is_conclusive, run.begun.number))
     else:  # coins cannot be looked up: nothing more can be learned
         conclusive = job.scope.apply and not job.budget.stopped
-    done = await ledger.transact(partial(audited_targets, "original", since))
-    if conclusive and job.whole:
-        done |= {job.scope.target}
-    if not job.whole or run.begun.begun_at < since or not conclusive or not job.targets <= done:
+    done = {(job.scope.vendor, job.scope.target)} if conclusive and job.whole else set()
+    for vendor in filter(_has_books, ROW_TYPES):
+        done |= {(vendor, target) for target in await ledger.transact(partial(audited_targets, vendor, since))}
+    if not job.whole or run.begun.begun_at < since or not conclusive or not job.books <= done:
         return found
     doubted = await release(ledger, ledger.now())
     told = "Rows can be sent from this ledger again."
@@ -262,9 +279,10 @@ def _print_stderr(job: _Job, run: AuditRun, standing: Standing) -> Exit:
             if scope.vendor == "enkash" and not output.as_json:
                 output.say(_NO_LOOK_UP)
     if standing is not Standing.NEWEST:
+        mints = " and payouts audit --kind mint --apply" if any(vendor != "original" for vendor, _ in job.books) else ""
         told = (
             f"Nothing can be sent from this ledger yet: it is {job.place.why(standing)}. That needs a complete audit of all "
-            "campaigns, with nothing unchecked: payouts audit --apply"
+            f"campaigns, with nothing unchecked: payouts audit --apply{mints}"
         )
         vouch = ". If it is the newest copy, moved from another machine: payouts audit --newest"
         print_stderr(told + (vouch if standing is Standing.UNKNOWN else ""), "yellow")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from payouts.audit.absence import LookedUp, is_proven, look_up, may_settle_at, record_absent, was_refused
 from payouts.cells import iso
@@ -21,7 +21,8 @@ from payouts.ledger.base import Facts
 from payouts.payer import Held, restated
 from payouts.request_budget import RequestBudget
 from payouts.states import Entry, State
-from payouts.vendors.payers import OriginalPayer
+from payouts.vendors import ROW_TYPES
+from payouts.vendors.payers import payer_of
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output, exit_on_value_error, fail, ignore_broken_pipe
 from rewards_core.errors import ConfigurationError, NotFound, RequestRejected, VendorError
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
     from payouts.ledger.campaign import CampaignLedger
     from payouts.ledger.place import LedgerPlace
     from payouts.ledger.reader import Campaign, LedgerReader
+    from payouts.payer import Lookups
 
 _IN_ONE_COMMIT = 500
-_MAX_REWARDS = 20
+_MAX_ITEMS = 20
 
 
 def settle_refused(
@@ -50,7 +52,7 @@ def settle_refused(
     yes: bool,
 ) -> Exit:
     """Look up every unknown row whose last answer was a refusal, and settle those proven not to have been paid."""
-    if campaign.vendor != "original":
+    if not ROW_TYPES[campaign.vendor].has_lookup:
         fail(
             "EnKash offers no way to look up a row. Nothing was changed. Check each row with EnKash, then settle the rows "
             'by their ids: payouts resolve ROW --as rejected --note "..."',
@@ -70,7 +72,7 @@ def settle_refused(
             ledger = place.ledger(vendor=campaign.vendor, campaign=campaign.name, target=target, lock=lock)
             runner.run(stack.enter_async_context(ledger))
             runner.run(stack.enter_async_context(client))
-            looked = runner.run(_look_up(client, ledger, known, entries, rate, output))
+            looked = runner.run(_look_up(client, campaign, ledger, known, entries, rate, output))
             code = _tell_kept(looked, output)
             ready, waiting = _proven(runner.run(ledger.transact(partial(_run_at, campaign))), campaign, reader, looked)
             if ready and not yes:
@@ -88,6 +90,7 @@ def settle_refused(
 
 async def _look_up(
     client: OriginalClient,
+    campaign: Campaign,
     ledger: CampaignLedger,
     known: Entry | None,
     entries: Sequence[Entry],
@@ -99,15 +102,16 @@ async def _look_up(
     `known` is a row that the vendor is known to hold, if there is one.
     """
     budget = RequestBudget(rate=rate)
+    lookups = cast("Lookups", payer_of(client, campaign.vendor).lookups)
 
     async def lists(rows: Sequence[Entry]) -> Mapping[int, Held]:
-        listed = await OriginalPayer(client).list_held(rows[0].recipient, before_page=budget.take)
-        held = {each.key: each for each in listed}  # of any reward; one that cannot be read fails the whole list
+        listed = await lookups.list_held(rows[0].recipient, before_page=budget.take)
+        held = {each.key: each for each in listed}  # of any item; one that cannot be read fails the whole list
         return {row.number: held[row.key] for row in rows if row.key in held}
 
     try:
         if known is None:
-            await _require_rewards(client, budget, entries)
+            await _require_items(client, campaign, budget, entries)
         elif known.number not in await budget.call(partial(lists, [known])):
             fail(
                 f"Original does not list row {known.id}, which it accepted as {known.uid}, so its lists prove nothing. The "
@@ -134,21 +138,25 @@ async def _look_up(
 
 
 def _known(campaign: Campaign, reader: LedgerReader) -> Entry | None:
-    """Return a row of the campaign that the vendor is known to hold; a row of another campaign may belong to another app."""
+    """Return a row of the campaign that the vendor is known to list; a row of another campaign may belong to another app."""
+    if not ROW_TYPES[campaign.vendor].has_amounts:  # an asset may have been transferred since
+        return None
     accepted = reader.entries(campaign, [State.DONE, State.ACCEPTED])
     return next((entry for entry in accepted if entry.uid is not None and entry.settled_by != "hand"), None)
 
 
-async def _require_rewards(client: OriginalClient, budget: RequestBudget, entries: Sequence[Entry]) -> None:
-    """End the command if the API key does not see the rows' rewards, as it would not see their payments either."""
-    for reward in list(dict.fromkeys(entry.item for entry in entries))[:_MAX_REWARDS]:
+async def _require_items(client: OriginalClient, campaign: Campaign, budget: RequestBudget, entries: Sequence[Entry]) -> None:
+    """End the command if the API key does not see the rows' rewards or collections, as it would not see their grants either."""
+    word = ROW_TYPES[campaign.vendor].item_word
+    read: Callable[[str], Awaitable[object]] = client.get_collection if word == "collection" else client.get_reward
+    for item in list(dict.fromkeys(entry.item for entry in entries))[:_MAX_ITEMS]:
         try:
-            await budget.call(partial(client.get_reward, reward))
+            await budget.call(partial(read, item))
         except NotFound:
             fail(
-                f"Original does not show reward {reward} to this API key, so its lists prove nothing. The key may belong to "
-                "another app. Nothing was changed. If there is no such reward, settle its rows by their ids: payouts resolve ROW "
-                '--as rejected --note "..."',
+                f"Original does not show {word} {item} to this API key, so its lists prove nothing. The key may belong to "
+                f"another app. Nothing was changed. If there is no such {word}, settle its rows by their ids: payouts resolve "
+                'ROW --as rejected --note "..."',
                 Exit.REFUSED,
             )
 

@@ -19,6 +19,7 @@ from enkash_async.settings import COINS_BASE_URL, settings_from_env
 from original_async import OriginalWebhooks
 from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH, app_uid_from, base_url_from, options_from
 from payouts.ledger.generation import state_folder
+from payouts.vendors import ROW_TYPES
 from rewards_core import Limits
 from rewards_core.keys import webhook_keys
 from rewards_core.validation import url_from
@@ -88,7 +89,7 @@ def client_of(vendor: str, concurrency: int = 1, *, may_repeat: bool = False) ->
         ValueError: a variable is missing or wrong; the error says what to set.
     """
     limits = Limits(connections=concurrency + _SPARE_CONNECTIONS)
-    if vendor == "original":
+    if ROW_TYPES[vendor].account == "original":
         return original_async.OriginalClient.from_env(limits=limits)
     breakers = enkash_async.FileBreakerStore(state_folder() / "enkash-breaker.json")
     return enkash_async.EnkashClient.from_env(repeat_allocations=may_repeat, limits=limits, breaker_store=breakers)
@@ -107,7 +108,7 @@ def check_environment(vendor: str) -> None:
     Raises:
         ValueError: a variable is missing or wrong; the error says what to set and shows no value.
     """
-    if vendor == "original":
+    if ROW_TYPES[vendor].account == "original":
         options_from(os.environ, {})
     else:
         settings_from_env({})

@@ -9,10 +9,11 @@ from typing import Annotated, BinaryIO, Literal
 import typer
 from attrs import frozen
 
-from payouts.cli.options import DEFAULT_LEDGER, LedgerOption
+from payouts.cli.options import DEFAULT_LEDGER, KindName, LedgerOption, granting
 from payouts.source.files import form_of, is_piped
 from payouts.source.layout import COLUMNS, Layout, check_delimiter, check_sheet, fits
 from payouts.spelling import misspelled_amount
+from payouts.vendors import ROW_TYPES
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import exit_on_value_error, fail, print_stderr
 from rewards_core.validation import check_name
@@ -26,6 +27,9 @@ class FileOptions:
 
     file: Annotated[str, typer.Argument(help="CSV, JSONL or Excel file; - for standard input.", metavar="FILE")]
     vendor: Annotated[VendorName, typer.Option(help="The vendor that pays.")]
+    kind: Annotated[
+        KindName, typer.Option(help="What each row is: allocation (tokens or coins), or mint (an asset of Original).")
+    ] = "allocation"
     campaign: Annotated[str, typer.Option(help="Name of this payout; part of every key.")]
     ledger: LedgerOption = DEFAULT_LEDGER
     form: Annotated[
@@ -45,6 +49,11 @@ class FileOptions:
     to_user_uid_column: Annotated[str | None, typer.Option(help="Original: column of the user.")] = None
     amount_column: Annotated[str | None, typer.Option(help="Original: column of the amount.")] = None
     nonce_column: Annotated[str | None, typer.Option(help="Original: column of the nonce, if there is one.")] = None
+    user_uid_column: Annotated[str | None, typer.Option(help="Mint: column of the user.")] = None
+    collection_uid_column: Annotated[str | None, typer.Option(help="Mint: column of the collection.")] = None
+    name_column: Annotated[str | None, typer.Option(help="Mint: column of the asset's name.")] = None
+    image_url_column: Annotated[str | None, typer.Option(help="Mint: column of the image's address.")] = None
+    asset_external_id_column: Annotated[str | None, typer.Option(help="Mint: column of the external id, if there is one.")] = None
     user_id_column: Annotated[str | None, typer.Option(help="EnKash: column of the user.")] = None
     event_column: Annotated[str | None, typer.Option(help="EnKash: column of the event.")] = None
     request_id_column: Annotated[str | None, typer.Option(help="EnKash: column of the request id, if there is one.")] = None
@@ -52,12 +61,18 @@ class FileOptions:
         bool, typer.Option("--ids-from-line", help="Use line numbers as ids; never insert or remove lines later.")
     ] = False
 
+    @property
+    def grants(self) -> str:
+        """The vendor and what it grants, as the ledger names it."""
+        return granting(self.vendor, self.kind) or self.vendor
+
     def check(self, *, snapshot: bool) -> None:
         """End the command if the campaign cannot have that name, or the vendor has no balances to be stored."""
         with exit_on_value_error():
             check_name(self.campaign, "--campaign")
+        granting(self.vendor, self.kind)
         if self.vendor == "original" and snapshot:
-            fail("--snapshot is for EnKash; payouts audit looks up Original's allocations. Nothing was sent.", Exit.USAGE)
+            fail("--snapshot is for EnKash; payouts audit looks up what Original granted. Nothing was sent.", Exit.USAGE)
 
     def layout(self, stream: BinaryIO) -> Layout:
         """Return the layout of the file; end the command if the options contradict it or each other."""
@@ -72,8 +87,8 @@ class FileOptions:
             )
         for name, column in given.items():
             option = f"--{name.replace('_', '-')}-column"
-            if name not in COLUMNS[self.vendor]:
-                fail(f"{option}: {self.vendor} has no such column. Nothing was sent.", Exit.USAGE)
+            if name not in COLUMNS[self.grants]:
+                fail(f"{option}: {self.grants} has no such column. Nothing was sent.", Exit.USAGE)
             if not column:
                 fail(f"{option}: give the name of a column, not an empty text. Nothing was sent.", Exit.USAGE)
         start = stream.read(1024)
@@ -85,7 +100,7 @@ class FileOptions:
                 fail(f"--{name}: {what} has none; leave it out, or give another --format. Nothing was sent.", Exit.USAGE)
         with exit_on_value_error():
             return Layout(
-                vendor=self.vendor,
+                vendor=self.grants,
                 names=given,
                 form=form,
                 delimiter=None if self.delimiter is None else check_delimiter(self.delimiter, "--delimiter"),
@@ -102,6 +117,11 @@ class FileOptions:
             "to_user_uid": self.to_user_uid_column,
             "amount": self.amount_column,
             "nonce": self.nonce_column,
+            "user_uid": self.user_uid_column,
+            "collection_uid": self.collection_uid_column,
+            "name": self.name_column,
+            "image_url": self.image_url_column,
+            "asset_external_id": self.asset_external_id_column,
             "user_id": self.user_id_column,
             "event": self.event_column,
             "request_id": self.request_id_column,
@@ -135,6 +155,8 @@ class CheckOptions:
             return None
         if vendor == "enkash":
             fail("--max-total is for Original; EnKash sets the coins of each event. Nothing was sent.", Exit.USAGE)
+        if not ROW_TYPES[vendor].has_amounts:
+            fail("--max-total is for tokens; an asset has no amount. Nothing was sent.", Exit.USAGE)
         fault = misspelled_amount(self.max_total)
         if fault is not None:
             fail(f"--max-total: {fault.message}. Nothing was sent.", Exit.USAGE)

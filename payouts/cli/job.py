@@ -20,6 +20,7 @@ from payouts.report.results import write_results
 from payouts.runner import PayoutRun, RunOptions, run_payouts, work_payouts
 from payouts.source.files import read_rows
 from payouts.states import State
+from payouts.vendors import ROW_TYPES
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output, fail, print_stderr
 from rewards_core.text import counted
@@ -76,7 +77,7 @@ async def pay(
             client = client_of(job.vendor, job.options.concurrency, may_repeat=job.may_repeat)
             stack.push_async_callback(client.aclose)
             completions = None
-            if job.vendor == "original" and job.options.wait:
+            if ROW_TYPES[job.vendor].has_lookup and job.options.wait:
                 completions = await stack.enter_async_context(completions_of(client, job.listening, tell_url))
         except (ValueError, OSError, StoreError) as problem:
             fail(str(problem), Exit.USAGE)

@@ -13,8 +13,9 @@ from attrs import frozen
 from payouts.ledger.place import LedgerPlace, place_of
 from payouts.ledger.reader import Campaign
 from payouts.states import CampaignUnclear, LedgerError
+from payouts.vendors import vendor_of
 from rewards_core.cli.exit_codes import Exit
-from rewards_core.cli.output import exit_on_errors, fail, option_parser
+from rewards_core.cli.output import exit_on_errors, exit_on_value_error, fail, option_parser
 from rewards_core.sqlite.connection import SQLiteError
 from rewards_core.validation import shown
 
@@ -28,6 +29,7 @@ LedgerOption = Annotated[
 ]
 DEFAULT_LEDGER = place_of("payouts.db")
 CampaignOption = Annotated[str | None, typer.Option(help="The campaign; may be left out if the ledger has only one.")]
+KindName = Literal["allocation", "mint"]
 VendorOption = Annotated[
     Literal["original", "enkash"] | None, typer.Option(help="The vendor, if two campaigns have the same name.")
 ]
@@ -40,11 +42,23 @@ class CampaignOptions:
     ledger: LedgerOption = DEFAULT_LEDGER
     campaign: CampaignOption = None
     vendor: VendorOption = None
+    kind: Annotated[KindName | None, typer.Option(help="The kind of its rows, if two campaigns have the same name.")] = None
 
     def chosen(self) -> Campaign:
         """Return the campaign; raises `CampaignUnclear` and `LedgerError`."""
         with self.ledger.reader() as reader:
-            return reader.campaign(self.campaign, self.vendor)
+            return reader.campaign(self.campaign, self.grants)
+
+    @property
+    def grants(self) -> str | None:
+        """The vendor and what it grants, as the ledger names it; None if any campaign may be meant."""
+        return granting(self.vendor, self.kind)
+
+
+def granting(vendor: str | None, kind: str | None) -> str | None:
+    """Return a vendor and what it grants, as the ledger names it; end the command if the vendor does not grant that."""
+    with exit_on_value_error():
+        return vendor_of(vendor, kind)
 
 
 _NOTHING = "Nothing was sent or written."

@@ -51,9 +51,9 @@ def prepared(
     file: FileOptions, checks: CheckOptions, output: Output, stack: ExitStack, *, before_asking: Callable[[], None]
 ) -> tuple[Source, Any]:
     """Check the whole file and ask a person; return it with the ledger's lock, which the stack releases; None in a dry run."""
-    total = checks.total_for(file.vendor)
+    total = checks.total_for(file.grants)
     terms = Terms(
-        vendor=file.vendor,
+        vendor=file.grants,
         campaign=file.campaign,
         ledger=file.ledger,
         repeats_of=checks.repeats_of or (),
@@ -86,7 +86,7 @@ def planned(source: Source, place: LedgerPlace, lock: Any, output: Output, *, sn
 async def _plan(source: Source, place: LedgerPlace, lock: Any, output: Output, *, snapshot: bool) -> tuple[int, list[int]]:
     file, progress, stop = source.file, Progress(), Stop()
     display = _PlanningDisplay(progress, source.rows, output)
-    async with place.ledger(vendor=file.vendor, campaign=file.campaign, target=target_of(file.vendor), lock=lock) as ledger:
+    async with place.ledger(vendor=file.grants, campaign=file.campaign, target=target_of(file.grants), lock=lock) as ledger:
         await record_terms(ledger, source, output, snapshot=snapshot)
         supervision = Supervision(
             display,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _MAX_REPEATED = 5
 _MAX_PLACES = 10
 _MAX_LINES = 3
-_NAMES = {"original": "Original", "enkash": "EnKash"}
+_NAMES = {"original": "Original", "enkash": "EnKash", "original-mint": "Original, which mints assets"}
 
 
 @frozen(kw_only=True)
@@ -207,7 +207,7 @@ def _settle_repeats(preflight: Preflight, line_word: str, terms: Terms, output: 
 
 def _describe(repeat: Repeat, preflight: Preflight, line_word: str, terms: Terms) -> str:
     """Return what a repeat is, and what may have been intended."""
-    what = "recipient, reward and amount" if ROW_TYPES[terms.vendor].has_amounts else "recipient and event"
+    what = ROW_TYPES[terms.vendor].sameness
     where = f"(the first on {line_word} {repeat.line})"
     repeats = _verb("repeat", repeat.rows)
     if repeat.itself:
@@ -228,7 +228,8 @@ def _confirm(fresh: int, unsettled: int, terms: Terms) -> None:
     if not has_terminal():
         fail("There is no terminal to ask for confirmation. Nothing was sent. Add --yes to skip the question.", Exit.USAGE)
     resumed = f" and resume {unsettled:,}" if unsettled else ""
-    if _ask(f"Pay {'this row' if fresh == 1 else f'these {_rows(fresh)}'}{resumed}? Type yes").casefold() not in {"y", "yes"}:
+    verb = "Mint" if ROW_TYPES[terms.vendor].done_word == "minted" else "Pay"
+    if _ask(f"{verb} {'this row' if fresh == 1 else f'these {_rows(fresh)}'}{resumed}? Type yes").casefold() not in {"y", "yes"}:
         fail("Nothing was sent.", Exit.REFUSED)
 
 

@@ -42,10 +42,10 @@ def report(
     check_output_file("--out", out, ledger=which.ledger.path)
     check_output_file("--results", results, ledger=which.ledger.path, report=out)
     output = Output(as_json)
-    write_report(which.ledger, out, campaign=which.campaign, vendor=which.vendor)
+    write_report(which.ledger, out, campaign=which.campaign, vendor=which.grants)
     if results is not None:
         with which.ledger.reader() as reader:
-            write_results(reader, reader.campaign(which.campaign, which.vendor), results)
+            write_results(reader, reader.campaign(which.campaign, which.grants), results)
     _tell_written((out, results), output)
 
 
@@ -71,7 +71,7 @@ def list_decisions(
     check_output_file("--html", as_html, ledger=which.ledger.path, csv=as_csv)
     output = Output(as_json)
     number, scope = None, f"All campaigns of {which.ledger if which.ledger.path is None else which.ledger.path.name}"
-    if which.campaign is not None or which.vendor is not None:
+    if which.campaign is not None or which.grants is not None:
         chosen = which.chosen()
         number, scope = chosen.number, chosen.name
     with which.ledger.reader() as reader:

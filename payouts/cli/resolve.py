@@ -79,7 +79,7 @@ def resolve(
     output = Output(as_json)
     with ExitStack() as stack:
         reader = stack.enter_context(which.ledger.reader())
-        chosen = reader.campaign(which.campaign, which.vendor)
+        chosen = reader.campaign(which.campaign, which.grants)
         lock = stack.enter_context(which.ledger.lock([chosen]))
         which.ledger.check_newest()  # this one does not know what a newer copy has done since
         if unknown:

@@ -15,14 +15,14 @@ from payouts.cli.connections import client_of, target_of
 from payouts.cli.options import CampaignOptions, with_exit_codes
 from payouts.ledger.place import LedgerPlace
 from payouts.ledger.reader import Campaign
-from payouts.payer import Payer, restated
+from payouts.payer import NOT_PAID, Payer, restated
 from payouts.states import Entry, State
+from payouts.vendors import ROW_TYPES
 from payouts.vendors.payers import payer_of
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.option_groups import with_option_groups
 from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fail, ignore_broken_pipe
 from rewards_core.errors import NotFound, VendorError
-from rewards_core.operations import OperationStatus
 from rewards_core.text import counted
 
 _AT_ONCE = 10
@@ -57,7 +57,7 @@ def retry(
     output = Output(as_json)
     with ExitStack() as stack:
         reader = stack.enter_context(which.ledger.reader())
-        chosen = reader.campaign(which.campaign, which.vendor)
+        chosen = reader.campaign(which.campaign, which.grants)
         lock = stack.enter_context(which.ledger.lock([chosen]))
         which.ledger.check_newest()  # a newer copy may have paid what this one calls rejected
         entries = rows_named(reader, chosen, rows or []) if state is None else list(reader.entries(chosen, [State(state)]))
@@ -107,7 +107,7 @@ async def objection_to_retry(
         return f"the vendor no longer shows {entry.uid}, so it is not certain that it failed"
     except VendorError as problem:
         return f"the look-up at the vendor failed: {restated(problem, looked_up=False)}"
-    if now.status is OperationStatus.FAILED:
+    if now.status in NOT_PAID:
         return None
     return f"the vendor now says that {entry.uid} is {now.status}, so it did not fail"
 
@@ -119,7 +119,7 @@ async def _retry(
     target = target_of(campaign.vendor)  # at another base URL the vendor would hold nothing under any key
     kept = 0
     async with place.ledger(vendor=campaign.vendor, campaign=campaign.name, target=target, lock=lock) as ledger, client:
-        vendor = payer_of(client)
+        vendor = payer_of(client, campaign.vendor)
 
         async def objection_to(entry: Entry) -> str | None:
             other_keys = await ledger.other_keys(entry)
@@ -143,9 +143,10 @@ async def _retry(
 
 
 def _show(campaign: Campaign, entries: Sequence[Entry], output: Output) -> None:
-    rows = f"{counted(len(entries), 'row gets', 'rows get')} a new key"
-    if campaign.vendor == "original":
-        output.note(f"{rows} if Original confirms that nothing was paid under the old key. The next run pays what has a new key.")
+    rows, row_type = f"{counted(len(entries), 'row gets', 'rows get')} a new key", ROW_TYPES[campaign.vendor]
+    if row_type.has_lookup:
+        nothing = f"Original confirms that nothing was {row_type.done_word} under the old key"
+        output.note(f"{rows} if {nothing}. The next run pays what has a new key.")
     else:
         output.note(f"{rows}, to be paid by the next run. EnKash offers no way to check whether anything was paid before.")
     for entry in entries[:MAX_SHOWN]:

@@ -17,6 +17,7 @@ from payouts.cli.options import check_output_file, with_exit_codes
 from payouts.cli.planning import Source, planned, prepared
 from payouts.cli.send_options import ListenOptions, LogOptions, SendOptions
 from payouts.report.charts import duration
+from payouts.vendors import ROW_TYPES
 from rewards_core.cli.option_groups import with_option_groups
 from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, print_stderr
 from rewards_core.operations import DEFAULT_SCOPE
@@ -41,14 +42,18 @@ def run(
 ) -> None:
     """Pay every row of a file exactly once; to resume, run the same command again.
 
-    Columns for Original: id,reward_uid,to_user_uid,amount[,nonce]; for EnKash: id,user_id,event[,request_id]. Credentials
-    are read from the environment. The whole file is checked first; nothing is sent if anything is wrong.
+    Columns for Original: id,reward_uid,to_user_uid,amount[,nonce]; for EnKash: id,user_id,event[,request_id]; with --kind mint:
+    id,user_uid,collection_uid,name,image_url[,asset_external_id,unique_name,store_image_on_ipfs,description,external_url,
+    sale_price_in_usd,attributes]. Credentials are read from the environment. The whole file is checked first; nothing is sent if
+    anything is wrong.
 
     For example:
 
       payouts run rewards.csv --vendor original --campaign diwali --dry-run
 
       payouts run rewards.csv --vendor original --campaign may --webhook-port 8480
+
+      payouts run users.csv --vendor original --kind mint --campaign badges
 
       export | payouts run - --format jsonl --vendor enkash --campaign may --yes
     """
@@ -58,11 +63,11 @@ def run(
     check_output_file("--results", results, ledger=place.path, rows=Path(file.file), report=report)
     file.check(snapshot=snapshot)
     job = Job(
-        vendor=file.vendor,
+        vendor=file.grants,
         campaign=file.campaign,
         place=place,
         options=sending.run_options(),
-        listening=listen.listening(file.vendor),
+        listening=listen.listening(file.grants),
         may_repeat=listen.repeat_is_safe,
         report=report,
         results=results,
@@ -90,7 +95,7 @@ def _check_environment(job: Job) -> None:
 
 def _warn_of_polling(job: Job, source: Source) -> None:
     seconds = source.rows / job.listening.polls_per_second
-    if job.vendor == "original" and job.options.wait and not job.listening.receives and seconds > _LONG_POLLING:
+    if ROW_TYPES[job.vendor].has_lookup and job.options.wait and not job.listening.receives and seconds > _LONG_POLLING:
         print_stderr(
             f"Without webhooks, polling {source.rows:,} rows takes at least {duration(seconds)}; "
             "see --webhook-port, --store, --polls-per-second",

@@ -93,6 +93,8 @@ class ListenOptions:
             fail("--store and --webhook-port are for Original; EnKash sends no webhooks. Nothing was sent.", Exit.USAGE)
         if vendor == "original" and self.repeat_is_safe:
             fail("--repeat-is-safe is for EnKash; Original's nonce makes every repeat safe. Nothing was sent.", Exit.USAGE)
+        if vendor != "enkash" and self.repeat_is_safe:
+            fail("--repeat-is-safe is for EnKash; an asset is never minted again under one key. Nothing was sent.", Exit.USAGE)
         with exit_on_value_error():
             return Listening(
                 host=self.webhook_host,

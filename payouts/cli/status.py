@@ -15,6 +15,7 @@ from payouts.cells import iso
 from payouts.cli.confirmation import MAX_SHOWN
 from payouts.cli.fleet_display import Pace
 from payouts.cli.options import CampaignOptions, with_exit_codes
+from payouts.details import as_cell, read_details
 from payouts.ledger.reader import Campaign, LedgerReader
 from payouts.ledger.schema import moved_of
 from payouts.report.figures import MAX_LISTED, ORDER, Figures, Item, summarize
@@ -64,11 +65,11 @@ def status(
         if which.ledger.path is not None and (moved := reader.ask(moved_of)) is not None:
             print_stderr(f"{which.ledger} {moved}; this is how it was before.", "yellow")
         if which.campaign is None and row is None:
-            listed = [each for each in reader.campaigns() if which.vendor in {None, each.vendor}]
+            listed = [each for each in reader.campaigns() if which.grants in {None, each.vendor}]
             if len(listed) > 1:
                 _list(reader, listed, output)
                 return
-        chosen = reader.campaign(which.campaign, which.vendor)
+        chosen = reader.campaign(which.campaign, which.grants)
         if row is not None:
             entry = reader.find(chosen, row)
             if entry is None:
@@ -113,8 +114,8 @@ def _list(reader: LedgerReader, campaigns: Iterable[Campaign], output: Output) -
 
 def _show(figures: Figures, pace: Pace, shown: Sequence[Entry], output: Output) -> None:
     campaign = figures.campaign
-    output.say(f"{campaign.name} ({campaign.vendor}): {figures.done:,} of {figures.rows:,} rows paid", "bold")
     row_type = ROW_TYPES[campaign.vendor]
+    output.say(f"{campaign.name} ({campaign.vendor}): {figures.done:,} of {figures.rows:,} rows {row_type.done_word}", "bold")
     lines: list[tuple[object, ...]] = []
     for uid, item in figures.items.items():
         lines.append((uid, f"{item.rows:,}", money.shown(item.total) if row_type.has_amounts else ""))
@@ -131,7 +132,7 @@ def _show(figures: Figures, pace: Pace, shown: Sequence[Entry], output: Output) 
         waiting = figures.rows - figures.done
         part = f", the first {len(shown):,}" if len(shown) < waiting else ""
         output.say("")
-        output.say(f"not confirmed as paid: {waiting:,}{part}", "bold")
+        output.say(f"not confirmed as {row_type.done_word}: {waiting:,}{part}", "bold")
     for entry in shown:
         what = entry.item if entry.amount is None else f"{money.shown(entry.amount)} of {entry.item}"
         output.say(f"{entry.id}: {entry.state}, {what} to {entry.recipient}")
@@ -172,7 +173,7 @@ def _show_row(campaign: Campaign, entry: Entry, retired: list[RetiredKey], outpu
         facts["amount"] = money.shown(entry.amount)
     for name, value in facts.items():
         if value is not None:
-            output.say(f"{_LABELS.get(name, name):<14}{value}")
+            output.say(f"{_LABELS.get(name, name):<14}{as_cell(value) if isinstance(value, bool) else value}")
     if keys:
         output.draw("keys before this one", names, keys)
 
@@ -194,6 +195,7 @@ def _facts(campaign: Campaign, entry: Entry) -> dict[str, str | int | None]:
         item: entry.item,
         amount: entry.amount,
         key: entry.key,
+        **read_details(entry.details),
         "retries": entry.retries,
         "uid": entry.uid,
         "settled_by": entry.settled_by,

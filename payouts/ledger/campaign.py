@@ -189,6 +189,7 @@ class CampaignLedger(ABC):
             sent_at=None if to is State.PLANNED else entry.sent_at or at,
             accepted_at=at if to is State.ACCEPTED else entry.accepted_at,
             settled_at=at if settled and to is not State.PLANNED else None,
+            details=entry.details,
         )
 
     async def other_keys(self, entry: Entry) -> frozenset[str]:

@@ -6,6 +6,8 @@ import re
 import unicodedata
 from decimal import ROUND_HALF_UP, Context, Decimal
 
+from payouts.details import read_details
+
 _END = "\x1f"  # no id contains it
 _AFTER_END = "\x20"
 _MARKS = " \t='\"\u2018\u2019\u201c\u201d"
@@ -20,9 +22,13 @@ _TWELVE = Context(prec=_DIGITS, rounding=ROUND_HALF_UP)
 _FIFTEEN = Context(prec=15, rounding=ROUND_HALF_UP)  # absorbs the noise of a float before the rounding to 12 digits
 
 
-def fingerprint(recipient: str, item: str, amount: str | None) -> str:
-    """Return the same text for all spellings of a grant; amounts are equal if their first 12 digits are."""
-    return f"{folded(recipient)}{_END}{folded(item)}{_END}{_amount(amount)}"
+def fingerprint(recipient: str, item: str, amount: str | None, details: str | None = None) -> str:
+    """Return the same text for all spellings of a grant; amounts are equal if their first 12 digits are.
+
+    Of the details only the name counts.
+    """
+    what = _amount(amount) if details is None else folded(str(read_details(details).get("name", "")))
+    return f"{folded(recipient)}{_END}{folded(item)}{_END}{what}"
 
 
 def recipient_bounds(recipient: str) -> tuple[str, str]:

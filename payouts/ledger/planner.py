@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from payouts.details import changed_details
 from payouts.keys import Keys
 from payouts.ledger.entries import COLUMNS, entry_of
 from payouts.ledger.fingerprints import fingerprint, folded_id
@@ -18,14 +19,15 @@ if TYPE_CHECKING:
     from payouts.rows import Row
 
 INSERTED = (
-    "number, campaign, vendor, id, line, recipient, item, amount, key, state, planned_at, sent_at, problem, likeness, folded_id"
+    "number, campaign, vendor, id, line, recipient, item, amount, key, state, planned_at, sent_at, problem, likeness, folded_id, "
+    "details"
 )
 _INSERT = f"INSERT INTO rows ({INSERTED}) VALUES {{}}"
 RETIRED_BY = (
     "SELECT id, name FROM retired_keys JOIN rows ON rows.number = row JOIN campaigns ON campaigns.number = campaign "
     "WHERE retired_keys.vendor = ?1 AND retired_keys.key = {}"
 )
-_ROW = f"({', '.join('?' * 15)})"
+_ROW = f"({', '.join('?' * 16)})"
 
 
 class Planner:
@@ -99,10 +101,13 @@ class Planner:
                     problem=self._unsure,
                     planned_at=at,
                     sent_at=sent_at if state is State.SENT else None,
+                    details=row.details,
                 )
                 fresh.append(entry)
             elif not self._same(row, key, entry, database):
-                raise RowChanged(entry, content(row.amount, row.item, row.recipient, key))
+                details = changed_details(entry.details, row.details)
+                others = "".join(f", {name} {now} instead of {before}" for name, before, now in details)
+                raise RowChanged(entry, content(row.amount, row.item, row.recipient, key) + others)
             entries.append(entry)
         self._insert(fresh, database)
         return entries, len(fresh)
@@ -149,8 +154,8 @@ class Planner:
     def _values(self, entry: Entry) -> tuple[Any, ...]:
         grant = (entry.id, entry.line, entry.recipient, entry.item, entry.amount, entry.key)
         state = (entry.state.value, entry.planned_at, entry.sent_at, entry.problem)
-        spelled = (fingerprint(entry.recipient, entry.item, entry.amount), folded_id(entry.id))
-        return (entry.number, self._number, self._vendor, *grant, *state, *spelled)
+        spelled = (fingerprint(entry.recipient, entry.item, entry.amount, entry.details), folded_id(entry.id))
+        return (entry.number, self._number, self._vendor, *grant, *state, *spelled, entry.details)
 
     def _retired(self, keys: Sequence[str], database: Database) -> dict[str, tuple[str, str]]:
         """Return row id and campaign of those keys that retries replaced."""
@@ -159,6 +164,8 @@ class Planner:
 
     def _same(self, row: Row, key: str, known: Entry, database: Database) -> bool:
         if (row.recipient, row.item) != (known.recipient, known.item) or not same_amount(row.amount, known.amount):
+            return False
+        if any(changed_details(known.details, row.details)):
             return False
         if key == known.key:
             return True

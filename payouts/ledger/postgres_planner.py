@@ -22,7 +22,7 @@ _LOCK = 0x7061796F
 _COLUMNS = INSERTED.split(", ")
 _BOTH = frozenset({"number", "campaign"})
 _CONTENTS = frozenset(
-    ("vendor", "id", "line", "recipient", "item", "amount", "key", "retries", "planned_at", "likeness", "folded_id")
+    ("vendor", "id", "line", "recipient", "item", "amount", "key", "retries", "planned_at", "likeness", "folded_id", "details")
 )
 
 

@@ -160,6 +160,10 @@ _MIGRATIONS: tuple[str, ...] = (
     );
     CREATE TABLE calendar (kept bytea NOT NULL);
     """,
+    """
+    ALTER TABLE row_contents ADD COLUMN details text;
+    CREATE OR REPLACE VIEW rows AS SELECT * FROM row_states LEFT JOIN row_contents USING (number, campaign);
+    """,
 )
 
 SCHEMA = Schema(kind="ledger of payouts", migrations=_MIGRATIONS)

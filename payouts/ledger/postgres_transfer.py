@@ -41,7 +41,7 @@ ROWS_AT_ONCE = 5_000
 
 _ROW = (
     "number campaign vendor id line recipient item amount key state retries uid settled_by answer absent_since absent_at "
-    "problem_kind problem note planned_at sent_at accepted_at settled_at likeness folded_id"
+    "problem_kind problem note planned_at sent_at accepted_at settled_at likeness folded_id details"
 )
 _RETIRED = "vendor key row retry replaced_by state uid problem_kind problem sent_at settled_at retired_at note"
 _TABLES = {

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _CACHE_KIB = 4_000
 _MOVED = 1_000
 """Added to the layout of a ledger that is marked as moved: versions that know no moves refuse it as a newer one."""
+_WITHOUT_DETAILS = 3
+"""The layout that lacks nothing but the details of rows, so that a process of the version before can go on while it is read."""
 
 _MIGRATIONS: tuple[str, ...] = (
     """
@@ -146,6 +148,7 @@ _MIGRATIONS: tuple[str, ...] = (
         at REAL NOT NULL
     ) WITHOUT ROWID;
     """,
+    "ALTER TABLE rows ADD COLUMN details TEXT;",
 )
 """Step n leads from layout n to layout n + 1; what a released one does never changes.
 
@@ -210,6 +213,12 @@ def mark_moved(connection: Connection, moved: Moved | None) -> None:
     connection.pragma("user_version", layout)
 
 
+def _complete(connection: Connection) -> None:
+    """Let a ledger of the layout before be read like one of this layout; the file stays as it is."""
+    if int(connection.pragma("user_version")) % _MOVED == _WITHOUT_DETAILS:
+        connection.execute("CREATE TEMP VIEW rows AS SELECT *, NULL AS details FROM main.rows")
+
+
 def refuse_moved(database: Database, path: Path) -> None:
     """Raise a `LedgerError` if a ledger is marked as moved."""
     moved = moved_of(database)
@@ -247,6 +256,8 @@ def connect_to_write(path: Path, *, schema: Schema = LEDGER, even_moved: bool = 
                 refuse_moved(connection, path)
             if moved_of(connection) is None:
                 migrate(connection, path, schema)
+            else:
+                _complete(connection)
         except BaseException:
             connection.close()
             raise
@@ -261,11 +272,11 @@ def seal_branch(connection: Connection) -> None:
 
 
 def connect_to_read(path: Path) -> Connection:
-    """Open the ledger read-only, even while another process writes; an older layout is migrated first.
+    """Open the ledger read-only, even while another process writes; a layout older than the last one is migrated first.
 
     Raises:
-        LedgerInUse: the layout is older, and another process uses the ledger.
-        LedgerError: it is not there, is not a ledger, is newer than this program, or is older and cannot be written.
+        LedgerInUse: the layout is that old, and another process uses the ledger.
+        LedgerError: it is not there, is not a ledger, is newer than this program, or is that old and cannot be written.
     """
     if not path.is_file():
         raise LedgerError(f"{path}: there is no such file. Name the ledger of an earlier run with --ledger.")
@@ -273,10 +284,11 @@ def connect_to_read(path: Path) -> Connection:
         connection = connect(path, read_only=True, cache_kib=_CACHE_KIB)
         try:
             layout = LEDGER.layout if moved_of(connection) else layout_of(connection, path, LEDGER)
+            _complete(connection)
         except BaseException:
             connection.close()
             raise
-    if layout == LEDGER.layout:
+    if layout >= _WITHOUT_DETAILS:
         return connection
     connection.close()
     if not layout:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from attrs import Factory, define, frozen
 
 from payouts import money
+from payouts.details import changed_details
 from payouts.keys import derive_key
 from payouts.ledger.decisions import record
 from payouts.ledger.fingerprints import fingerprint
@@ -153,7 +154,7 @@ class Preflight:
         for row in rows:
             known = found.known.get(row.id)
             if known is None or self._may_repeat(known):
-                found.fingerprints[row.id] = fingerprint(row.recipient, row.item, row.amount)
+                found.fingerprints[row.id] = fingerprint(row.recipient, row.item, row.amount, row.details)
         found.alike = reader.paid_alike(self._vendor, dict.fromkeys(found.fingerprints.values()))
         return found
 
@@ -221,6 +222,7 @@ class Preflight:
             for name, now, before in zip(FIELDS[campaign.vendor], given, held, strict=True)
             if now != before and not (name == "amount" and same_amount(now, before))
         ]
+        other += changed_details(known.details, row.details)
         if other:
             pairs = [told_apart(before, now) for _, before, now in other]
             had, has = (" and ".join(words) for words in zip(*pairs, strict=True))

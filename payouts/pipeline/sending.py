@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from payouts.payer import Lookups, Meaning, meaning_of, restated
+from payouts.payer import LOOKED_UP, Lookups, Meaning, meaning_of, restated
 from payouts.pipeline.settling import named_twice, outcome_of
 from payouts.states import Entry, State
 from rewards_core.backoff import delay
@@ -49,6 +49,7 @@ _OF_EVERY_ROW = (*_PERMANENT, ConnectFailed, RateLimited)
 """Errors of a look-up that any other recipient's look-up would meet as well."""
 _TEMPORARY = (ServerFailed, DeadlineExceeded)
 _MAX_TRIES = 3
+_NOT_LISTED = f"it may have been carried out, and the vendor did not show it; {LOOKED_UP}"
 _MAX_UNLISTED = 5
 """If this many lists in a row cannot be read, the vendor is in trouble, and not single recipients."""
 
@@ -148,7 +149,10 @@ class Sender:
             self._wait(self._settlement, entry, urgent=True)
 
     async def look_up(self, entries: Sequence[Entry]) -> None:
-        """Ask what became of one recipient's rows whose answers were lost; rows that are not listed stay as they are."""
+        """Ask what became of one recipient's rows whose answers were lost.
+
+        A row that is not listed stays as it is; one that may not be repeated is unknown, and is looked for a while longer.
+        """
         lookups = self._payer.lookups
         if lookups is None:
             if not self._payer.may_repeat:
@@ -159,13 +163,16 @@ class Sender:
             found = await self._find(lookups, entries)
         steps: list[_Step] = []
         for entry in entries:
-            if entry.number not in found:
+            if entry.number not in found and (self._payer.may_repeat or entry.state is State.UNKNOWN):
                 continue
             if not self._places.take_now():
                 await self._store(steps)  # these rows may hold the very places that the next one needs
                 steps = []
                 if not await self._places.take():
                     break
+            if entry.number not in found:
+                steps.append((entry, State.UNKNOWN, {"problem": _NOT_LISTED}, self._search))
+                continue
             self.accepted_here.add(entry.number)
             steps.append(self._accepted(lookups, entry, found[entry.number], urgent=True))
         await self._store(steps)
@@ -285,7 +292,7 @@ class Sender:
         """Return the step of a row that was not paid, or not surely; end the run if other rows would fare alike."""
         if meaning is Meaning.REJECTED and not first:
             meaning = Meaning.UNKNOWN  # a refusal of this call says nothing about an earlier one
-        told = restated(problem, looked_up=self._payer.lookups is not None)
+        told = self._restated(problem)
         forbidden = isinstance(problem, Forbidden)
         self._forbidden = self._forbidden + 1 if forbidden else 0
         self._refused += meaning is Meaning.REJECTED
@@ -356,9 +363,12 @@ class Sender:
         await self._stop.pause(max(delay(repeats, first=_FIRST_PAUSE, longest=_MAX_PAUSE), asked_for))
         return True
 
+    def _restated(self, problem: RewardsError) -> RewardsError:
+        return restated(problem, looked_up=self._payer.lookups is not None, repeated=self._payer.may_repeat)
+
     def _give_up(self, problem: RewardsError, told: str = "") -> None:
         if self.cause is None:
             refused = "the vendor refused the credentials: " if isinstance(problem, Unauthorized) else ""
-            said = str(restated(problem, looked_up=self._payer.lookups is not None)).rstrip(".")
+            said = str(self._restated(problem)).rstrip(".")
             self.cause, self.explanation = problem, f"{told}{refused}{said}"
         self._stop.wish()

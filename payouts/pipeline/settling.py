@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from payouts.payer import restated
 from payouts.states import Entry, State
 from rewards_core.backoff import outage_delay
-from rewards_core.errors import NotFound, OperationFailed, OperationMismatch, StoreError
+from rewards_core.errors import NotFound, OperationCancelled, OperationFailed, OperationMismatch, StoreError
 from rewards_core.log_limit import LogLimit
 from webhooks import CompletionTimeout
 
@@ -180,7 +180,7 @@ def outcome_of(
         problem = None
         try:
             lookups.conclude(entry, final)
-        except (OperationFailed, OperationMismatch) as told:
+        except (OperationFailed, OperationCancelled, OperationMismatch) as told:
             problem = restated(told, looked_up=True)
     if problem is None:
         return State.DONE, None
@@ -193,6 +193,7 @@ def outcome_of(
 _STATES: dict[type[Exception], State] = {
     OperationMismatch: State.MISMATCH,
     OperationFailed: State.FAILED,
+    OperationCancelled: State.FAILED,
     NotFound: State.UNKNOWN,
     CompletionTimeout: State.ACCEPTED,
 }

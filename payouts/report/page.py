@@ -33,11 +33,11 @@ _MEANINGS = {
     State.PLANNED: "not sent yet",
     State.SENT: "sent, no answer yet",
     State.ACCEPTED: "accepted, not on the blockchain yet",
-    State.DONE: "paid",
+    State.DONE: "{done}",
     State.FAILED: "failed on the blockchain",
     State.MISMATCH: "settled, but not as the row says",
-    State.REJECTED: "refused, not paid",
-    State.UNKNOWN: "may have been paid; no confirmation",
+    State.REJECTED: "refused, not {done}",
+    State.UNKNOWN: "may have been {done}; no confirmation",
 }
 _TO_DO = {
     State.UNKNOWN: "Ask the vendor about the key, then settle the row with <code>payouts resolve</code>.",
@@ -116,18 +116,19 @@ def _header(figures: Figures, name: str) -> str:
 
 
 def _summary(figures: Figures, warning: str) -> str:
-    unknown = figures.counts.get(State.UNKNOWN, 0)
-    facts = [("rows", figures.rows), ("paid", figures.done), ("not paid", figures.rows - figures.done - unknown)]
+    unknown, done = figures.counts.get(State.UNKNOWN, 0), ROW_TYPES[figures.campaign.vendor].done_word
+    facts = [("rows", figures.rows), (done, figures.done), (f"not {done}", figures.rows - figures.done - unknown)]
     facts += [("unknown", unknown)] if unknown else []
     told = "".join(f"<div><dt>{word}</dt><dd>{number:,}</dd></div>" for word, number in facts)
     if len(figures.items) == 1 and not figures.more_items:
         ((uid, item),) = figures.items.items()
         if item.sums:
-            told += f"<div><dt>of {safe(uid)} paid</dt><dd>{_sum(item.sums.get(State.DONE, money.ZERO))}</dd></div>"
+            told += f"<div><dt>of {safe(uid)} {done}</dt><dd>{_sum(item.sums.get(State.DONE, money.ZERO))}</dd></div>"
     states = [(state, figures.counts[state]) for state in ORDER if figures.counts.get(state)]
     bar = "".join(f'<span class="{state}" style="flex:{count}" title="{count:,} {state}"></span>' for state, count in states)
+    meanings = {state: words.format(done=done) for state, words in _MEANINGS.items()}
     key = "".join(
-        f'<li><span class="state {state}">{state}</span> <b>{count:,}</b> <span class="note">{_MEANINGS[state]}</span></li>'
+        f'<li><span class="state {state}">{state}</span> <b>{count:,}</b> <span class="note">{meanings[state]}</span></li>'
         for state, count in states
     )
     return f'<section><dl class="facts">{told}</dl>{warning}<div class="share">{bar}</div><ul class="key">{key}</ul></section>\n'
@@ -219,13 +220,13 @@ def _problems(figures: Figures) -> str:
 
 
 def _open(figures: Figures) -> Iterable[str]:
-    waiting = figures.rows - figures.done
-    yield f"<section><h2>Not confirmed as paid<small>{waiting:,} of {figures.rows:,} rows</small></h2>"
+    row_type, waiting = ROW_TYPES[figures.campaign.vendor], figures.rows - figures.done
+    yield f"<section><h2>Not confirmed as {row_type.done_word}<small>{waiting:,} of {figures.rows:,} rows</small></h2>"
     if not figures.open:
-        yield f"<p>{'None: every row is paid.' if figures.rows else 'The campaign has no rows yet.'}</p></section>\n"
+        told = f"None: every row is {row_type.done_word}." if figures.rows else "The campaign has no rows yet."
+        yield f"<p>{told}</p></section>\n"
         return
     yield _to_do(figures)
-    row_type = ROW_TYPES[figures.campaign.vendor]
     what = f"<th>{row_type.item_word.capitalize()}</th>"
     what += '<th class="number">Amount</th>' if row_type.has_amounts else ""
     yield (

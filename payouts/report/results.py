@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from payouts.cells import iso, protect
-from payouts.vendors import FIELDS
+from payouts.details import as_cell, read_details
+from payouts.vendors import FIELDS, ROW_TYPES
 from rewards_core.validation import check_path
 
 if TYPE_CHECKING:
     from payouts.ledger.reader import Campaign, LedgerReader
 
-_DETAILS = ("retries", "uid", "settled_by", "problem_kind", "problem", "note")
+_OUTCOME = ("retries", "uid", "settled_by", "problem_kind", "problem", "note")
 _MOMENTS = ("planned_at", "sent_at", "accepted_at", "settled_at")
 
 
@@ -34,8 +35,11 @@ def write_results(reader: LedgerReader, campaign: Campaign, path: str | Path) ->
     with replacing(check_path(path, "path")) as stream:
         writer = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n")
         writer.writerow(header_of(campaign.vendor))
+        detail_fields = ROW_TYPES[campaign.vendor].detail_fields
         for entry in reader.entries(campaign):
             grant = [entry.id, str(entry.line), entry.state, entry.recipient, entry.item, entry.amount, entry.key]
+            details = read_details(entry.details)
+            grant += [as_cell(details.get(name)) for name in detail_fields]
             said = [str(entry.retries), entry.uid, entry.settled_by, entry.problem_kind, entry.problem, entry.note]
             moments = [iso(moment) for moment in (entry.planned_at, entry.sent_at, entry.accepted_at, entry.settled_at)]
             writer.writerow([protect(cell) for cell in (*grant, *said, *moments)])
@@ -45,7 +49,7 @@ def write_results(reader: LedgerReader, campaign: Campaign, path: str | Path) ->
 
 def header_of(vendor: str) -> tuple[str, ...]:
     """Return the columns of the file."""
-    return ("id", "line", "state", *FIELDS[vendor], *_DETAILS, *_MOMENTS)
+    return ("id", "line", "state", *FIELDS[vendor], *ROW_TYPES[vendor].detail_fields, *_OUTCOME, *_MOMENTS)
 
 
 @contextmanager

@@ -175,7 +175,7 @@ class _Builder:
         self, check: CheckUnique, number: int, values: Mapping[str, Any], wrong: Collection[str], column_of: Callable[[str], int]
     ) -> bool:
         unique = True
-        for name in ("id", self._layout.optional):
+        for name in ("id", self._layout.key):
             if values.get(name) is not None and name not in wrong:
                 try:
                     check(name, values[name], number)

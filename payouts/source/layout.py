@@ -13,9 +13,14 @@ from rewards_core.validation import check_choice, check_mapping, check_str, chec
 
 FORMS = ("csv", "jsonl", "workbook")
 REQUIRED = {
-    vendor: tuple(each.name for each in fields(row_type) if each.default is NOTHING) for vendor, row_type in ROW_TYPES.items()
+    vendor: tuple(each.name for each in fields(row_type) if each.init and each.default is NOTHING)
+    for vendor, row_type in ROW_TYPES.items()
 }
-COLUMNS = {vendor: (*REQUIRED[vendor], row_type.key_field) for vendor, row_type in ROW_TYPES.items()}
+OPTIONAL = {
+    vendor: (row_type.key_field, *(name for name in row_type.detail_fields if name not in REQUIRED[vendor]))
+    for vendor, row_type in ROW_TYPES.items()
+}
+COLUMNS = {vendor: (*REQUIRED[vendor], *OPTIONAL[vendor]) for vendor in ROW_TYPES}
 """Every field of a vendor's file, in the documented order."""
 _NOT_FOR = {"sheet": ("csv", "jsonl"), "delimiter": ("workbook",), "encoding": ("workbook",)}
 
@@ -98,9 +103,14 @@ class Layout:
         return tuple(name for name in REQUIRED[self.vendor] if name != "id" or not self.ids_from_line)
 
     @property
-    def optional(self) -> str:
+    def key(self) -> str:
         """The field of the key."""
         return ROW_TYPES[self.vendor].key_field
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """The fields that a row may lack, that of the key first."""
+        return OPTIONAL[self.vendor]
 
     @property
     def line_word(self) -> str:
@@ -114,4 +124,4 @@ class Layout:
     @property
     def fields(self) -> tuple[str, ...]:
         """Every field that is read, in the documented order."""
-        return (*self.required, self.optional)
+        return (*self.required, *self.optional)

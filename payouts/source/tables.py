@@ -114,7 +114,7 @@ def _places(reading: Reading, at: int, titles: Sequence[str]) -> dict[str, int] 
 
 def _has_all(reading: Reading, at: int, titles: Sequence[str], places: dict[str, int]) -> bool:
     layout = reading.layout
-    needed = (*layout.required, layout.optional) if layout.optional in layout.names else layout.required
+    needed = (*layout.required, *(name for name in layout.optional if name in layout.names))
     missing = [layout.column(name) for name in needed if name not in places]
     if missing and not places:
         told = f"the first {layout.line_word} has none of the columns {_listed(missing)}: it must be a header"
@@ -168,8 +168,9 @@ def _rows(
             continue
         if protected:
             values = {name: unprotect(cell) if isinstance(cell, str) else cell for name, cell in values.items()}
-        if _is_blank(values.get(optional, "")):
-            values[optional] = None
+        for name in optional:
+            if _is_blank(values.get(name, "")):
+                values[name] = None
         yield at, values, column_of
     if blank or between:
         records.reading.note("empty_rows", empty_rows(blank, between))

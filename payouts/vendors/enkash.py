@@ -29,15 +29,20 @@ class EnkashRow:
     """
 
     vendor: ClassVar[str] = "enkash"
+    account: ClassVar[str] = "enkash"
     title: ClassVar[str] = "EnKash coins"
     recipient_field: ClassVar[str] = "user_id"
     item_field: ClassVar[str] = "event"
     key_field: ClassVar[str] = "request_id"
+    detail_fields: ClassVar[tuple[str, ...]] = ()
     item_word: ClassVar[str] = "event"
+    done_word: ClassVar[str] = "paid"
+    sameness: ClassVar[str] = "recipient and event"
     item_is_id: ClassVar[bool] = False
     has_amounts: ClassVar[bool] = False
     has_lookup: ClassVar[bool] = False
     amount: ClassVar[None] = None
+    details: ClassVar[None] = None
 
     id: str
     user_id: str

@@ -34,14 +34,19 @@ class OriginalRow:
     """
 
     vendor: ClassVar[str] = "original"
+    account: ClassVar[str] = "original"
     title: ClassVar[str] = "Original tokens"
     recipient_field: ClassVar[str] = "to_user_uid"
     item_field: ClassVar[str] = "reward_uid"
     key_field: ClassVar[str] = "nonce"
+    detail_fields: ClassVar[tuple[str, ...]] = ()
     item_word: ClassVar[str] = "reward"
+    done_word: ClassVar[str] = "paid"
+    sameness: ClassVar[str] = "recipient, reward and amount"
     item_is_id: ClassVar[bool] = True
     has_amounts: ClassVar[bool] = True
     has_lookup: ClassVar[bool] = True
+    details: ClassVar[None] = None
 
     id: str
     reward_uid: str

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, runtime_checkable
 from attrs import evolve, frozen
 
 from original_async import Allocation, AllocationRequest
-from payouts.payer import Held, Payer
+from payouts.payer import NOT_PAID, Held, Payer
+from payouts.vendors.mint_payer import MintPayer
 from rewards_core.errors import OutcomeUnknown
 from rewards_core.operations import Operation, OperationRef, OperationStatus
 from rewards_core.validation import check_methods
 
 if TYPE_CHECKING:
     from enkash_async import EnkashClient
-    from original_async import OriginalClient
+    from original_async import Asset, AssetData, OriginalClient
     from payouts.payer import Balances, Lookups
     from payouts.states import Entry
 
@@ -33,6 +34,23 @@ class TokenClient(Protocol):
 
 
 @runtime_checkable
+class MintClient(Protocol):
+    """An `OriginalClient`, or an object with the same methods."""
+
+    async def create_asset(
+        self,
+        *,
+        user_uid: str,
+        collection_uid: str,
+        asset_external_id: str,
+        data: AssetData,
+        sale_price_in_usd: str | None = None,
+    ) -> Asset:
+        """See `OriginalClient.create_asset`."""
+        ...
+
+
+@runtime_checkable
 class CoinClient(Protocol):
     """An `EnkashClient`, or what answers as one does."""
 
@@ -41,25 +59,28 @@ class CoinClient(Protocol):
         ...
 
 
-Client: TypeAlias = TokenClient | CoinClient | Payer
+Client: TypeAlias = TokenClient | MintClient | CoinClient | Payer
 """What `run_payouts` pays with."""
 
 
-def payer_of(client: Client, *, may_repeat: bool = False) -> Payer:
+def payer_of(client: Client, vendor: str | None = None, *, may_repeat: bool = False) -> Payer:
     """Return the payer that a client is to a run; a payer is returned as it is.
 
     Args:
         client: A vendor's client, or a payer.
+        vendor: The vendor's name as in `Ledger(vendor=...)`, which tells what an `OriginalClient` grants; tokens if not given.
         may_repeat: Whether EnKash is known to pay a repeated request id only once.
 
     Raises:
         TypeError: it is neither.
     """
+    if vendor == MintPayer.name and isinstance(client, MintClient):
+        return MintPayer(cast("OriginalClient", client))
     if isinstance(client, TokenClient):
         return OriginalPayer(cast("OriginalClient", client))
     if isinstance(client, CoinClient):
         return EnkashPayer(cast("EnkashClient", client), may_repeat)
-    return check_methods(client, "client", "OriginalClient(...), EnkashClient(...) or a Payer", Payer)
+    return check_methods(cast("Payer", client), "client", "OriginalClient(...), EnkashClient(...) or a Payer", Payer)
 
 
 @frozen
@@ -144,7 +165,7 @@ class OriginalPayer:
         """Return the allocation of the row's reward under one of the nonces, if one is listed that has not failed."""
         listed = await self.client.get_allocations_by_user_uid(entry.recipient)
         for each in listed:
-            if each.nonce in keys and each.reward_uid == entry.item and each.status is not OperationStatus.FAILED:
+            if each.nonce in keys and each.reward_uid == entry.item and each.status not in NOT_PAID:
                 return evolve(each, recovered=True)
         return None
 

@@ -11,7 +11,7 @@ Subclass `LedgerContract` and the contracts beside it in a test module with thes
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -22,7 +22,7 @@ from payouts.ledger.campaign import CampaignLedger
 from payouts.ledger.reader import LedgerReader
 from payouts.rows import Row
 from payouts.states import Entry, KeyTaken, LedgerError, RowChanged, State, WrongWay, by_hand_only
-from payouts.vendors import EnkashRow, OriginalRow
+from payouts.vendors import EnkashRow, MintRow, OriginalRow
 
 T = TypeVar("T")
 
@@ -54,6 +54,7 @@ PATHS = {
         State.UNKNOWN: [State.SENT, State.UNKNOWN],
     },
 }
+PATHS["original-mint"] = PATHS["original"]
 EXPECTED_WAYS = {
     ("original", "planned"): {"sent"},
     ("original", "sent"): {"planned", "accepted", "mismatch", "rejected", "unknown"},
@@ -61,6 +62,12 @@ EXPECTED_WAYS = {
     ("original", "unknown"): {"unknown", "accepted", "mismatch", "done", "rejected"},
     ("original", "rejected"): {"planned", "unknown", "done"},
     ("original", "failed"): {"planned"},
+    ("original-mint", "planned"): {"sent"},
+    ("original-mint", "sent"): {"planned", "accepted", "mismatch", "rejected", "unknown"},
+    ("original-mint", "accepted"): {"done", "failed", "mismatch", "unknown"},
+    ("original-mint", "unknown"): {"unknown", "accepted", "mismatch", "done", "rejected"},
+    ("original-mint", "rejected"): {"planned", "unknown", "done"},
+    ("original-mint", "failed"): {"planned"},
     ("enkash", "planned"): {"sent"},
     ("enkash", "sent"): {"planned", "done", "rejected", "unknown"},
     ("enkash", "unknown"): {"unknown", "done", "rejected"},
@@ -76,6 +83,20 @@ def tokens(row_id: str = "r1", **changed: Any) -> OriginalRow:
 
 def coins(row_id: str = "r1", **changed: Any) -> EnkashRow:
     return EnkashRow(**{"id": row_id, "user_id": "EKQZVMQK", "event": "REFERRAL_EVENT"} | changed)
+
+
+def mints(row_id: str = "r1", **changed: Any) -> MintRow:
+    values: dict[str, Any] = {
+        "id": row_id,
+        "user_uid": "32",
+        "collection_uid": "21",
+        "name": "Badge",
+        "image_url": "https://i/b.png",
+    }
+    return MintRow(**values | changed)
+
+
+ROWS: Mapping[str, Callable[[str], Row]] = {"original": tokens, "original-mint": mints, "enkash": coins}
 
 
 async def led_to(ledger: CampaignLedger, state: State, row: Row) -> Entry:
@@ -103,12 +124,12 @@ class LedgerContract:
         (entry,) = await ledger.plan([tokens(nonce="order-17:a")])
         assert entry.key == "order-17:a"
 
-    @pytest.mark.parametrize("vendor", ["original", "enkash"])
+    @pytest.mark.parametrize("vendor", ROWS)
     async def test_there_is_no_way_but_the_documented_ones(self, open_ledger: OpenLedger, vendor: str) -> None:
         async with open_ledger(vendor=vendor) as ledger:
             for state in PATHS[vendor]:
                 for to in State:
-                    entry = await led_to(ledger, state, (tokens if vendor == "original" else coins)(f"{state}-{to}"))
+                    entry = await led_to(ledger, state, ROWS[vendor](f"{state}-{to}"))
                     if (state.value, to.value) in BY_HAND_ONLY and to in EXPECTED_WAYS.get((vendor, state.value), ()):
                         with pytest.raises(WrongWay):
                             await ledger.move(entry, to, problem="by machine")
@@ -147,6 +168,38 @@ class LedgerContract:
         assert refused.value.known.content in str(refused.value)
         assert refused.value.given in str(refused.value)
         assert await ledger.find("new") is None
+
+    async def test_what_a_row_mints_is_kept_whatever_becomes_of_it(self, open_ledger: OpenLedger) -> None:
+        async with open_ledger(vendor="original-mint") as ledger:
+            row = mints(
+                attributes='[{"trait_type": "Base", "value": 1.50}]',
+                description="Ein \u00e4u\u00dferst\nseltenes \u2728 Abzeichen",
+            )
+            rejected = await led_to(ledger, State.REJECTED, row)
+            assert (rejected.amount, rejected.details) == (None, row.details)
+            renewed = await ledger.renew_key(rejected)
+            assert await ledger.plan([row]) == [renewed]
+            assert renewed.details == row.details
+
+    @pytest.mark.parametrize(
+        ("changed", "told"),
+        [
+            ({"name": "Medal"}, ", name Medal instead of Badge"),
+            ({"image_url": "https://i/c.png"}, ", image_url https://i/c.png instead of https://i/b.png"),
+            ({"unique_name": True}, ", unique_name true instead of false"),
+            ({"sale_price_in_usd": "2.5"}, ", sale_price_in_usd 2.5 instead of nothing"),
+        ],
+    )
+    async def test_a_row_that_now_mints_something_else_is_refused_and_the_column_named(
+        self, open_ledger: OpenLedger, changed: dict[str, Any], told: str
+    ) -> None:
+        async with open_ledger(vendor="original-mint") as ledger:
+            (planned,) = await ledger.plan([mints()])
+            with pytest.raises(RowChanged) as refused:
+                await ledger.plan([mints("new"), mints(**changed)])
+            assert refused.value.given.endswith(told)
+            assert await ledger.find("new") is None
+            assert await ledger.plan([mints()]) == [planned]
 
     async def test_another_amount_of_coins_cannot_be_but_another_event_is_refused(self, open_ledger: OpenLedger) -> None:
         async with open_ledger(vendor="enkash") as ledger:
@@ -305,7 +358,7 @@ class LedgerContract:
     ) -> None:
         async with open_ledger(vendor=vendor) as ledger:
             for number, to in enumerate(sorted(EXPECTED_WAYS[vendor, state])):
-                (entry,) = await ledger.plan([(tokens if vendor == "original" else coins)(f"r{number}")])
+                (entry,) = await ledger.plan([ROWS[vendor](f"r{number}")])
                 for step in PATHS[vendor][State(state)]:
                     entry = await ledger.move(entry, step, **({"uid": "1"} if step is State.ACCEPTED else {}))
                 if not by_hand_only(State(state), State(to)) and to not in {"planned", "sent"}:

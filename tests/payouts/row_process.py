@@ -8,6 +8,7 @@ from pathlib import Path
 
 from payouts import PostgresLedger, RunOptions, pay_row
 from payouts.cli.connections import client_of
+from tests.payouts.mint_kit import MINT, mint_row
 from tests.payouts.payout_kit import coin_row, token_row, waiting
 
 FAST = RunOptions(rate=None)
@@ -21,8 +22,9 @@ async def pay(url: str, schema: str, state: Path, vendor: str, row_id: str) -> N
         if vendor == "enkash":
             await pay_row(coin_row(row_id), client=client, ledger=ledger, options=FAST)
             return
+        row = mint_row(row_id) if vendor == MINT else token_row(row_id)
         async with waiting(client) as completions:
-            await pay_row(token_row(row_id), client=client, completions=completions, ledger=ledger, options=FAST)
+            await pay_row(row, client=client, completions=completions, ledger=ledger, options=FAST)
 
 
 if __name__ == "__main__":

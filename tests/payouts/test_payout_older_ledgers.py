@@ -23,7 +23,7 @@ from attrs import asdict
 from payouts.ledger.generation import Standing
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.reader import LedgerReader
-from payouts.ledger.schema import LEDGER, connect_to_write
+from payouts.ledger.schema import LEDGER, Moved, connect_to_write, mark_moved
 from payouts.ledger.sqlite import Ledger
 from payouts.states import LedgerError, LedgerInUse, State
 from rewards_core.sqlite.connection import connect
@@ -101,7 +101,18 @@ def test_an_older_layout_gets_the_identity_that_older_versions_gave_it(path: Pat
 def test_the_newest_layout_needs_no_backup(path: Path) -> None:
     older(path, 3)
     asyncio.run(opened(path))
+    path.with_name("payouts.db.layout-3.backup").unlink()
+    asyncio.run(opened(path))
     assert list(path.parent.glob("*backup*")) == []
+
+
+def test_a_ledger_that_the_version_before_moved_can_still_be_read(path: Path) -> None:
+    older(path, 3)
+    with closing(connect(path)) as connection:
+        mark_moved(connection, Moved(to="postgresql://db/payouts", begun_with=None))
+    assert_it_says_the_same(path)
+    with closing(connect(path, read_only=True)) as connection:
+        assert connection.pragma("user_version") == 1_003
 
 
 def test_a_ledger_that_cannot_be_backed_up_is_left_as_it_is(path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import asyncpg
 import pytest
 import pytest_asyncio
+from attrs import evolve
 
 from payouts.ledger.postgres import PostgresLedger
 from payouts.ledger.postgres_schema import SCHEMA
@@ -20,7 +21,7 @@ from payouts.pipeline.preflight import Preflight
 from payouts.states import LedgerError, State
 from payouts.vendors import OriginalRow
 from rewards_core.postgres.migrations import migrate
-from tests.payouts.ledger_contract import LedgerContract, OpenLedger, Read, led_to, tokens
+from tests.payouts.ledger_contract import LedgerContract, OpenLedger, Read, led_to, mints, tokens
 from tests.payouts.reader_contract import ReaderContract, RecordsContract
 from tests.postgres_server import Server
 
@@ -192,3 +193,26 @@ async def test_known_rows_resume_in_silence_although_another_campaign_has_them_t
         await other.plan(rows)
     await read(preflight_of("diwali-2026", rows, []))
     await read(preflight_of("diwali-2027", rows, []))
+
+
+async def test_a_database_of_the_layout_before_is_led_forward_with_its_rows(postgres: Server, tmp_path: Path) -> None:
+    connection = await asyncpg.connect(postgres.url)
+    schema = f"payouts_{next(_numbers)}"
+    try:
+        async with connection.transaction():
+            await migrate(connection, schema, evolve(SCHEMA, migrations=SCHEMA.migrations[:1]))
+        await connection.execute(
+            f"SET search_path = {schema}; "
+            "INSERT INTO campaigns (vendor, name, target, opened_at) VALUES ('original', 'diwali-2026', '', 1); "
+            "INSERT INTO row_contents (number, campaign, vendor, id, line, recipient, item, amount, key, planned_at, likeness) "
+            "VALUES (1, 1, 'original', 'r1', 2, '32', '21', '1.50', 'k1', 1, 'x'); "
+            "INSERT INTO row_states (number, campaign, state) VALUES (1, 1, 'planned'); INSERT INTO stretches VALUES (1, 0, 1)"
+        )
+        place = Place(postgres.url, schema, connection, tmp_path)
+        async with place.open() as ledger:
+            assert await ledger.plan([tokens(nonce="k1")]) == await ledger.entries([State.PLANNED])
+        async with place.open(vendor="original-mint") as ledger:
+            assert (await led_to(ledger, State.DONE, mints())).details == mints().details
+        await connection.execute(f"DROP SCHEMA {schema} CASCADE")
+    finally:
+        await connection.close()

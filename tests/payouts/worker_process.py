@@ -22,7 +22,7 @@ async def work(url: str, vendor: str, lease: float, rate: float) -> None:
         opened = PostgresLedger(url, vendor=vendor, campaign="diwali-2026", lease=lease, grace=lease / 2)
         ledger = await stack.enter_async_context(opened)
         completions = None
-        if vendor == "original":
+        if vendor != "enkash":
             store = MemoryStore()
             stack.push_async_callback(store.aclose)
             polling = PollPolicy(first_after=0.2, growth=1.0, max_interval=1.0, max_per_second=200.0)
