@@ -26,12 +26,13 @@ nitpick_ignore = [
     for name in (
         # of the standard library and of aiohttp: their inventories are not here
         *("AbstractAsyncContextManager", "Decimal", "Path", "PathLike", "aiohttp.ClientSession", "collections.abc.AsyncIterable"),
+        "collections.abc.Collection",
         *("collections.abc.Iterable", "collections.abc.Mapping", "collections.abc.Sequence", "datetime", "datetime.datetime"),
         *("decimal.Decimal", "os.PathLike"),
         # what signatures name and callers need not know
         *("A", "H", "S", "T", "webhooks.completions.A", "AmountAs", "BatchFailure", "BeforePage", "BodyProblem", "Client"),
         *("ClientOptions", "Collector", "Ending", "Environment", "Figures", "LedgerLock", "LedgerPlace", "LoopThread", "MaySend"),
-        *("Move", "PostgresLock", "ReadPath", "ReceivedRequest", "SandboxServer", "Via"),
+        *("Move", "OriginalOperation", "PostgresLock", "ReadPath", "ReceivedRequest", "SandboxServer", "Via"),
         *("vendor_sandboxes.original_operations.Operation", "webhooks.ingress.queue.QueueStatistics"),
     )
 ]

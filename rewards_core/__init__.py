@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         OperationReader,
         OperationRef,
         OperationStatus,
+        Status,
     )
     from rewards_core.rate import Limits
     from rewards_core.secrets import Secret
@@ -78,6 +79,7 @@ __all__ = [
     "Secret",
     "ServerFailed",
     "SignatureError",
+    "Status",
     "Timeouts",
     "Unauthorized",
     "UnexpectedResponse",

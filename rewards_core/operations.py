@@ -32,7 +32,7 @@ class OpenEnum(StrEnum):
         return unknown
 
 
-class Progress(OpenEnum):
+class Status(OpenEnum):
     """A vendor's words for how far something is; an unknown word is kept and is not terminal."""
 
     @property
@@ -46,7 +46,7 @@ class Progress(OpenEnum):
         return self.outcome is not None
 
 
-class OperationStatus(Progress):
+class OperationStatus(Status):
     """The progress of an operation; an unknown status is kept and is not terminal."""
 
     PENDING = "pending"
@@ -101,7 +101,7 @@ class Operation(Protocol):
         ...
 
     @property
-    def status(self) -> Progress:
+    def status(self) -> Status:
         """Its progress."""
         ...
 

@@ -7,11 +7,11 @@ from typing import Any
 from attrs import field, frozen
 
 from rewards_core.json import OURS
-from rewards_core.operations import DEFAULT_SCOPE, OperationStatus, Progress
+from rewards_core.operations import DEFAULT_SCOPE, OperationStatus, Status
 from rewards_core.validation import check_str, checked
 
 
-class DeploymentStatus(Progress):
+class DeploymentStatus(Status):
     """Whether a reward contract or a collection is deployed; an unknown status is kept as its text and is not terminal."""
 
     DEPLOYING = "deploying"
