@@ -34,7 +34,8 @@ class Description:
         """Check a request, and return the id of its operation."""
         operation = self.operation(method, path)
         parameters = [self._found(each) for each in operation["parameters"]]
-        assert {each["name"] for each in parameters if each["in"] == "query"} == set(query)
+        of_query = [each for each in parameters if each["in"] == "query"]
+        assert {each["name"] for each in of_query if each.get("required")} <= set(query) <= {each["name"] for each in of_query}
         self._check_headers([each for each in parameters if each["in"] == "header"], headers)
         (security,) = operation.get("security", self.content["security"])
         for name in security:

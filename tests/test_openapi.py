@@ -12,17 +12,18 @@ from aiohttp import web
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from enkash_async import EnkashClient, PasswordCredentials
-from original_async import OriginalClient
+from original_async import AssetAttribute, AssetData, OriginalClient
 from rewards_core import RequestRejected
 from tests.openapi_kit import Description
 from vendor_sandboxes import EnkashSandbox, OriginalSandbox
-from vendor_sandboxes.original import API_KEY, API_SECRET, REWARDS
+from vendor_sandboxes.original import API_KEY, API_SECRET, COLLECTIONS, REWARDS
 from vendor_sandboxes.testing.deliveries import sign_delivery
 from webhooks.cli.trigger import Shape, sample_body
 
 USER = "110985463782"
 WALLET = "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045"
 SHAPES = ("allocation", "reward_allocation", "flat", "allocation_uid", "reward", "allocations")
+ASSET_SHAPES = ("asset", "sample", "flat", "asset_uid", "with_operation")
 OTHERS = ("reward.withdrawn", "asset.minted", "asset.transferred", "asset.burned", "asset.edited", "collection.deployed")
 
 
@@ -130,6 +131,46 @@ async def test_what_the_client_of_original_sends_and_gets_is_described(
     }
 
 
+@pytest.mark.parametrize("older", [False, True])
+async def test_what_the_client_of_original_sends_of_assets_is_described(original: Description, older: bool) -> None:
+    shapes: dict[str, Any] = {"user_shape": "wallet_address", "token_ids": "text"} if older else {}
+    sandbox = CheckedOriginal(confirm="never", **shapes)
+    sandbox.described, sandbox.met = original, {}
+    async with original_client(sandbox) as client:
+        user = await client.create_user(email="a@example.com", user_external_id="1")
+        await client.create_user()
+        await client.get_user_by_email("nobody@example.com")
+        await client.get_user_by_user_external_id("1")
+        await client.get_collection(COLLECTIONS[0])
+        trait = AssetAttribute(trait_type="Level", value=1, display_type="number")
+        data = AssetData(name="n", image_url="i", unique_name=True, description="d", external_url="e", attributes=[trait])
+        ids: dict[str, Any] = {"user_uid": user.uid, "collection_uid": COLLECTIONS[0]}
+        asset = await client.create_asset(**ids, asset_external_id="x", data=data, sale_price_in_usd="9.99")
+        await client.get_asset(asset.uid)
+        await sandbox.settle(asset.uid, kind="asset")
+        await client.get_user(user.uid)
+        await client.get_assets_by_user_uid(user.uid)
+        await client.get_deposit(user.uid, COLLECTIONS[0])
+        await client.edit_asset(asset.uid, data=data)
+        await sandbox.settle(asset.uid, kind="edit")
+        moved: dict[str, Any] = {"asset_uid": asset.uid, "from_user_uid": user.uid}
+        transfer = await client.create_transfer(**moved, to_address=WALLET)
+        await sandbox.settle(transfer.uid, "cancelled", kind="transfer")
+        burn = await client.create_burn(**moved)
+        await client.get_transfer(transfer.uid)
+        await client.get_burn(burn.uid)
+        await client.get_transfers_by_user_uid(user.uid)
+        await client.get_burns_by_user_uid(user.uid)
+        with pytest.raises(RequestRejected):
+            await client.get_user("1")
+        with pytest.raises(RequestRejected):
+            await client.create_user(email="no address")
+    created = {(f"create_{name}", 201) for name in ("user", "asset", "transfer", "burn")}
+    names = ("user_by", "user", "collection", "asset", "assets_by_user_uid", "deposit", "transfer", "burn")
+    read = {(f"get_{name}", 200) for name in (*names, "transfers_by_user_uid", "burns_by_user_uid")}
+    assert set(sandbox.met) == created | read | {("edit_asset", 200), ("get_user", 404), ("create_user", 400)}
+
+
 async def test_faults_and_rejected_credentials_of_original_are_described(original: Description) -> None:
     sandbox = CheckedOriginal()
     sandbox.described, sandbox.met = original, {}
@@ -196,8 +237,25 @@ async def test_every_event_that_the_sandbox_sends_is_described(original: Descrip
                 await sandbox.settle(allocation.uid)
                 claim = await client.create_claim(reward_uid=REWARDS[0], from_user_uid=USER, to_address=WALLET)
                 await sandbox.settle(claim.uid, kind="claim")
+        sandbox.options.attempt_in_body = False
+        for shape in ASSET_SHAPES:
+            for body in ("full", "uid", "opaque"):
+                sandbox.options.asset_webhook_shape, sandbox.options.webhook_body = (shape,), (body,)
+                data = AssetData(name="n", image_url="i", unique_name=False)
+                ids: dict[str, Any] = {"user_uid": USER, "collection_uid": COLLECTIONS[0]}
+                asset = await client.create_asset(**ids, asset_external_id=f"{shape}-{body}", data=data)
+                await sandbox.settle(asset.uid, kind="asset")
+                await client.edit_asset(asset.uid, data=AssetData(name="m", image_url="i", unique_name=False))
+                await sandbox.settle(asset.uid, kind="edit")
+                transfer = await client.create_transfer(asset_uid=asset.uid, from_user_uid=USER, to_address=WALLET)
+                await sandbox.settle(transfer.uid, kind="transfer")
+                await sandbox.deposit(asset.uid, USER)
+                burn = await client.create_burn(asset_uid=asset.uid, from_user_uid=USER)
+                await sandbox.settle(burn.uid, kind="burn")
+        sandbox.deploy_collection("600000000001")
+        await sandbox.settle("600000000001", kind="collection")
     await runner.cleanup()
-    assert len(came) == 36
+    assert len(came) == 36 + 5 * 3 * len(ASSET_SHAPES) + 1
     for name, headers, content in came:
         original.check_event(name, headers, content)
 
