@@ -222,6 +222,7 @@ class OperationReader(Protocol):
 
         Raises:
             OperationFailed: it failed on the blockchain.
+            OperationCancelled: it was cancelled.
             OperationMismatch: it is not the operation that was asked for.
         """
         ...

@@ -28,12 +28,14 @@ optional: Callable[[Validator], Validator] = attrs.validators.optional
 """Allows an attribute to be None."""
 
 MAX_TEXT = 255
+MAX_LINK = 2_048
 
 plain_id = re.compile(r"[A-Za-z0-9_:@+=~-][A-Za-z0-9_.:@+=~-]{0,254}", re.ASCII).fullmatch
 """Matches the usual ids; `is_id` accepts others too."""
 _unfit_for_id = re.compile(r"[ /?#%\\]").search
 _plain_amount = re.compile(r"[0-9]{1,60}(?:\.[0-9]{1,30})?", re.ASCII).fullmatch
 _unfit_for_url = re.compile(r"[\x00-\x20\x7f-\xa0\\\ud800-\udfff]").search
+_half_pair = re.compile("[\ud800-\udfff]").search
 _AMOUNT = "above 0, with up to 60 digits and up to 30 decimals"
 
 
@@ -206,6 +208,21 @@ def check_str(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name}: give a str, not {kind_of(value)}.")
     return str.__str__(value)
+
+
+def check_text(value: Any, name: str) -> str:
+    """Check a text of any length, which UTF-8 must be able to hold."""
+    text = check_str(value, name)
+    if _half_pair(text):
+        raise ValueError(f"{name}: {shown(text)} holds half of a surrogate pair, which cannot be sent.")
+    return text
+
+
+def check_link(value: Any, name: str) -> str:
+    """Check the address of a page or an image: 1 to 2,048 printable characters without white space."""
+    if (text := check_str(value, name)) and len(text) <= MAX_LINK and text.isprintable() and not any(map(str.isspace, text)):
+        return text
+    raise ValueError(f"{name}: {shown(text)} is no address. Give 1 to {MAX_LINK:,} printable characters without white space.")
 
 
 def check_bytes(value: Any, name: str) -> bytes:

@@ -166,6 +166,7 @@ class Completions:
 
         Raises:
             OperationFailed: the operation failed on the blockchain.
+            OperationCancelled: it was cancelled and will never be done.
             OperationMismatch: it settled with other content than was requested.
             CompletionTimeout: it did not settle in time; also a `TimeoutError`. `ref` is None if no operation was found by the
                 key.

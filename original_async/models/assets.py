@@ -17,12 +17,24 @@ from original_async.kinds import ASSET, COLLECTION
 from original_async.models.fields import DeploymentStatus, Unkeyed, ours_field, raw_field, scope_field, text_field
 from rewards_core.json import SCALAR, TEXT_OR_NUMBER
 from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
-from rewards_core.validation import check_flag, check_instance, check_iterable, check_name, check_str, checked, kind_of, optional
+from rewards_core.validation import (
+    check_flag,
+    check_instance,
+    check_iterable,
+    check_link,
+    check_name,
+    check_text,
+    checked,
+    kind_of,
+    optional,
+)
 
 
 def _check_scalar(value: object, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)):
         raise TypeError(f"{name}: give a str, an int or a Decimal, not {kind_of(value)}.")
+    if isinstance(value, str):
+        check_text(value, name)
     if isinstance(value, Decimal) and not value.is_finite():
         raise ValueError(f"{name}: give a finite number.")
 
@@ -41,9 +53,9 @@ class AssetAttribute:
         ValueError: the value is not finite.
     """
 
-    trait_type: str = text_field()
+    trait_type: str = field(validator=checked(check_text))
     value: str | int | Decimal = field(validator=checked(_check_scalar), metadata=SCALAR)
-    display_type: str | None = field(default=None, validator=optional(checked(check_str)))
+    display_type: str | None = field(default=None, validator=optional(checked(check_text)))
 
     def content(self) -> dict[str, Any]:
         """Return what is sent."""
@@ -66,25 +78,25 @@ class AssetData:
 
     Attributes:
         name: The name, 1 to 255 characters.
-        image_url: The address of its image.
+        image_url: The address of its image, at most 2,048 characters.
         unique_name: Whether the vendor refuses a name that the collection has already; otherwise it appends `#` and the
             token's id.
         store_image_on_ipfs: Whether the image is stored on IPFS; not used by an edit.
         description: Its description.
-        external_url: A page about it.
+        external_url: The address of a page about it, at most 2,048 characters.
         attributes: Its traits.
 
     Raises:
         TypeError: an attribute has the wrong type.
-        ValueError: the name or the address is empty or not printable.
+        ValueError: the name or an address is empty, too long or not printable, or a text cannot be sent.
     """
 
     name: str = field(validator=checked(check_name))
-    image_url: str = field(validator=checked(check_name))
+    image_url: str = field(validator=checked(check_link))
     unique_name: bool = field(validator=checked(check_flag))
     store_image_on_ipfs: bool = field(default=False, validator=checked(check_flag))
-    description: str | None = field(default=None, validator=optional(checked(check_str)))
-    external_url: str | None = field(default=None, validator=optional(checked(check_str)))
+    description: str | None = field(default=None, validator=optional(checked(check_text)))
+    external_url: str | None = field(default=None, validator=optional(checked(check_link)))
     attributes: tuple[AssetAttribute, ...] = field(default=(), converter=_attributes)
 
     def content(self, *, to_mint: bool) -> dict[str, Any]:

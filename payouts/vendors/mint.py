@@ -11,7 +11,7 @@ from attrs import field, frozen
 from payouts.details import write_details
 from payouts.rows import InvalidRow, check_field
 from payouts.spelling import misspelled_amount, misspelled_id, misspelled_name, quoted
-from rewards_core.validation import check_amount, check_id, check_key, check_name, whole
+from rewards_core.validation import check_amount, check_id, check_key, check_link, check_name, whole
 
 _FLAGS = {"true": True, "false": False}
 _TRAIT_FORM = '[{"trait_type": "Colour", "value": "blue"}]'
@@ -147,9 +147,9 @@ class MintRow:
         if self.asset_external_id is not None:
             check_field(misspelled_id, check_key, "asset_external_id", self.asset_external_id)
         check_field(misspelled_name, check_name, "name", self.name)
-        check_field(misspelled_name, check_name, "image_url", self.image_url)
+        check_field(misspelled_name, check_link, "image_url", self.image_url)
         if self.external_url is not None:
-            check_field(misspelled_name, check_name, "external_url", self.external_url)
+            check_field(misspelled_name, check_link, "external_url", self.external_url)
         if self.description is not None:
             _check_text("description", self.description)
         if self.attributes is not None:

@@ -371,6 +371,10 @@ async def test_an_edit_whose_reply_was_lost_is_found_by_its_content(original: Or
         ({"name": "x" * 256}, ValueError),
         ({"name": 7}, TypeError),
         ({"image_url": ""}, ValueError),
+        ({"image_url": "https://example.com/a b"}, ValueError),
+        ({"image_url": "x" * 2049}, ValueError),
+        ({"description": "\ud800"}, ValueError),
+        ({"external_url": ""}, ValueError),
         ({"unique_name": "true"}, TypeError),
         ({"store_image_on_ipfs": 1}, TypeError),
         ({"description": 7}, TypeError),
@@ -387,7 +391,8 @@ def test_data_is_checked(changes: dict[str, Any], error: type[Exception]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("value", "error"), [(1.5, TypeError), (True, TypeError), (None, TypeError), (Decimal("NaN"), ValueError)]
+    ("value", "error"),
+    [(1.5, TypeError), (True, TypeError), (None, TypeError), (Decimal("NaN"), ValueError), ("\ud800", ValueError)],
 )
 def test_the_value_of_an_attribute_is_exact(value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="value"):
