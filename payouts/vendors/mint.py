@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal, InvalidOperation
 from typing import Any, ClassVar, NoReturn
 
@@ -14,6 +15,7 @@ from payouts.spelling import misspelled_amount, misspelled_id, misspelled_name, 
 from rewards_core.validation import check_amount, check_id, check_key, check_link, check_name, whole
 
 _FLAGS = {"true": True, "false": False}
+_half_character = re.compile("[\ud800-\udfff]").search
 _TRAIT_FORM = '[{"trait_type": "Colour", "value": "blue"}]'
 
 
@@ -51,7 +53,7 @@ def _check_text(name: str, value: object) -> None:
         check_field(misspelled_name, check_name, name, value)
     elif not value.strip():
         _refuse(name, "the cell is blank: give a text, or leave it out")
-    elif any("\ud800" <= each <= "\udfff" for each in value):
+    elif _half_character(value):
         _refuse(name, f"{quoted(value)} holds half a character: save the file as UTF-8")
 
 
@@ -76,7 +78,9 @@ def _is_attribute(found: Any) -> bool:
     value = found["value"]
     sound = isinstance(value, str | int) or (isinstance(value, Decimal) and value.is_finite())
     texts = [found["trait_type"], found.get("display_type", "text")]
-    return sound and not isinstance(value, bool) and all(isinstance(each, str) and each for each in texts)
+    if not sound or isinstance(value, bool) or not all(isinstance(each, str) and each for each in texts):
+        return False
+    return not _half_character("".join([*texts, str(value)]))
 
 
 @frozen(kw_only=True)

@@ -101,6 +101,8 @@ def test_json_lines_may_have_logical_values_and_leave_things_out() -> None:
         ("attributes", '[{""trait_type"": ""Base"", ""value"": NaN}]', "not a JSON list"),
         ("attributes", '[{""trait_type"": """", ""value"": ""x""}]', "not a JSON list"),
         ("attributes", '[{""trait_type"": ""Base"", ""value"": 1, ""colour"": 2}]', "not a JSON list"),
+        ("attributes", '[{""trait_type"": ""\\ud800"", ""value"": 1}]', "not a JSON list"),
+        ("attributes", '[{""trait_type"": ""Base"", ""value"": ""\\udfff""}]', "not a JSON list"),
         ("external_url", "#REF!", "spreadsheet error"),
     ],
 )
