@@ -149,7 +149,7 @@ class OriginalWebhooks(Keyring):
             elif type(data) is dict:
                 problem = self._other_app(data)
                 found = _operations(name, data)
-        refs = [OperationRef(self._scope, kind, uid) for kind, uid in islice(found, _MAX_OPERATIONS)]
+        refs = [self._ref(kind, uid) for kind, uid in islice(found, _MAX_OPERATIONS)]
         resource = next(iter(found.values()), None)
         return Event(
             scope=self._scope,
@@ -169,6 +169,10 @@ class OriginalWebhooks(Keyring):
 
     def __repr__(self) -> str:
         return f"<OriginalWebhooks of {self._scope} with {super().__repr__()}>"
+
+    def _ref(self, kind: str, uid: str) -> OperationRef:
+        # an asset or a collection is looked up only if somebody waits for it: its events come for all assets of the app
+        return OperationRef(self._scope, kind, uid, None if kind in _SETTLING else f"{kind}/{uid}")
 
     def _other_app(self, data: dict[str, Any]) -> str | None:
         if self._app_uid is None:

@@ -75,7 +75,8 @@ class OperationRef:
         kind: The vendor's word for the kind of operation, such as `"allocation"`.
         uid: The vendor's id of it.
         about: `KIND/UID` of something else in the scope whose events concern this operation, which they do not name: a transfer
-            is looked up when its asset is mentioned. It is no part of the identity.
+            is looked up when its asset is mentioned. It is no part of the identity. In an event, a ref that is about itself is
+            looked up only if it is pending.
     """
 
     scope: str

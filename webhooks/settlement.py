@@ -28,8 +28,6 @@ logger = logging.getLogger(__name__)
 
 _DELAYS_KEPT = 1_000
 _SLICE = 1_000
-_LATELY = 60.0
-"""Seconds for which an event may precede the wait for what it is about."""
 _POLLS_BEFORE_WARNING = 20
 
 
@@ -69,7 +67,6 @@ class Settlement(Subscriber):
         """Subscribe to outcomes and schedule polls. Deliver the outcomes that are stored already, and return them."""
         known = await self._watch(refs)
         await self._deliver_all(known)
-        await self._look_up_mentioned(refs)
         return known
 
     def unwatch(self, refs: Sequence[OperationRef]) -> None:
@@ -197,19 +194,6 @@ class Settlement(Subscriber):
         known = await self.store.watch(refs, poll_in=poll_in, confirmed=not self._trust_event_body, waiter=self._waiter_name)
         self.poller.claim_within(poll_in)
         return known
-
-    async def _look_up_mentioned(self, refs: Sequence[OperationRef]) -> None:
-        """Request polls of operations whose subject an event mentioned lately, perhaps before the store knew of them."""
-        about: dict[str, list[OperationRef]] = {}
-        for ref in refs:
-            if ref.about is not None and self.table.has(ref.kind, ref.uid):
-                about.setdefault(ref.about, []).append(ref)
-        for subject, concerned in about.items():
-            kind, _, uid = subject.partition("/")
-            latest = await self.store.list_events(ref=OperationRef(self._scope, kind, uid), limit=1)
-            if latest and abs(self._clock() - latest[0].received_at) < _LATELY:
-                for ref in concerned:
-                    self.poller.hurry(ref, Priority.LOOKUP)
 
     async def _deliver_all(self, known: Sequence[Outcome]) -> None:
         for outcome in known:

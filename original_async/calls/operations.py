@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from attrs import evolve
@@ -49,6 +49,12 @@ KINDS: Mapping[str, Kind] = {
     REWARD: Kind(Reward, "get_reward", ("reward",)),
 }
 """The kinds of operations."""
+_KNOWN_ABOUT: Mapping[str, Callable[[str], str]] = {
+    ASSET: lambda uid: f"{ASSET}/{uid}",
+    COLLECTION: lambda uid: f"{COLLECTION}/{uid}",
+    EDIT: lambda uid: f"{ASSET}/{uid.rpartition(':')[0]}",
+}
+"""The kinds whose uid tells what they are about."""
 _REQUESTS = (AllocationRequest, AssetRequest, EditRequest, TransferRequest, BurnRequest)
 
 
@@ -73,11 +79,10 @@ class OperationCalls(RewardCalls, AssetCalls, TransferCalls):
             raise ValueError(f"operation: {ref} is of no kind that Original has: give one of {listed(list(KINDS))}.")
         if not plain_id(ref.uid):
             check_id(ref.uid, "uid")
-        if ref.kind == EDIT:
-            if not is_edit_uid(ref.uid):
-                raise ValueError(f"operation: {ref} is no edit: its uid is the asset's, a colon and the token of the call.")
-            if ref.about is None:
-                return Edit(uid=ref.uid, scope=ref.scope).ref
+        if ref.kind == EDIT and not is_edit_uid(ref.uid):
+            raise ValueError(f"operation: {ref} is no edit: its uid is the asset's, a colon and the token of the call.")
+        if ref.about is None and ref.kind in _KNOWN_ABOUT:
+            return evolve(ref, about=_KNOWN_ABOUT[ref.kind](ref.uid))
         return ref
 
     async def read_operation(

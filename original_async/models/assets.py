@@ -195,7 +195,7 @@ class Asset:
     @property
     def ref(self) -> OperationRef:
         """Its scope, kind and uid: the name by which stores and `Completions` know its minting."""
-        return OperationRef(self.scope, ASSET, self.uid)
+        return OperationRef(self.scope, ASSET, self.uid, f"{ASSET}/{self.uid}")
 
     @property
     def status(self) -> OperationStatus:
@@ -302,4 +302,4 @@ class Collection(Unkeyed):
     @property
     def ref(self) -> OperationRef:
         """Its scope, kind and uid: the name by which stores and `Completions` know it."""
-        return OperationRef(self.scope, COLLECTION, self.uid)
+        return OperationRef(self.scope, COLLECTION, self.uid, f"{COLLECTION}/{self.uid}")

@@ -91,6 +91,14 @@ def test_a_complete_transfer_without_its_asset_settles(word: str) -> None:
     assert (event.ref, event.also, event.resource, event.key) == (TRANSFER_REF, (), resource, "a/b")
 
 
+def test_the_refs_of_assets_and_collections_are_about_themselves() -> None:
+    event = source.parse(body("asset.transferred", asset=SAMPLE, transfer_uid="213134081289"))
+    assert [each.about for each in (event.ref, *event.also) if each] == ["asset/151854912345", None]
+    deployed = source.parse(body("collection.deployed", collection=COLLECTION)).ref
+    assert deployed is not None
+    assert deployed.about == "collection/471616646163"
+
+
 def test_a_deployed_collection() -> None:
     event = source.parse(body("collection.deployed", collection=COLLECTION, transaction_log=LOG))
     assert (event.ref, event.also, event.resource) == (COLLECTION_REF, (), None)

@@ -126,11 +126,14 @@ def test_every_kind_has_a_ref(client: OriginalClient, operation: Any) -> None:
     ref = client.ref_of(operation)
     assert client.ref_of(ref) is ref
     assert ref == OperationRef("default", ref.kind, operation.uid)
-    assert ref.about == (None if ref.kind in {"asset", "collection", "reward"} else "asset/2")
+    of_itself = {"asset": "asset/1", "collection": "collection/1", "reward": None}
+    assert ref.about == of_itself.get(ref.kind, "asset/2")
+    assert client.ref_of(OperationRef(ref.scope, ref.kind, ref.uid)).about in {None, ref.about}
 
 
-def test_the_bare_ref_of_an_edit_learns_what_it_is_about(client: OriginalClient) -> None:
-    assert client.ref_of(OperationRef("default", "edit", EDIT.uid)).about == "asset/2"
+@pytest.mark.parametrize("operation", [ASSET_MADE, COLLECTION, EDIT])
+def test_a_bare_ref_whose_uid_tells_it_learns_what_it_is_about(client: OriginalClient, operation: Any) -> None:
+    assert client.ref_of(OperationRef("default", operation.ref.kind, operation.uid)).about == operation.ref.about
 
 
 @pytest.mark.parametrize("uid", ["2", "2:", ":0123456789abcdef01234567", "2:0123", "2:0123456789abcdef0123456g"])

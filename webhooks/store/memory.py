@@ -17,10 +17,11 @@ from rewards_core.operations import Event, OperationRef, OperationStatus
 from rewards_core.validation import check_callable, check_id, check_number, check_whole
 from webhooks.store.members import Member
 from webhooks.store.memory_events import EventTable
+from webhooks.store.memory_mentioned import Mentioned
 from webhooks.store.memory_outcomes import OutcomeTable, idempotency_of, key_of
 from webhooks.store.memory_polls import PollTable
 from webhooks.store.outcomes import agree, conflict_event, contradiction, mentioned_in, mentions, outcome_of, pack_outcome
-from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries, operations_of
+from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries, lookups_of, operations_of
 from webhooks.store.records import (
     DEAD_DAYS,
     FORGOTTEN,
@@ -84,6 +85,7 @@ class MemoryStore(StoreQueries):
         self._closed = False
         self._subscribers = Subscribers()
         self._events = EventTable(max_events, retention)
+        self._mentioned = Mentioned()
         self._subscriptions = Subscriptions()
         self._upkeep_at = self._count_at = 0.0
         self._outcomes = OutcomeTable(max_events, retention)
@@ -153,6 +155,7 @@ class MemoryStore(StoreQueries):
                 known.append(outcome)
             if outcome is None or (confirmed and not outcome.confirmed):
                 self._polls_of(ref.scope).watch(ref.kind, ref.uid, due, at, waiter, ref.about)
+        self._hurry(self._mentioned.lately(refs), Priority.LOOKUP)
         return known
 
     def unwatch(self, refs: Sequence[OperationRef], *, waiter: str = "") -> None:
@@ -165,6 +168,7 @@ class MemoryStore(StoreQueries):
         for ref in refs:
             if key_of(ref) not in self._outcomes:
                 self._polls_of(ref.scope).add(ref.kind, ref.uid, due, at, ref.about)
+        self._hurry(self._mentioned.lately(refs), Priority.LOOKUP)
 
     async def remove_pending(self, refs: Sequence[OperationRef]) -> int:
         self._check_open()
@@ -375,12 +379,12 @@ class MemoryStore(StoreQueries):
             raise StoreClosed("This store was closed by aclose(). Nothing was read or written. Make a new one.")
 
     def _apply(self, event: Event, outcome: Outcome | None, kept: bytes | None, now: float) -> None:
-        lookups = list(event.also)
+        settles = outcome is not None and kept is not None
+        lookups = [ref for ref in lookups_of(event) if not (settles and ref == event.ref)]
         if outcome is not None and kept is not None:
             self._record(outcome, kept, now)
-        elif event.ref is not None:
-            lookups.append(event.ref)
         for ref in operations_of(event):
+            self._mentioned.note(ref)
             if (polls := self._polls.get(ref.scope)) is not None:
                 lookups += polls.dependents(ref)
         if lookups:

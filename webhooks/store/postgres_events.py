@@ -150,9 +150,9 @@ class Batch:
             rows.append((number, event.identity, event.scope, name, kind, uid, *texts, *outcome))
             asks = event.problem is None
             if event.ref is not None and asks and settled is None:
-                mentions.append((number, -1, event.scope, kind, uid, True))
+                mentions.append((number, -1, event.scope, kind, uid, event.ref.about is None))
             for place, ref in enumerate(event.also):
-                mentions.append((number, place, ref.scope, ref.kind, text(ref.uid), asks))
+                mentions.append((number, place, ref.scope, ref.kind, text(ref.uid), asks and ref.about is None))
         batch.columns = [*columns_of(rows, 15), *columns_of(mentions, 6)]
         return batch
 
@@ -170,7 +170,8 @@ def arrival_of(event: Event) -> Arrival:
     outcome = None if event.problem is not None else outcome_of(event, 0.0)
     arrival = Arrival.of(event, 0.0, None)
     if outcome is not None:
-        arrival.outcome, arrival.lookups = packed(outcome), event.also
+        arrival.outcome = packed(outcome)
+        arrival.lookups = tuple(ref for ref in arrival.lookups if ref != event.ref)
     return arrival
 
 

@@ -15,6 +15,7 @@ from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.members import RENEW_EVERY
 from webhooks.store.postgres_outcomes import outcomes
 from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, LOCKED, ONCE, clean_ref, delete_refs, for_refs, text, text_or_none
+from webhooks.store.queries import LATELY
 from webhooks.store.records import (
     Outcome,
     PendingOperation,
@@ -83,6 +84,15 @@ class Watch:
         return {ref for ref in self.refs if ref in known and (known[ref].confirmed or not self.confirmed)}
 
 
+_MENTIONED = (
+    "SELECT scope, kind, uid FROM unnest($1::text[], $2::text[], $3::text[]) AS given (scope, kind, uid) WHERE EXISTS ("
+    "SELECT FROM event WHERE event.uid = given.uid AND event.kind = given.kind AND event.scope = given.scope "
+    "AND problem IS NULL AND received_at > now_s() - $4 OFFSET 0) OR EXISTS ("
+    "SELECT FROM also JOIN event ON event.id = event_id WHERE also.uid = given.uid AND also.kind = given.kind "
+    "AND event.scope = given.scope AND problem IS NULL AND received_at > now_s() - $4 OFFSET 0)"
+)
+
+
 async def watch(change: Change, calls: Sequence[Watch]) -> tuple[dict[OperationRef, Outcome], set[OperationRef]]:
     """Register interest in operations without an outcome that counts; return all outcomes, and the operations watched."""
     await change.register()
@@ -103,6 +113,7 @@ async def watch(change: Change, calls: Sequence[Watch]) -> tuple[dict[OperationR
         "unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS given (scope, kind, uid, waiter) ON CONFLICT DO NOTHING",
         *(*columns_of(sorted(waiters), 4), change.member.id),
     )
+    await _hurry_mentioned(change, [ref for call in calls for ref in call.refs if ref in due_in])
     return known, set(due_in)
 
 
@@ -129,6 +140,7 @@ async def add(change: Change, calls: Sequence[tuple[Sequence[OperationRef], floa
     settled = {outcome.ref for outcome in await outcomes(change.db, due_in)}
     fresh = {ref: poll_in for ref, poll_in in due_in.items() if ref not in settled}
     await _add(change, given, fresh, Priority.ABANDONED, watched=False, then=ONLY_ABOUT)
+    await _hurry_mentioned(change, [ref for ref in given if ref in fresh])
     if fresh:
         await change.hint_polls(ref.scope for ref in fresh)
 
@@ -151,6 +163,15 @@ async def hurry(change: Change, refs: Sequence[OperationRef], priority: Priority
         await _add(change, given, told, priority, watched=False, then=ONLY_ABOUT)
     await _add(change, given, at_once, priority, watched=False, then=f"{ABOUT_KEPT}, {raised} {unless_claimed}")
     await change.hint_polls(ref.scope for ref in refs)
+
+
+async def _hurry_mentioned(change: Change, refs: Sequence[OperationRef]) -> None:
+    """Request polls of pending operations about something that an event mentioned lately."""
+    subjects = sorted({(ref.scope, *ref.about.split("/", 1)) for ref in refs if ref.about is not None and "/" in ref.about})
+    if subjects:
+        found = await change.db.fetch(_MENTIONED, *columns_of(subjects, 3), LATELY)
+        mentioned = {(scope, f"{kind}/{uid}") for scope, kind, uid in found}
+        await hurry(change, [ref for ref in refs if (ref.scope, ref.about) in mentioned], Priority.LOOKUP)
 
 
 async def next_in(db: Connection, scope: str) -> tuple[float, float]:

@@ -21,6 +21,8 @@ _MAX = 2**63 - 1  # the greatest integer of SQLite
 
 MAX_DEPENDENTS = 1_000
 """Operations about one thing that an event about it hurries."""
+LATELY = 60.0
+"""Seconds for which an event also hurries what becomes pending after it."""
 
 
 @frozen(kw_only=True)
@@ -53,6 +55,15 @@ class EventQuery:
 def operations_of(event: Event) -> tuple[OperationRef, ...]:
     """Return the operations that an event mentions, its own first."""
     return event.also if event.ref is None else (event.ref, *event.also)
+
+
+def lookups_of(event: Event) -> tuple[OperationRef, ...]:
+    """Return the operations in an event that are looked up although none is pending.
+
+    A ref that is about itself, such as an asset's, is mentioned by events whether or not anybody waits for it: it is looked up
+    only while it is pending, as everything that is about it.
+    """
+    return tuple(ref for ref in operations_of(event) if ref.about is None)
 
 
 def subject_of(ref: OperationRef) -> str:

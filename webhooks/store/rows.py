@@ -9,7 +9,7 @@ from attrs import define, evolve
 
 from rewards_core.operations import Event, OperationRef, OperationStatus
 from webhooks.store.outcomes import unpack, unpack_object
-from webhooks.store.queries import operations_of
+from webhooks.store.queries import lookups_of, operations_of
 from webhooks.store.records import EventState, Job, Outcome, PendingOperation, Priority, StoredEvent
 
 STATES = (EventState.DONE, EventState.READY, EventState.DEAD)
@@ -65,9 +65,10 @@ class Arrival:
         """Return an event with what `settled_by` found in it. A dead letter mentions nothing."""
         if event.problem is not None:
             return cls(event, at)
+        asked = lookups_of(event)
         if settled is not None:
-            return cls(event, at, PackedOutcome.of(*settled), event.also)
-        return cls(event, at, None, operations_of(event))
+            return cls(event, at, PackedOutcome.of(*settled), tuple(ref for ref in asked if ref != event.ref))
+        return cls(event, at, None, asked)
 
     @property
     def mentioned(self) -> tuple[OperationRef, ...]:

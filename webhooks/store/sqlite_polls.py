@@ -13,7 +13,7 @@ from rewards_core.operations import OperationRef
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.members import RENEW_EVERY
-from webhooks.store.queries import MAX_DEPENDENTS, subject_of
+from webhooks.store.queries import LATELY, MAX_DEPENDENTS, subject_of
 from webhooks.store.records import (
     Outcome,
     PendingOperation,
@@ -58,6 +58,12 @@ _AT_THE_LATEST = (  # the poll in flight may otherwise postpone the operation; a
 )
 
 
+_MENTIONED = (
+    "SELECT scope, kind || '/' || uid FROM event WHERE uid = ? AND received_at > ? AND problem IS NULL",
+    "SELECT scope, also.kind || '/' || also.uid FROM also JOIN event ON id = event_id WHERE also.uid = ? AND received_at > ?",
+)
+
+
 def watch(session: Session, refs: Sequence[OperationRef], poll_in: float, *, confirmed: bool, waiter: str) -> list[Outcome]:
     """Register interest in operations without an outcome that counts, and return all outcomes."""
     session.register()
@@ -73,6 +79,7 @@ def watch(session: Session, refs: Sequence[OperationRef], poll_in: float, *, con
         [(ref.scope, ref.kind, text(ref.uid), session.member.id, waiter) for ref in watched],
         then="ON CONFLICT DO NOTHING",
     )
+    hurry(session, _mentioned_lately(session, watched), Priority.LOOKUP)
     return known
 
 
@@ -91,6 +98,7 @@ def add(session: Session, refs: Sequence[OperationRef], poll_in: float) -> None:
     settled = {outcome.ref for outcome in outcomes(session.db, refs)}
     fresh = [ref for ref in each_once(refs) if ref not in settled]
     _add(session, fresh, poll_in, Priority.ABANDONED, watched=0, then=ONLY_ABOUT)
+    hurry(session, _mentioned_lately(session, fresh), Priority.LOOKUP)
     for scope in {ref.scope for ref in fresh}:
         session.hint_polls(scope)
 
@@ -132,6 +140,17 @@ def dependents(db: Connection, things: Iterable[OperationRef]) -> list[Operation
                 of_one = "SELECT kind, uid FROM pending WHERE scope = ? AND about = ? LIMIT ?"
                 found += [OperationRef(scope, *row) for row in fetch(db, of_one, (scope, subject, MAX_DEPENDENTS))]
     return found
+
+
+def _mentioned_lately(session: Session, refs: Sequence[OperationRef]) -> list[OperationRef]:
+    """Return the operations about something that an event mentioned lately."""
+    concerned = [ref for ref in refs if ref.about is not None]
+    found: set[tuple[str, str]] = set()
+    uids = {text(ref.about.partition("/")[2]) for ref in concerned if ref.about is not None}
+    for uid in uids:
+        for statement in _MENTIONED:
+            found.update(fetch(session.db, statement, (uid, session.wall - LATELY)))
+    return [ref for ref in concerned if (ref.scope, text(ref.about or "")) in found]
 
 
 def next_in(db: Connection, scope: str, now: float) -> float:

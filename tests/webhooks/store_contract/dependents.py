@@ -211,3 +211,37 @@ class DependentsContract:
         await there.add_pending([transfer("2", about=f"asset/{odd}")], poll_in=60)
         await there.accept(event("1", of=ref(odd, kind="asset"), complete=resource("7")))
         assert await looked_up(here) == ["1", "2"]
+
+    @pytest.mark.parametrize("told", [{"of": ASSET}, {"of": ref("8"), "complete": resource("8"), "also": (ASSET,)}])
+    @pytest.mark.parametrize("waiting", [True, False], ids=["watched", "pending"])
+    async def test_an_event_shortly_before_has_it_looked_up_as_well(
+        self, here: Store, there: Store, told: dict[str, Any], waiting: bool
+    ) -> None:
+        await here.accept(event(**told))
+        refs = [transfer("1"), transfer("2", about="asset/8"), transfer("3", about=None), transfer("4", about="reward/7")]
+        refs.append(transfer("5", scope="other"))
+        await (here.watch(refs, poll_in=60) if waiting else here.add_pending(refs, poll_in=60))
+        assert await looked_up(there) == ["1"]
+
+    async def test_an_event_long_before_has_nothing_looked_up(self, here: Store, there: Store, time: Time) -> None:
+        await here.accept(event(of=ASSET))
+        await time.advance(61.0)
+        await here.watch([transfer("1")], poll_in=60)
+        assert await looked_up(there) == []
+
+    async def test_a_dead_letter_before_has_nothing_looked_up(self, here: Store, there: Store) -> None:
+        await here.accept(event(of=ASSET, problem="unreadable"))
+        await here.watch([transfer("1")], poll_in=60)
+        assert await looked_up(there) == []
+
+    async def test_what_is_about_itself_is_looked_up_only_while_it_is_pending(self, here: Store, there: Store) -> None:
+        itself = OperationRef("default", "asset", "7", "asset/7")
+        await here.accept(event(of=itself))
+        await here.accept(event("also", of=ref("8"), also=(OperationRef("default", "asset", "9", "asset/9"),)))
+        assert [one.ref.uid for one in await there.list_pending()] == ["8"]
+        await here.watch([itself], poll_in=60)
+        assert [(one.ref.kind, one.ref.uid, one.priority) for one in await there.list_pending(kind="asset")] == [
+            ("asset", "7", Priority.LOOKUP)
+        ]
+        (known,) = await there.list_events(ref=itself)
+        assert known.event.ref == itself
