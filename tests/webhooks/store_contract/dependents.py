@@ -113,6 +113,7 @@ class DependentsContract:
 
     async def test_a_duplicate_and_a_dead_letter_have_nothing_looked_up(self, here: Store, there: Store, time: Time) -> None:
         await here.accept(event("1", of=ASSET, complete=resource("7")))
+        await time.advance(61.0)
         await here.add_pending([transfer()], poll_in=60)
         assert await there.accept(event("1", of=ASSET, complete=resource("7"))) is Acceptance.DUPLICATE
         await there.accept(event("2", of=ASSET, also=(ASSET,), problem="names another app"))
