@@ -123,7 +123,7 @@ def _compare(asked: OriginalOperation | OriginalRequest, final: OriginalOperatio
     cause = _CAUSES.get(type(final), f"it is not the {final.ref.kind} that was created")
     raise OperationMismatch(
         f"Original: {final.ref.kind} {final.uid} is {final.status} with {words}: {cause}. "
-        "Check which one was meant before paying again.",
+        "Check which one was meant before you call again.",
         operation=final,
         asked=asked,
         differences=differences,

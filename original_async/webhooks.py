@@ -13,7 +13,6 @@ from typing import Any, Self
 
 from original_async.kinds import ALLOCATION, ASSET, BURN, CLAIM, COLLECTION, TRANSFER
 from original_async.models.rewards import Allocation, Claim
-from original_async.models.transfers import Burn, Transfer
 from original_async.settings import WEBHOOK_KEYS
 from original_async.signature import Keyring, signature_of
 from rewards_core.errors import UnexpectedResponse
@@ -59,10 +58,10 @@ _UID_FIELDS = {"allocation_uid": ALLOCATION, "claim_uid": CLAIM, "asset_uid": AS
 _SETTLING: Mapping[str, tuple[type[Any], str | None]] = {
     ALLOCATION: (Allocation, "nonce"),
     CLAIM: (Claim, None),
-    TRANSFER: (Transfer, "asset_uid"),
-    BURN: (Burn, "asset_uid"),
 }
-"""The kinds whose resource states how they ended, with the field of their key. Of any other kind, the vendor is asked."""
+"""The kinds that an event can settle, with the field of their key. Of any other kind, the vendor is asked."""
+_MOVERS = frozenset({"from_user_uid", "from_app_user_uid"})
+_OF_THEMSELVES = frozenset({ASSET, COLLECTION})
 _ALL_UID_FIELDS = frozenset({"uid", *_UID_FIELDS})
 _OTHER_OBJECTS = frozenset({"app", "transaction_log", "transactionlog", "user", "to_user", "touser", "from_user", "fromuser"})
 _OPERATION_FIELDS = frozenset({"reward_uid", "to_user_uid", "from_user_uid", "to_address", "amount", "nonce"})
@@ -172,7 +171,7 @@ class OriginalWebhooks(Keyring):
 
     def _ref(self, kind: str, uid: str) -> OperationRef:
         # an asset or a collection is looked up only if somebody waits for it: its events come for all assets of the app
-        return OperationRef(self._scope, kind, uid, None if kind in _SETTLING else f"{kind}/{uid}")
+        return OperationRef(self._scope, kind, uid, f"{kind}/{uid}" if kind in _OF_THEMSELVES else None)
 
     def _other_app(self, data: dict[str, Any]) -> str | None:
         if self._app_uid is None:
@@ -310,7 +309,7 @@ def _kind_of_key(word: str) -> str | None:
 
 def _kind_of_fields(value: dict[str, Any]) -> str | None:
     if "asset_uid" in value:
-        return TRANSFER if "to_address" in value else BURN if "from_user_uid" in value else None
+        return TRANSFER if "to_address" in value else BURN if _MOVERS & value.keys() else None
     if "metadata" in value or "is_minted" in value:
         return ASSET
     if value.get("reward_uid", value["uid"]) == value["uid"]:  # a reward contract

@@ -29,8 +29,13 @@ OURS = {"ours": True}
 """Metadata of a model's field that is never read from a vendor's JSON."""
 TEXT_OR_NUMBER = {"read": "text"}
 """Metadata of a `str` field that a vendor also writes as a whole number."""
-SCALAR = {"read": "scalar"}
-"""Metadata of a field that holds a text or an exact number, whichever the vendor writes."""
+ANY = {"read": "any"}
+"""Metadata of a field that holds whatever the vendor writes."""
+
+
+def older(name: str) -> dict[str, str]:
+    """Return the metadata of a field that had another name in a vendor's older answers."""
+    return {"older": name}
 
 
 def _as_json(value: object) -> Any:
@@ -193,13 +198,7 @@ def _text_or_number(value: Any, _: Any = None) -> str | None:
     raise _Mistyped(f"must be a string or a whole number, not {_kind(value)}")
 
 
-def _scalar(value: Any, _: Any = None) -> str | int | Decimal:
-    if type(value) is str or type(value) is int or type(value) is Decimal:
-        return value
-    raise _Mistyped(f"must be a string or a number, not {_kind(value)}")
-
-
-_READINGS: Mapping[str, Callable[..., Any]] = {"text": _text_or_number, "scalar": _scalar}
+_READINGS: Mapping[str, Callable[..., Any]] = {"text": _text_or_number, "any": lambda value, _: value}
 
 
 def _datetime(value: Any, _: Any) -> datetime:
@@ -229,11 +228,13 @@ def _model(cls: type[Any], converter: Converter) -> Callable[[Any, Any], Any]:
         if "read" in attribute.metadata:
             overrides[attribute.name] = override(struct_hook=_READINGS[attribute.metadata["read"]])
     structure = make_dict_structure_fn(cls, converter, **overrides)
+    renamed = {each.name: each.metadata["older"] for each in fields(cls) if "older" in each.metadata}
 
     def read(value: Any, _: Any) -> Any:
         if type(value) is not dict:
             raise _Mistyped(f"must be an object, not {_kind(value)}")
-        model = structure(value, cls)
+        names = {name: value[old] for name, old in renamed.items() if name not in value and old in value}
+        model = structure(value | names if names else value, cls)
         if keeps_raw:
             object.__setattr__(model, "raw", value)
         return model

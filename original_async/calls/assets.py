@@ -10,11 +10,11 @@ from original_async.calls.base import Calls, check_hook
 from original_async.calls.pages import Listing, select_by_key
 from original_async.calls.reading import read_accepted
 from original_async.calls.reconciling import Rules
-from original_async.models.assets import Asset, AssetData, AssetMetadata, AssetRequest, Collection
+from original_async.models.assets import Asset, AssetData, AssetMetadata, AssetRequest, AssetTrait, Collection
 from original_async.models.edits import Edit, EditRequest, token_for
 from rewards_core.http.messages import Effect
 from rewards_core.json import dumps, number_of
-from rewards_core.validation import check_amount, check_id, check_instance, check_key
+from rewards_core.validation import check_amount, check_flag, check_id, check_instance, check_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection as Keys
@@ -26,17 +26,21 @@ MINT = Rules(
     call="create_asset",
     noun="asset",
     key="asset_external_id",
-    about=("external", "asset"),
-    advice="wait for this error with Completions.wait, or look for it with find_asset; it is never sent twice",
+    about=("external",),
+    advice=(
+        "wait for this error with Completions.wait, or repeat the call with repeated=True, which looks for it; "
+        "it is never sent twice"
+    ),
     reuse="use each external id for one asset only",
     describe=lambda held: f"{held.name!r} in collection {held.collection_uid}",
-    excludes=lambda _asked, _found, sure: sure,  # nothing says that the vendor keeps external ids unique
+    # nothing says that the vendor keeps external ids unique, so only its refusal of this one excludes that it was minted
+    excludes=lambda asked, found, sure: sure and found.collection_uid == asked.collection_uid,
 )
 EDIT = Rules(
     call="edit_asset",
     noun="edit",
     key="edit",
-    about=("asset", "edit"),
+    about=None,
     advice="wait for this error with Completions.wait, or repeat the call, which replaces the whole content",
 )
 
@@ -66,14 +70,14 @@ class AssetCalls(Calls):
         asset_external_id: str,
         data: AssetData,
         sale_price_in_usd: str | int | Decimal | None = None,
+        repeated: bool = False,
         timeout: float | None = None,
     ) -> Asset:
         """Mint an asset for a user; the blockchain confirms it later.
 
         Nothing documents that external ids are unique, so once a request may have arrived it is never sent again: there is no
-        second mint. If the vendor rejects the request, or its outcome is not known, the user's assets are searched for the
-        external id; a fifth of the timeout, at most 5 s, is reserved for that. See
-        https://docs.getoriginal.com/docs/create-asset-api.
+        second mint. If the outcome is not known, or the vendor says that it knows the external id, the user's assets are searched
+        for it; a fifth of the timeout, at most 5 s, is reserved for that. See https://docs.getoriginal.com/docs/create-asset-api.
 
         Args:
             user_uid: The user it is minted for.
@@ -81,6 +85,8 @@ class AssetCalls(Calls):
             asset_external_id: Your own id of it, 1 to 255 printable characters. Create it once, and store it before the call.
             data: What it is to show.
             sale_price_in_usd: Its price in US dollars, above 0, with at most 60 digits and 30 decimals. A float is refused.
+            repeated: Whether an earlier call with this external id may have been sent, by any process, such as before a crash.
+                Nothing is sent then: the asset is looked up, and `OutcomeUnknown` is raised if it does not show.
             timeout: Seconds for this call including the look-up, above 0; by default the client's `timeouts.total`.
 
         Returns:
@@ -89,7 +95,7 @@ class AssetCalls(Calls):
         Raises:
             Conflict: the external id belongs to an asset with another name or collection; this call created nothing.
             Unauthorized, Forbidden, RateLimited: the vendor refused the caller; this call did nothing.
-            RequestRejected: the vendor rejected the request; this call did nothing.
+            RequestRejected: the vendor rejected the request; this call did nothing. Never with `repeated=True`.
             ConnectFailed: this call sent nothing.
             OutcomeUnknown: it may have been minted. Pass the error to `Completions.wait`. Its `request` is an `AssetRequest`.
             UnexpectedResponse: the answer was a redirect, which is never followed; check the base URL.
@@ -104,6 +110,7 @@ class AssetCalls(Calls):
             digits = check_amount(sale_price_in_usd, "sale_price_in_usd")
             price, body["sale_price_in_usd"] = Decimal(digits), number_of(digits)
         body["data"] = content
+        repeated = check_flag(repeated, "repeated")
 
         def asked() -> AssetRequest:
             return AssetRequest(
@@ -127,7 +134,7 @@ class AssetCalls(Calls):
                     description=data.description,
                     external_url=data.external_url,
                     org_image_url=data.image_url,
-                    attributes=data.attributes,
+                    attributes=tuple(AssetTrait(**each.content()) for each in data.attributes),
                 ),
                 sale_price_in_usd=price,
                 scope=self._scope,
@@ -146,6 +153,8 @@ class AssetCalls(Calls):
             asked=asked,
             build=build,
             look_up=look_up,
+            repeated=repeated,
+            send=not repeated,
             timeout=timeout,
         )
 

@@ -53,6 +53,7 @@ class Calls:
         method: str = "POST",
         read: Callable[[Answer], dict[str, Any]] = read_created,
         repeated: bool = False,
+        send: bool = True,
         timeout: float | None = None,
     ) -> M:
         """Send a write. If it is refused or its outcome is unknown, look up what the vendor holds under its key.
@@ -69,6 +70,7 @@ class Calls:
             method: The HTTP method.
             read: Reads the answer.
             repeated: Whether an earlier call with the key may have been sent.
+            send: Whether it is sent; otherwise it is only looked up.
             timeout: Seconds for the call including the look-up.
         """
         transport = self._transport
@@ -76,6 +78,8 @@ class Calls:
         seconds = timeout or transport.timeouts.total
         trouble: RequestRejected | OutcomeUnknown
         try:
+            if not send:
+                raise OutcomeUnknown("an earlier call may have been sent")
             created = await transport.call(
                 Request(
                     operation=rules.call,

@@ -51,7 +51,8 @@ class Rules:
         call: The method of the client.
         noun: What it creates.
         key: What the key is called.
-        about: Lower-case words for the key and for what the call creates, in the vendor's refusals.
+        about: Lower-case words for the key and for what the call creates, in the vendor's refusals; None if it keeps no key.
+        believes: Whether a refusal that does not say that the key is known stands without a look-up.
         advice: What to do if the outcome is unknown.
         reuse: What to do about a conflict.
         describe: Returns in a few words the content of a request or of what the vendor holds.
@@ -62,15 +63,17 @@ class Rules:
     call: str
     noun: str
     key: str
-    about: tuple[str, ...]
+    about: tuple[str, ...] | None
     advice: str
+    believes: bool = True
     reuse: str = ""
     describe: Callable[[Any], str] = str
     excludes: Callable[[Any, Any, bool], bool] = lambda _asked, _found, _sure: False
 
     def says_known(self, refusal: VendorError) -> bool:
         """Return whether a refusal says that the key is known, so that its absence from a list proves nothing."""
-        return not names_other_fields(refusal, about=self.about) and affirms_existence(refusal, about=self.about)
+        about = self.about
+        return about is not None and not names_other_fields(refusal, about=about) and affirms_existence(refusal, about=about)
 
 
 async def reconcile(
@@ -105,6 +108,8 @@ async def reconcile(
     time = asyncio.get_running_loop().time
     unknown = _Unknown(rules, key, asked, trouble)
     sure = isinstance(trouble, RequestRejected) and not repeated
+    if sure and rules.believes and not rules.says_known(trouble):
+        raise trouble
     looks = 1 if sure and not rules.says_known(trouble) else 2
     for look in range(1, looks + 1):
         try:
@@ -148,7 +153,9 @@ class _Unknown:
             came = f"the vendor refused ({str(trouble).partition(': ')[2]})"
         else:
             answer = "no answer" if trouble.status is None else f"HTTP {trouble.status}"
-            came = answer if trouble.attempts == 1 else f"{answer} in the last of {counted(trouble.attempts, 'attempt')}"
+            if not trouble.attempts:
+                answer = "an earlier call may have been sent"
+            came = answer if trouble.attempts <= 1 else f"{answer} in the last of {counted(trouble.attempts, 'attempt')}"
         return OutcomeUnknown(
             f"Original {rules.call}: the outcome of {rules.key} {self.key!r} is unknown: {came}, and {shown}. "
             "It may have been carried out",

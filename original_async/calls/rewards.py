@@ -40,6 +40,7 @@ ALLOCATE = Rules(
         "wait for this error with Completions.wait, or repeat the call with the same nonce and repeated=True; "
         "never use another nonce for it"
     ),
+    believes=False,
     reuse="use each nonce for one payout only",
     describe=lambda held: f"of {held.amount} from {held.reward_uid}",
     excludes=_excludes,

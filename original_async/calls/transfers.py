@@ -21,10 +21,12 @@ from rewards_core.validation import check_id
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-_ADVICE = "wait for this error with Completions.wait; the vendor moves an asset only once, so the call may also be repeated"
+_ADVICE = (
+    "wait for this error with Completions.wait; while the asset moves, and once it has left, the vendor refuses a second call"
+)
 
-TRANSFER = Rules(call="create_transfer", noun="transfer", key="asset", about=("asset", "transfer"), advice=_ADVICE)
-BURN = Rules(call="create_burn", noun="burn", key="asset", about=("asset", "burn"), advice=_ADVICE)
+TRANSFER = Rules(call="create_transfer", noun="transfer", key="asset", about=None, advice=_ADVICE)
+BURN = Rules(call="create_burn", noun="burn", key="asset", about=None, advice=_ADVICE)
 
 
 class TransferCalls(Calls):
@@ -38,9 +40,8 @@ class TransferCalls(Calls):
         """Move an asset to an external wallet; the blockchain confirms it later, or the vendor cancels it.
 
         The asset must be minted, transferable and owned by the user; see https://docs.getoriginal.com/docs/transfer-asset. While
-        it moves and once it has moved, the vendor refuses a second transfer, so retries are safe. If the vendor rejects the
-        request, or its outcome is not known, the user's transfers are searched for one of the asset to this address that was
-        created since the call began.
+        it moves and once it has moved, the vendor refuses a second transfer, so retries are safe. If the outcome is not known,
+        the user's transfers are searched for one of the asset to this address that was created since the call began.
 
         Args:
             asset_uid: The asset.
@@ -129,8 +130,7 @@ class TransferCalls(Calls):
         """Destroy an asset for ever; the blockchain confirms it later.
 
         The asset must be minted, transferable and owned by the user; see https://docs.getoriginal.com/docs/burn-asset-api. An
-        asset is burned only once, so retries are safe. If the vendor rejects the request, or its outcome is not known, the user's
-        burns are searched for the asset.
+        asset is burned only once, so retries are safe. If the outcome is not known, the user's burns are searched for the asset.
 
         Args:
             asset_uid: The asset.

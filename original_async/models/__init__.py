@@ -8,6 +8,7 @@ from original_async.models.assets import (
     AssetData,
     AssetMetadata,
     AssetRequest,
+    AssetTrait,
     Collection,
 )
 from original_async.models.edits import Edit, EditRequest
@@ -31,6 +32,7 @@ __all__ = [
     "AssetData",
     "AssetMetadata",
     "AssetRequest",
+    "AssetTrait",
     "Balance",
     "Burn",
     "BurnRequest",

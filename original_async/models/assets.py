@@ -15,18 +15,19 @@ from attrs import field, frozen
 
 from original_async.kinds import ASSET, COLLECTION
 from original_async.models.fields import DeploymentStatus, Unkeyed, ours_field, raw_field, scope_field, text_field
-from rewards_core.json import SCALAR, TEXT_OR_NUMBER
+from rewards_core.json import ANY, TEXT_OR_NUMBER
 from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
 from rewards_core.validation import (
+    MAX_TEXT,
     check_flag,
     check_instance,
     check_iterable,
     check_link,
-    check_name,
     check_text,
     checked,
     kind_of,
     optional,
+    shown,
 )
 
 
@@ -39,9 +40,18 @@ def _check_scalar(value: object, name: str) -> None:
         raise ValueError(f"{name}: give a finite number.")
 
 
+def _check_asset_name(value: object, name: str) -> None:
+    text = check_text(value, name)
+    if not 0 < len(text) <= MAX_TEXT or text != text.strip() or any(ord(each) < 32 or ord(each) == 127 for each in text):
+        raise ValueError(
+            f"{name}: {shown(text)} cannot be used. Give 1 to {MAX_TEXT} characters, without control characters and without "
+            "white space at the ends."
+        )
+
+
 @frozen(kw_only=True)
 class AssetAttribute:
-    """A trait of an asset.
+    """A trait that an asset is to show.
 
     Attributes:
         trait_type: The name of the trait, such as `"Base"`.
@@ -54,7 +64,7 @@ class AssetAttribute:
     """
 
     trait_type: str = field(validator=checked(check_text))
-    value: str | int | Decimal = field(validator=checked(_check_scalar), metadata=SCALAR)
+    value: str | int | Decimal = field(validator=checked(_check_scalar))
     display_type: str | None = field(default=None, validator=optional(checked(check_text)))
 
     def content(self) -> dict[str, Any]:
@@ -91,7 +101,7 @@ class AssetData:
         ValueError: the name or an address is empty, too long or not printable, or a text cannot be sent.
     """
 
-    name: str = field(validator=checked(check_name))
+    name: str = field(validator=checked(_check_asset_name))
     image_url: str = field(validator=checked(check_link))
     unique_name: bool = field(validator=checked(check_flag))
     store_image_on_ipfs: bool = field(default=False, validator=checked(check_flag))
@@ -114,6 +124,21 @@ class AssetData:
 
 
 @frozen(kw_only=True)
+class AssetTrait:
+    """A trait that an asset shows, as it was written by whoever minted it.
+
+    Attributes:
+        trait_type: The name of the trait, if it has one.
+        value: A text, a number, a boolean or None; numbers are exact.
+        display_type: How marketplaces show a number.
+    """
+
+    trait_type: str | None = None
+    value: Any = field(default=None, metadata=ANY)
+    display_type: str | None = None
+
+
+@frozen(kw_only=True)
 class AssetMetadata:
     """What an asset shows on the blockchain.
 
@@ -133,7 +158,7 @@ class AssetMetadata:
     original_id: str | None = None
     external_url: str | None = None
     org_image_url: str | None = None
-    attributes: tuple[AssetAttribute, ...] | None = None
+    attributes: tuple[AssetTrait, ...] | None = None
 
 
 @frozen(kw_only=True)
@@ -209,7 +234,7 @@ class Asset:
 
     @property
     def shown_name(self) -> str:
-        """The name as it was given, without what the vendor appended."""
+        """The name in the metadata, to which the vendor appends nothing; else the name."""
         return self.name if self.metadata is None or self.metadata.name is None else self.metadata.name
 
 

@@ -17,11 +17,10 @@ from rewards_core.json import canonical
 from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
 
 if TYPE_CHECKING:
-    from original_async.models.assets import Asset, AssetAttribute, AssetData
+    from original_async.models.assets import Asset, AssetAttribute, AssetData, AssetTrait
 
 _DIGEST_LENGTH = 16
 _TOKEN = re.compile(rf"[0-9a-f]{{{_DIGEST_LENGTH + 8}}}", re.ASCII)
-_APPENDED = re.compile(r" ?#[0-9]+$", re.ASCII)
 
 
 @frozen(kw_only=True)
@@ -126,18 +125,26 @@ def shows(asset: Asset, token: str) -> bool:
     if shown is None:
         return False
     image = shown.image if shown.org_image_url is None else shown.org_image_url
-    digest = _digest(asset.shown_name, image, shown.description, shown.external_url, shown.attributes or ())
-    return token[:_DIGEST_LENGTH] == digest
+    name = asset.shown_name
+    plain = name.removesuffix(f"#{asset.token_id}").rstrip() if asset.token_id else name  # what the vendor appends to a name
+    rest = (image, shown.description, shown.external_url, shown.attributes or ())
+    return token[:_DIGEST_LENGTH] in {_digest(name, *rest), _digest(plain, *rest)}
 
 
 def _digest(
-    name: str, image: str | None, description: str | None, external_url: str | None, attributes: Iterable[AssetAttribute]
+    name: str,
+    image: str | None,
+    description: str | None,
+    external_url: str | None,
+    attributes: Iterable[AssetAttribute | AssetTrait],
 ) -> str:
     """Return a digest that does not depend on how the vendor writes the same content: a number may become a text."""
-    traits = sorted([each.trait_type, _written(each.value), each.display_type or ""] for each in attributes)
-    content = [_APPENDED.sub("", name), image or "", description or "", external_url or "", traits]
+    traits = sorted([each.trait_type or "", _written(each.value), each.display_type or ""] for each in attributes)
+    content = [name, image or "", description or "", external_url or "", traits]
     return hashlib.sha256(canonical(content)).hexdigest()[:_DIGEST_LENGTH]
 
 
-def _written(value: str | int | Decimal) -> str:
-    return value if isinstance(value, str) else format(Decimal(value).normalize(), "f")
+def _written(value: object) -> str:
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
+        return str(Decimal(value).normalize())
+    return value if isinstance(value, str) else repr(value)

@@ -14,6 +14,7 @@ from attrs import field, frozen
 
 from original_async.kinds import ASSET, BURN, TRANSFER
 from original_async.models.fields import ours_field, raw_field, scope_field, text_field
+from rewards_core.json import older
 from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
 from rewards_core.validation import check_instance, checked
 
@@ -40,7 +41,7 @@ class Transfer:
     uid: str
     status: OperationStatus
     asset_uid: str
-    from_user_uid: str
+    from_user_uid: str = field(metadata=older("from_app_user_uid"))
     to_address: str
     created_at: datetime | None = None
     recovered: bool = ours_field()
@@ -95,14 +96,20 @@ class TransferRequest:
         return self.from_user_uid
 
     def is_met_by(self, operation: Operation) -> bool:
-        """Return whether an operation is a transfer of the asset from this user to this address, created since the call."""
+        """Return whether an operation is a transfer of the asset from this user to this address, created since the call.
+
+        For one that was cancelled, this machine's clock is taken as right: the asset may have been sent again at once.
+        """
         return isinstance(operation, Transfer) and (
             operation.asset_uid == self.asset_uid
             and operation.from_user_uid == self.from_user_uid
             and same_address(operation.to_address, self.to_address)
             and operation.created_at is not None
-            and _in_utc(operation.created_at) >= _in_utc(self.asked_at) - CLOCK_DIFFERENCE
+            and _in_utc(operation.created_at) >= _in_utc(self.asked_at) - self._difference(operation)
         )
+
+    def _difference(self, transfer: Transfer) -> timedelta:
+        return timedelta(0) if transfer.status is OperationStatus.CANCELLED else CLOCK_DIFFERENCE
 
 
 @frozen(kw_only=True)
@@ -123,7 +130,7 @@ class Burn:
     uid: str
     status: OperationStatus
     asset_uid: str
-    from_user_uid: str
+    from_user_uid: str = field(metadata=older("from_app_user_uid"))
     created_at: datetime | None = None
     recovered: bool = ours_field()
     scope: str = scope_field()

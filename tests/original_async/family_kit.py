@@ -54,6 +54,7 @@ class Write:
         made: Returns how many of what it creates the vendor holds.
         request: What its `OutcomeUnknown` carries.
         repeats: Whether it is sent again after an attempt that may have arrived.
+        keyed: Whether the vendor may know its key.
         found: Whether what an attempt made is found, so that the call ends well; an edit that is under way cannot be recognised.
     """
 
@@ -64,6 +65,7 @@ class Write:
     made: Callable[[dict[str, Any]], int]
     request: type[Any]
     repeats: bool = True
+    keyed: bool = False
     found: bool = True
 
 
@@ -74,6 +76,7 @@ def _of_user(books: dict[str, Any]) -> int:
 WRITES = [
     Write(
         name="create_user",
+        keyed=True,
         path="/user",
         send=lambda original, _: original.create_user(email=EMAIL, user_external_id="user 1"),
         made=_of_user,
@@ -90,6 +93,7 @@ WRITES = [
     ),
     Write(
         name="create_asset",
+        keyed=True,
         path="/asset",
         send=lambda original, stage: original.create_asset(
             user_uid=stage.user_uid, collection_uid=COLLECTION, asset_external_id=EXTERNAL_ID, data=DATA

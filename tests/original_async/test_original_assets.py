@@ -18,16 +18,15 @@ from original_async import (
     AssetData,
     AssetMetadata,
     AssetRequest,
+    AssetTrait,
     Collection,
     DeploymentStatus,
-    Edit,
-    EditRequest,
     OriginalClient,
 )
-from rewards_core.errors import Conflict, NotFound, OutcomeUnknown, UnexpectedResponse
+from rewards_core.errors import Conflict, NotFound, OutcomeUnknown, RequestRejected, UnexpectedResponse
 from rewards_core.operations import OperationRef, OperationStatus
 from tests.original_async.conftest import BASE, USER, MakeClient
-from tests.original_async.family_kit import COLLECTION, DATA, EDITED, EXTERNAL_ID, set_stage
+from tests.original_async.family_kit import COLLECTION, DATA, EXTERNAL_ID
 from tests.texts import said
 from vendor_sandboxes.original import OriginalSandbox
 
@@ -74,10 +73,6 @@ SHOWN: dict[str, Any] = {
 }
 
 
-BASE_TRAIT = {"trait_type": "Base", "value": "Starfish"}
-LEVEL = {"trait_type": "Level", "value": "1.5"}
-
-
 def ok(data: Any) -> dict[str, Any]:
     return {"success": True, "data": data}
 
@@ -105,7 +100,7 @@ async def test_an_asset_as_documented(client: OriginalClient, wire: aioresponses
             original_id="151854912345",
             external_url="external_url@example.com",
             org_image_url=IMAGE,
-            attributes=(AssetAttribute(trait_type="Stamina Increase", display_type="boost_percentage", value=10),),
+            attributes=(AssetTrait(trait_type="Stamina Increase", display_type="boost_percentage", value=10),),
         ),
         explorer_url=ASSET["explorer_url"],
         token_uri=ASSET["token_uri"],
@@ -128,11 +123,14 @@ def _json(value: Any) -> bytes:
     return f'"{value}"'.encode() if isinstance(value, str) else str(value).encode()
 
 
-@pytest.mark.parametrize(("written", "value"), [("10", "10"), (10, 10), (Decimal("1.50"), Decimal("1.50"))])
+@pytest.mark.parametrize(
+    ("written", "value"), [("10", "10"), (10, 10), (Decimal("1.50"), Decimal("1.50")), ("true", True), ("null", None)]
+)
 async def test_the_value_of_an_attribute_as_text_or_number(
     client: OriginalClient, wire: aioresponses, written: Any, value: Any
 ) -> None:
-    body = orjson.dumps(ok(ASSET)).replace(b'"value":10', b'"value":' + _json(written))
+    literal = written.encode() if value in {True, None} else _json(written)
+    body = orjson.dumps(ok(ASSET)).replace(b'"value":10', b'"value":' + literal)
     wire.get(f"{BASE}/asset/151854912345", body=body)
     metadata = (await client.get_asset("151854912345")).metadata
     assert metadata is not None
@@ -147,7 +145,8 @@ async def test_the_value_of_an_attribute_as_text_or_number(
         ({"token_id": [2]}, "data.token_id"),
         ({"is_minted": "yes"}, "data.is_minted"),
         ({"name": None}, "data.name"),
-        ({"metadata": {"attributes": [{"trait_type": "x", "value": None}]}}, "data.metadata.attributes[0].value"),
+        ({"metadata": {"attributes": [{"trait_type": 7}]}}, "data.metadata.attributes[0].trait_type"),
+        ({"metadata": {"attributes": {"trait_type": "x"}}}, "data.metadata.attributes"),
         ({"uid": "2"}, "data.uid"),
     ],
 )
@@ -262,106 +261,35 @@ async def test_another_asset_under_the_id_proves_nothing_while_the_first_call_ma
     assert caught.value.request == AssetRequest(user_uid=USER, collection_uid=COLLECTION, asset_external_id="x", name="Another")
 
 
-async def test_an_edit_is_done_once_the_asset_shows_it(original: OriginalClient, sandbox: OriginalSandbox) -> None:
-    stage = await set_stage(original, sandbox)
-    edit = await original.edit_asset(stage.asset_uid, data=EDITED)
-    assert sandbox.requests[-1].json() == {
-        "data": {
-            "name": "Dave Starbelly",
-            "unique_name": False,
-            "image_url": "https://example.com/3.png",
-            "description": "Edited",
-        }
-    }
-    assert (edit.asset_uid, edit.status) == (stage.asset_uid, "pending")
-    assert edit.ref == OperationRef("default", "edit", edit.uid)
-    assert edit.ref.about == f"asset/{stage.asset_uid}"
-    seen = await original.read_operation(edit.ref)
-    assert seen.status == "pending"
-    await sandbox.settle(stage.asset_uid, kind="edit")
-    done = await original.read_operation(edit.ref)
-    assert isinstance(done, Edit)
-    assert (done.status, done.uid) == ("done", edit.uid)
-    assert done.asset is not None
-    assert done.asset.metadata is not None
-    assert done.asset.metadata.description == "Edited"
+async def test_a_plain_refusal_is_not_looked_up(original: OriginalClient, sandbox: OriginalSandbox) -> None:
+    taken = AssetData(name="Taken", image_url="i", unique_name=True)
+    asked: Any = {"user_uid": USER, "collection_uid": COLLECTION, "data": taken}
+    await original.create_asset(**asked, asset_external_id="x")
+    with pytest.raises(RequestRejected, match="name"):
+        await original.create_asset(**asked, asset_external_id="y")
+    assert [each.method for each in sandbox.requests] == ["POST", "POST"]
 
 
-async def test_two_equal_edits_are_two_edits(original: OriginalClient, sandbox: OriginalSandbox) -> None:
-    stage = await set_stage(original, sandbox)
-    first = await original.edit_asset(stage.asset_uid, data=EDITED)
-    await sandbox.settle(stage.asset_uid, kind="edit")
-    second = await original.edit_asset(stage.asset_uid, data=EDITED)
-    assert first.ref != second.ref
-    assert first.key[:16] == second.key[:16]
-
-
-async def test_an_edit_that_another_one_replaced_is_not_seen_as_done(original: OriginalClient, sandbox: OriginalSandbox) -> None:
-    stage = await set_stage(original, sandbox)
-    edit = await original.edit_asset(stage.asset_uid, data=EDITED)
-    await sandbox.settle(stage.asset_uid, kind="edit")
-    await original.edit_asset(stage.asset_uid, data=DATA)
-    await sandbox.settle(stage.asset_uid, kind="edit")
-    assert (await original.read_operation(edit.ref)).status == "pending"
-
-
-@pytest.mark.parametrize(
-    "shown",
-    [
-        {},
-        {"name": "Dave #12", "metadata": {"name": None}},
-        {"metadata": {"name": "Dave #12"}},
-        {"metadata": {"image": "ipfs://x"}},
-        {"metadata": {"org_image_url": None}},
-        {"metadata": {"description": ""}},
-        {"metadata": {"external_url": ""}},
-        {"metadata": {"attributes": [LEVEL, BASE_TRAIT]}},
-    ],
-)
-async def test_the_same_content_written_in_another_way_is_the_same(
-    client: OriginalClient, wire: aioresponses, shown: dict[str, Any]
+async def test_an_external_id_of_an_earlier_call_is_looked_up_and_never_sent(
+    original: OriginalClient, sandbox: OriginalSandbox
 ) -> None:
-    data = AssetData(
-        name="Dave",
-        image_url="https://example.com/3.png",
-        unique_name=False,
-        attributes=[
-            AssetAttribute(trait_type="Base", value="Starfish"),
-            AssetAttribute(trait_type="Level", value=Decimal("1.50")),
-        ],
-    )
-    wire.put(f"{BASE}/asset/1", payload=ok(None))
-    edit = await client.edit_asset("1", data=data)
-    metadata = {
-        "name": "Dave",
-        "image": "https://example.com/3.png",
-        "org_image_url": "https://example.com/3.png",
-        "attributes": [{"trait_type": "Base", "value": "Starfish"}, {"trait_type": "Level", "value": 1.5}],
-        **shown.pop("metadata", {}),
-    }
-    asset = {"uid": "1", "name": "Dave", "collection_uid": "2", "is_minted": True, **shown, "metadata": metadata}
-    wire.get(f"{BASE}/asset/1", payload=ok(asset))
-    assert (await client.read_operation(edit.ref)).status == "done"
-    wire.get(f"{BASE}/asset/1", payload=ok({**asset, "is_editing": True}))
-    assert (await client.read_operation(edit.ref)).status == "pending"
-    others: list[dict[str, Any]] = [{"description": "x"}, {"org_image_url": "https://example.com/4.png"}, {"attributes": []}]
-    for other in others:
-        wire.get(f"{BASE}/asset/1", payload=ok({**asset, "metadata": {**metadata, **other}}))
-        assert (await client.read_operation(edit.ref)).status == "pending"
-
-
-async def test_an_edit_whose_reply_was_lost_is_found_by_its_content(original: OriginalClient, sandbox: OriginalSandbox) -> None:
-    stage = await set_stage(original, sandbox)
-    sandbox.script("drop_after_commit", "p503", "p503", method="PUT")
+    asked: Any = {"user_uid": USER, "collection_uid": COLLECTION, "asset_external_id": "x", "data": DATA, "repeated": True}
     with pytest.raises(OutcomeUnknown) as caught:
-        await original.edit_asset(stage.asset_uid, data=EDITED)
-    request = caught.value.request
-    assert isinstance(request, EditRequest)
-    assert [each.status for each in await original.find_operations([request])] == ["pending"]
-    await sandbox.settle(stage.asset_uid, kind="edit")
-    (found,) = await original.find_operations([request])
-    assert request.is_met_by(found)
-    assert (found.status, found.recovered) == ("done", True)
+        await original.create_asset(**asked)
+    said("create_asset: an earlier call that does not show", caught.value)
+    assert caught.value.request == AssetRequest(user_uid=USER, collection_uid=COLLECTION, asset_external_id="x", name=DATA.name)
+    first = await original.create_asset(**{**asked, "repeated": False})
+    again = await original.create_asset(**asked)
+    assert (again.uid, again.recovered) == (first.uid, True)
+    assert sandbox.books()["assets_asked"] == {"x": 1}
+
+
+@pytest.mark.parametrize("name", ["Ünïcode", "👩‍🚀 badge", "می‌خواهم", "a b"])
+async def test_a_name_in_any_script(original: OriginalClient, sandbox: OriginalSandbox, name: str) -> None:
+    data = AssetData(name=name, image_url="https://example.com/4.png", unique_name=False)
+    asset = await original.create_asset(user_uid=USER, collection_uid=COLLECTION, asset_external_id="x", data=data)
+    await sandbox.settle(asset.uid, kind="asset")
+    assert (await original.get_asset(asset.uid)).shown_name == name
 
 
 @pytest.mark.parametrize(
@@ -370,6 +298,8 @@ async def test_an_edit_whose_reply_was_lost_is_found_by_its_content(original: Or
         ({"name": ""}, ValueError),
         ({"name": "x" * 256}, ValueError),
         ({"name": 7}, TypeError),
+        ({"name": "a\nb"}, ValueError),
+        ({"name": " a"}, ValueError),
         ({"image_url": ""}, ValueError),
         ({"image_url": "https://example.com/a b"}, ValueError),
         ({"image_url": "x" * 2049}, ValueError),

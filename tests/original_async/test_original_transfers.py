@@ -10,7 +10,7 @@ from aioresponses import aioresponses
 from attrs import evolve
 
 from original_async import Burn, BurnRequest, Deposit, OriginalClient, Transfer, TransferRequest
-from rewards_core.errors import NotFound, RequestRejected
+from rewards_core.errors import NotFound, OutcomeUnknown, RequestRejected
 from rewards_core.operations import OperationRef, OperationStatus
 from tests.original_async.conftest import BASE, USER, WALLET
 from tests.original_async.family_kit import set_stage
@@ -55,6 +55,36 @@ async def test_a_burn_as_documented(client: OriginalClient, wire: aioresponses) 
     burn = await client.get_burn("213134081289")
     assert burn == Burn(**{**BURN, "status": OperationStatus.PENDING, "created_at": CREATED_AT})
     assert (burn.ref.kind, burn.ref.about, burn.key) == ("burn", "asset/112144981245", "112144981245")
+
+
+async def test_a_transfer_or_burn_of_an_older_answer(client: OriginalClient, wire: aioresponses) -> None:
+    def older(resource: dict[str, Any]) -> dict[str, Any]:
+        return {"from_app_user_uid" if name == "from_user_uid" else name: value for name, value in resource.items()}
+
+    wire.get(f"{BASE}/transfer/213134081289", payload=ok(older(TRANSFER)))
+    wire.get(f"{BASE}/burn/213134081289", payload=ok(older(BURN)))
+    transfer, burn = await client.get_transfer("213134081289"), await client.get_burn("213134081289")
+    assert (transfer.from_user_uid, burn.from_user_uid) == (TRANSFER["from_user_uid"],) * 2
+    assert transfer.raw == older(TRANSFER)
+
+
+async def test_a_second_transfer_after_a_cancelled_one_is_not_taken_for_it(
+    original: OriginalClient, sandbox: OriginalSandbox, ticks: SteppedTime
+) -> None:
+    stage = await set_stage(original, sandbox)
+    arguments: dict[str, Any] = {"asset_uid": stage.asset_uid, "from_user_uid": stage.user_uid, "to_address": WALLET}
+    first = await original.create_transfer(**arguments)
+    await sandbox.settle(first.uid, "cancelled", kind="transfer")
+    ticks.at += 5.0
+    sandbox.options.list_lag = 4.0
+    sandbox.script(*["drop_after_commit"] * 3)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await original.create_transfer(**arguments)
+    request = caught.value.request
+    assert isinstance(request, TransferRequest)
+    assert [request.is_met_by(each) for each in await original.get_transfers_by_user_uid(stage.user_uid)] == [False]
+    ticks.at += 10.0
+    assert [request.is_met_by(each) for each in await original.get_transfers_by_user_uid(stage.user_uid)] == [False, True]
 
 
 async def test_lists(client: OriginalClient, wire: aioresponses) -> None:
@@ -120,6 +150,9 @@ def test_a_transfer_is_the_one_of_a_call_only_if_it_is_no_older() -> None:
     assert asked_at(CREATED_AT.replace(tzinfo=None)).is_met_by(transfer)
     assert asked_at(CREATED_AT).is_met_by(evolve(transfer, created_at=CREATED_AT.replace(tzinfo=None)))
     assert not asked_at(CREATED_AT).is_met_by(evolve(transfer, created_at=None))
+    cancelled = evolve(transfer, status=OperationStatus.CANCELLED)
+    assert asked_at(CREATED_AT).is_met_by(cancelled)
+    assert not asked_at(CREATED_AT + timedelta(microseconds=1)).is_met_by(cancelled)
     others: list[dict[str, Any]] = [{"asset_uid": "1"}, {"from_user_uid": "1"}, {"to_address": "0x1"}]
     for changes in others:
         assert not asked_at(CREATED_AT).is_met_by(evolve(transfer, **changes))

@@ -136,6 +136,9 @@ ANSWERS: list[tuple[str, dict[str, Any], type[VendorError]]] = [
     ("a refusal of another field", {"status": 400, "payload": {"colour": ["Not a valid string."]}}, RequestRejected),
     ("a refusal", {"status": 400, "payload": {"detail": "Not today."}}, RequestRejected),
     ("a redirect", {"status": 302, "headers": {"Location": "https://example.com/"}}, UnexpectedResponse),
+    ("a name that is taken", {"status": 400, "payload": {"detail": "An asset with this name already exists."}}, RequestRejected),
+    ("an asset that is gone", {"status": 400, "payload": {"detail": "The asset has already been burned."}}, RequestRejected),
+    ("408", {"status": 408}, OutcomeUnknown),
     ("409", {"status": 409, "payload": {"detail": "Odd."}}, OutcomeUnknown),
     ("a duplicate", {"status": 400, "payload": {"detail": "Duplicate request."}}, OutcomeUnknown),
     ("an answer that cannot be read", {"status": 201, "body": "<html>"}, OutcomeUnknown),
@@ -156,9 +159,23 @@ async def test_what_an_answer_means_where_nothing_is_found(
     wire.put(re.compile(""), repeat=True, **answer)
     wire.get(re.compile(""), payload=nothing, repeat=True)
     end = await end_of(write, client, STAGE)
-    if write.name == "create_user without an id" and expected is OutcomeUnknown and answer["status"] >= 400:
-        expected = RequestRejected  # nothing could be known of it
+    if not write.keyed and answer["status"] in {400, 409}:
+        expected = RequestRejected  # the vendor keeps no key that it could know
     assert type(end) is expected
+
+
+@each_write
+async def test_after_an_ambiguous_attempt_a_refusal_proves_nothing(
+    client: OriginalClient, wire: aioresponses, write: Write
+) -> None:
+    nothing: Any = {"success": False, "data": None} if write.path == "/user" else {"success": True, "data": []}
+    if write.name == "edit_asset":
+        nothing = {"success": True, "data": {"uid": STAGE.asset_uid, "name": "x", "collection_uid": "1", "is_minted": True}}
+    for add in (wire.post, wire.put):
+        add(re.compile(""), status=503)
+        add(re.compile(""), status=400, payload={"colour": ["Not a valid string."]}, repeat=True)
+    wire.get(re.compile(""), payload=nothing, repeat=True)
+    assert isinstance(await end_of(write, client, STAGE), OutcomeUnknown)
 
 
 @each_write
