@@ -30,8 +30,9 @@ async def mint(client: OriginalClient, completions: Completions, user_uid: str, 
             user_uid=user_uid, collection_uid=COLLECTION, asset_external_id=badge_id, data=badge(level=1)
         )
     except OutcomeUnknown as unknown:  # it may have been minted: never send it again, wait until it shows
-        minted = await completions.wait(unknown, timeout=300)
-        return await client.get_asset(minted.ref.uid)
+        found = await completions.wait(unknown, timeout=300)
+        assert isinstance(found, Asset)
+        return found
     return await completions.wait(asset, timeout=300)
 
 
