@@ -18,6 +18,7 @@ from tests.payouts.command_kit import QUICK, Call, entries, for_people, records
 from tests.payouts.mint_kit import COLLECTION, HEADER, THREE, minted
 from tests.payouts.process_kit import KEY, SECRET, free_port, original_at, playing
 from vendor_sandboxes import OriginalSandbox
+from vendor_sandboxes.original_resources import Content
 
 MINT = ("--vendor=original", "--kind=mint", "--campaign=badges", "--yes", *QUICK)
 
@@ -261,8 +262,12 @@ def test_refused_rows_are_looked_up_in_bulk_if_the_key_sees_their_collections(
     call: Call, folder: Path, vendor: OriginalSandbox
 ) -> None:
     (folder / "users.csv").write_text(
-        f"{HEADER.strip()},unique_name\nr1,12345,{COLLECTION},Badge,i.png,true\nr2,12345,{COLLECTION},Badge,j.png,true\n"
+        f"{HEADER.strip()},asset_external_id\nr1,12345,{COLLECTION},Badge,i.png,\nr2,12345,{COLLECTION},Badge 2,j.png,taken\n"
     )
+    nothing: dict[str, Any] = dict.fromkeys(("description", "external_url", "attributes"))
+    content = Content(name="n", unique_name=False, image_url="i.png", on_ipfs=False, **nothing)
+    vendor.state.assets.add(COLLECTION, "67890", "taken", content, None)
+    vendor.options.duplicate_external_id = "reject"  # and the list of the row's user does not show whose it is
     assert run(call, "--concurrency=1").exit_code == 3
     bulk = ("resolve", "--unknown", "--refused", "--as=rejected", "--yes")
     result = call(*bulk)
