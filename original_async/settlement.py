@@ -33,7 +33,8 @@ OriginalOperation = Allocation | Claim | Asset | Edit | Transfer | Burn | Collec
 OriginalRequest = AllocationRequest | AssetRequest | EditRequest | TransferRequest | BurnRequest
 
 _OPERATIONS = (Allocation, Claim, Asset, Edit, Transfer, Burn, Collection, Reward)
-_REQUESTS = (AllocationRequest, AssetRequest, EditRequest, TransferRequest, BurnRequest)
+REQUESTS = (AllocationRequest, AssetRequest, EditRequest, TransferRequest, BurnRequest)
+"""The requests whose operations are found by their keys."""
 
 
 _FAILED: Mapping[type[Any], type[OperationFailed]] = {Allocation: AllocationFailed, Claim: ClaimFailed}
@@ -83,14 +84,14 @@ def conclude(asked: Operation | KeyedRequest | None, final: Operation) -> Operat
     """
     if not isinstance(final, _OPERATIONS):
         raise TypeError(f"final: give an operation of Original, such as an Allocation, not {kind_of(final)}.")
-    if asked is not None and not isinstance(asked, (*_OPERATIONS, *_REQUESTS)):
+    if asked is not None and not isinstance(asked, (*_OPERATIONS, *REQUESTS)):
         raise TypeError(f"asked: give an operation of Original, its request or None, not {kind_of(asked)}.")
     outcome = final.status.outcome
     if outcome is None:
         raise ValueError(f"final: give an operation in a terminal status, not {final.ref}, which is {final.status}. Wait for it.")
     if asked is not None:
         _compare(asked, final)
-        if isinstance(asked, _REQUESTS) or asked.recovered:
+        if isinstance(asked, REQUESTS) or asked.recovered:
             final = _recovered(final)
     if outcome is OperationStatus.DONE:
         return final
@@ -111,7 +112,7 @@ def _recovered(final: OriginalOperation) -> OriginalOperation:
 
 
 def _compare(asked: OriginalOperation | OriginalRequest, final: OriginalOperation) -> None:
-    kind = asked.kind if isinstance(asked, _REQUESTS) else asked.ref.kind
+    kind = asked.kind if isinstance(asked, REQUESTS) else asked.ref.kind
     if kind != final.ref.kind:
         differences: dict[str, tuple[object, object]] = {"kind": (kind, final.ref.kind)}
     else:

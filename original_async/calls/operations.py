@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from attrs import evolve
@@ -13,12 +13,12 @@ from original_async.calls.pages import Listing
 from original_async.calls.rewards import RewardCalls
 from original_async.calls.transfers import TransferCalls
 from original_async.kinds import ALLOCATION, ASSET, BURN, CLAIM, COLLECTION, EDIT, REWARD, TRANSFER
-from original_async.models.assets import Asset, AssetRequest
+from original_async.models.assets import Asset
 from original_async.models.assets import Collection as AssetCollection
-from original_async.models.edits import Edit, EditRequest, is_edit_uid
+from original_async.models.edits import Edit, is_edit_uid
 from original_async.models.rewards import Allocation, AllocationRequest, Claim, Reward
-from original_async.models.transfers import Burn, BurnRequest, Transfer, TransferRequest
-from original_async.settlement import OriginalOperation, conclude
+from original_async.models.transfers import Burn, Transfer
+from original_async.settlement import REQUESTS, OriginalOperation, conclude
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import structure
 from rewards_core.operations import KeyedRequest, OperationRef
@@ -55,7 +55,6 @@ _KNOWN_ABOUT: Mapping[str, Callable[[str], str]] = {
     EDIT: lambda uid: f"{ASSET}/{uid.rpartition(':')[0]}",
 }
 """The kinds whose uid tells what they are about."""
-_REQUESTS = (AllocationRequest, AssetRequest, EditRequest, TransferRequest, BurnRequest)
 
 
 class OperationCalls(RewardCalls, AssetCalls, TransferCalls):
@@ -168,7 +167,7 @@ class OperationCalls(RewardCalls, AssetCalls, TransferCalls):
         for request in requests:
             check_methods(request, "requests", "a request such as AllocationRequest(...)", KeyedRequest)
             first = requests[0]
-            if not isinstance(request, _REQUESTS) or (request.scope, request.kind, request.owner) != (
+            if not isinstance(request, REQUESTS) or (request.scope, request.kind, request.owner) != (
                 self._scope,
                 first.kind,
                 first.owner,
@@ -191,18 +190,16 @@ class OperationCalls(RewardCalls, AssetCalls, TransferCalls):
         may_send: MaySend | None,
     ) -> Listing[Any]:
         owner = first.owner
-        match first.kind:
-            case "asset":
-                return await self._assets_by_external_id(owner, keys, deadline, before_page=before_page, may_send=may_send)
-            case "transfer":
-                return await self._transfers_of_assets(owner, keys, deadline, before_page=before_page, may_send=may_send)
-            case "burn":
-                return await self._burns_of_assets(owner, keys, deadline, before_page=before_page, may_send=may_send)
-            case "edit":
-                read = await self._read_edit(f"{owner}:{next(iter(keys))}", deadline, may_send=may_send)
-                return Listing(found=[evolve(read, uid=f"{owner}:{key}") for key in keys])
-            case _:
-                return await self._allocations.by_nonce(owner, keys, deadline, before_page=before_page, may_send=may_send)
+        if first.kind == EDIT:
+            read = await self._read_edit(f"{owner}:{next(iter(keys))}", deadline, may_send=may_send)
+            return Listing(found=[evolve(read, uid=f"{owner}:{key}") for key in keys])
+        find: Mapping[str, Callable[..., Awaitable[Listing[Any]]]] = {
+            ALLOCATION: self._allocations.by_nonce,
+            ASSET: self._assets_by_external_id,
+            TRANSFER: self._transfers_of_assets,
+            BURN: self._burns_of_assets,
+        }
+        return await find[first.kind](owner, keys, deadline, before_page=before_page, may_send=may_send)
 
     def parse_operation(self, ref: OperationRef, resource: Mapping[str, Any]) -> OriginalOperation:
         """Build the model of an operation from the vendor's JSON object, as stored or as found in an event.
