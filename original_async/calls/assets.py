@@ -185,6 +185,7 @@ class AssetCalls(Calls):
         uid = check_id(uid, "uid")
         content = check_instance(data, "data", AssetData).content(to_mint=False)
         request = EditRequest(asset_uid=uid, token=token_for(data), scope=self._scope)
+        check_id(request.uid, "uid")
 
         def build(accepted: dict[str, Any]) -> Edit:
             return Edit(uid=request.uid, scope=self._scope, raw=accepted)

@@ -10,6 +10,7 @@ from original_async.calls.pages import Listing
 from original_async.calls.reading import data_or_none, read_created
 from original_async.calls.reconciling import Rules
 from original_async.models.users import User, UserRequest
+from rewards_core.errors import UnexpectedResponse
 from rewards_core.http.messages import Effect, Request
 from rewards_core.json import dumps
 from rewards_core.validation import check_id, check_name
@@ -22,7 +23,7 @@ CREATE = Rules(
     advice="repeat the call: it returns the user if there is one",
     reuse="read the user that has it, or use another address and id",
     describe=lambda held: f"with the e-mail address {held.email!r} and the external id {held.user_external_id!r}",
-    excludes=lambda _asked, _found, _sure: True,  # the vendor keeps both unique in the app
+    excludes=lambda _asked, _found, sure: sure,
 )
 
 
@@ -152,4 +153,9 @@ class UserCalls(Calls):
 
     async def _find_user(self, name: str, value: str, deadline: float) -> User | None:
         found = await self._reader.get(f"get_user_by_{name}", partial(data_or_none, User), deadline, "user", query={name: value})
-        return None if found is None else self._reader.scoped(found)
+        if found is None:
+            return None
+        told = getattr(found, name)
+        if told is not None and told.casefold() != value.casefold():
+            raise UnexpectedResponse(f"data.{name}: the answer is about another user", path=f"data.{name}")
+        return self._reader.scoped(found)

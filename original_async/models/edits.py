@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from original_async.models.assets import Asset, AssetAttribute, AssetData, AssetTrait
 
 _DIGEST_LENGTH = 16
+_plain_number = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?", re.ASCII).fullmatch
 _TOKEN = re.compile(rf"[0-9a-f]{{{_DIGEST_LENGTH + 8}}}", re.ASCII)
 
 
@@ -126,9 +127,10 @@ def shows(asset: Asset, token: str) -> bool:
         return False
     image = shown.image if shown.org_image_url is None else shown.org_image_url
     name = asset.shown_name
-    plain = name.removesuffix(f"#{asset.token_id}").rstrip() if asset.token_id else name  # what the vendor appends to a name
-    rest = (image, shown.description, shown.external_url, shown.attributes or ())
-    return token[:_DIGEST_LENGTH] in {_digest(name, *rest), _digest(plain, *rest)}
+    if shown.name is None and asset.token_id:
+        name = name.removesuffix(f"#{asset.token_id}").rstrip()  # the vendor appends it to a name that is taken
+    digest = _digest(name, image, shown.description, shown.external_url, shown.attributes or ())
+    return token[:_DIGEST_LENGTH] == digest
 
 
 def _digest(
@@ -139,12 +141,20 @@ def _digest(
     attributes: Iterable[AssetAttribute | AssetTrait],
 ) -> str:
     """Return a digest that does not depend on how the vendor writes the same content: a number may become a text."""
-    traits = sorted([each.trait_type or "", _written(each.value), each.display_type or ""] for each in attributes)
+    traits = sorted([each.trait_type or "", *_written(each.value), each.display_type or ""] for each in attributes)
     content = [name, image or "", description or "", external_url or "", traits]
     return hashlib.sha256(canonical(content)).hexdigest()[:_DIGEST_LENGTH]
 
 
-def _written(value: object) -> str:
-    if isinstance(value, int | Decimal) and not isinstance(value, bool):
-        return str(Decimal(value).normalize())
-    return value if isinstance(value, str) else repr(value)
+def _written(value: object) -> tuple[str, str]:
+    """Return a value so that a number and its text are equal, with every digit and however large the exponent."""
+    if isinstance(value, bool) or value is None:
+        return "word", repr(value)
+    text = str(value)
+    if not isinstance(value, int | Decimal) and not _plain_number(text):
+        return "text", text
+    sign, digits, exponent = Decimal(text).as_tuple()
+    written = "".join(map(str, digits)).lstrip("0")
+    kept = written.rstrip("0")
+    power = int(exponent) + len(written) - len(kept) if kept else 0
+    return "number", f"{'-' if sign and kept else ''}{kept or '0'}e{power}"

@@ -79,7 +79,6 @@ async def test_an_edit_that_another_one_replaced_is_not_seen_as_done(original: O
     [
         {},
         {"name": "Dave #12", "token_id": 12, "metadata": {"name": None}},
-        {"token_id": 12, "metadata": {"name": "Dave #12"}},
         {"metadata": {"image": "ipfs://x"}},
         {"metadata": {"org_image_url": None}},
         {"metadata": {"description": ""}},
@@ -109,7 +108,7 @@ async def test_the_same_content_written_in_another_way_is_the_same(
         "attributes": [{"trait_type": "Base", "value": "Starfish"}, {"trait_type": "Level", "value": 1.5}],
         **shown.pop("metadata", {}),
     }
-    asset = {"uid": "1", "name": "Dave", "collection_uid": "2", "is_minted": True, **shown, "metadata": metadata}
+    asset = {"uid": "1", "name": "Dave", "token_id": 12, "collection_uid": "2", "is_minted": True, **shown, "metadata": metadata}
     wire.get(f"{BASE}/asset/1", payload=ok(asset))
     assert (await client.read_operation(edit.ref)).status == "done"
     wire.get(f"{BASE}/asset/1", payload=ok({**asset, "is_editing": True}))
@@ -137,3 +136,39 @@ async def test_an_edit_whose_reply_was_lost_is_found_by_its_content(original: Or
     (found,) = await original.find_operations([request])
     assert request.is_met_by(found)
     assert (found.status, found.recovered) == ("done", True)
+
+
+@pytest.mark.parametrize(
+    ("value", "written", "same"),
+    [
+        (10, b'"10"', True),
+        (100, b"1E+2", True),
+        (Decimal("2.50"), b'"2.5"', True),
+        (Decimal("-0"), b"0", True),
+        (10**30 + 1, b"1000000000000000000000000000001", True),
+        (10**30 + 1, b"1000000000000000000000000000002", False),
+        (Decimal("1E+1000000"), b"1E+1000000", True),
+        (Decimal("1E+1000000"), b"1E+1000001", False),
+        (1, b"true", False),
+        ("True", b"true", False),
+        ("None", b"null", False),
+        ("1e1", b"10", False),
+    ],
+)
+async def test_the_number_of_a_trait_is_compared_exactly(
+    client: OriginalClient, wire: aioresponses, value: str | int | Decimal, written: bytes, same: bool
+) -> None:
+    data = AssetData(name="n", image_url="i", unique_name=False, attributes=[AssetAttribute(trait_type="t", value=value)])
+    wire.put(f"{BASE}/asset/1", payload=ok(None))
+    edit = await client.edit_asset("1", data=data)
+    body = (
+        b'{"success":true,"data":{"uid":"1","name":"n","collection_uid":"2","is_minted":true,"metadata":'
+        b'{"name":"n","image":"i","attributes":[{"trait_type":"t","value":' + written + b"}]}}}"
+    )
+    wire.get(f"{BASE}/asset/1", body=body)
+    assert (await client.read_operation(edit.ref)).status == ("done" if same else "pending")
+
+
+async def test_a_uid_that_leaves_no_room_for_the_token_is_refused(client: OriginalClient, wire: aioresponses) -> None:
+    with pytest.raises(ValueError, match="uid"):
+        await client.edit_asset("1" * 240, data=DATA)

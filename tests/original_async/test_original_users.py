@@ -157,3 +157,9 @@ async def test_arguments_are_checked_before_anything_is_sent(
     with pytest.raises(error, match=name):
         await getattr(original, f"get_user_by_{name}")(value)
     assert not sandbox.requests
+
+
+async def test_another_user_than_was_looked_for_is_unexpected(client: OriginalClient, wire: aioresponses) -> None:
+    wire.get(f"{BASE}/user?email=other%40example.com", payload=ok(USER))
+    with pytest.raises(UnexpectedResponse, match=r"data\.email"):
+        await client.get_user_by_email("other@example.com")

@@ -149,13 +149,15 @@ class MemoryStore(StoreQueries):
         self._check_open()
         due, at, outcomes = loop_time() + poll_in, self._clock(), self._outcomes
         known: list[Outcome] = []
+        watched: list[OperationRef] = []
         for ref in refs:
             outcome = outcomes.get(key_of(ref)) if outcomes else None
             if outcome is not None:
                 known.append(outcome)
             if outcome is None or (confirmed and not outcome.confirmed):
                 self._polls_of(ref.scope).watch(ref.kind, ref.uid, due, at, waiter, ref.about)
-        self._hurry(self._mentioned.lately(refs), Priority.LOOKUP)
+                watched.append(ref)
+        self._hurry(self._mentioned.lately(watched), Priority.LOOKUP)
         return known
 
     def unwatch(self, refs: Sequence[OperationRef], *, waiter: str = "") -> None:
@@ -165,10 +167,10 @@ class MemoryStore(StoreQueries):
     async def add_pending(self, refs: Sequence[OperationRef], *, poll_in: float) -> None:
         self._check_open()
         due, at = loop_time() + poll_in, self._clock()
-        for ref in refs:
-            if key_of(ref) not in self._outcomes:
-                self._polls_of(ref.scope).add(ref.kind, ref.uid, due, at, ref.about)
-        self._hurry(self._mentioned.lately(refs), Priority.LOOKUP)
+        fresh = [ref for ref in refs if key_of(ref) not in self._outcomes]
+        for ref in fresh:
+            self._polls_of(ref.scope).add(ref.kind, ref.uid, due, at, ref.about)
+        self._hurry(self._mentioned.lately(fresh), Priority.LOOKUP)
 
     async def remove_pending(self, refs: Sequence[OperationRef]) -> int:
         self._check_open()

@@ -59,8 +59,9 @@ _AT_THE_LATEST = (  # the poll in flight may otherwise postpone the operation; a
 
 
 _MENTIONED = (
-    "SELECT scope, kind || '/' || uid FROM event WHERE uid = ? AND received_at > ? AND problem IS NULL",
-    "SELECT scope, also.kind || '/' || also.uid FROM also JOIN event ON id = event_id WHERE also.uid = ? AND received_at > ?",
+    "SELECT DISTINCT scope, kind || '/' || uid FROM event WHERE uid = ? AND received_at > ? AND problem IS NULL",
+    "SELECT DISTINCT scope, also.kind || '/' || also.uid FROM also JOIN event ON id = event_id AND problem IS NULL "  # noqa: ISC004
+    "WHERE also.uid = ? AND received_at > ?",
 )
 
 

@@ -232,6 +232,7 @@ class DependentsContract:
 
     async def test_a_dead_letter_before_has_nothing_looked_up(self, here: Store, there: Store) -> None:
         await here.accept(event(of=ASSET, problem="unreadable"))
+        await here.accept(event("also", of=ref("8"), also=(ASSET,), problem="unreadable"))
         await here.watch([transfer("1")], poll_in=60)
         assert await looked_up(there) == []
 
@@ -246,3 +247,11 @@ class DependentsContract:
         ]
         (known,) = await there.list_events(ref=itself)
         assert known.event.ref == itself
+
+    async def test_an_event_shortly_before_does_not_bring_back_what_has_an_outcome(self, here: Store, there: Store) -> None:
+        await here.accept(event(of=ASSET))
+        for uid, status in (("1", "done"), ("2", "failed")):
+            await there.record_outcome(outcome(transfer(uid), status))
+        await here.watch([transfer("1"), transfer("2")], poll_in=60)
+        await here.add_pending([transfer("1"), transfer("2")], poll_in=60)
+        assert await there.list_pending(kind="transfer") == []
