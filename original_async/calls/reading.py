@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,7 +41,7 @@ class Reader:
         self.transport = transport
         self.scope = scope
 
-    async def get(
+    def get(
         self,
         operation: str,
         read: Callable[[Answer], T],
@@ -49,19 +49,19 @@ class Reader:
         *path: str,
         query: Mapping[str, str] | None = None,
         may_send: MaySend | None = None,
-    ) -> T:
+    ) -> Coroutine[Any, Any, T]:
         """Read what is at a path."""
-        return await self.transport.get(operation, self.transport.url(*path, query=query), read, deadline, may_send=may_send)
+        return self.transport.get(operation, self.transport.url(*path, query=query), read, deadline, may_send=may_send)
 
-    async def one(
+    def one(
         self, operation: str, model: type[M], uid: str, deadline: float, *path: str, may_send: MaySend | None = None
-    ) -> M:
+    ) -> Coroutine[Any, Any, M]:
         """Read the object of a uid, below a path.
 
         Raises:
             UnexpectedResponse: the answer is about another object.
         """
-        return await self.get(operation, partial(self._one, model, uid), deadline, *path, uid, may_send=may_send)
+        return self.get(operation, partial(self._one, model, uid), deadline, *path, uid, may_send=may_send)
 
     async def all(
         self, operation: str, model: type[M], user_uid: str, deadline: float, *path: str, before_page: BeforePage | None = None
