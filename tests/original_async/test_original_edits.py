@@ -114,7 +114,7 @@ async def test_the_same_content_written_in_another_way_is_the_same(
     wire.get(f"{BASE}/asset/1", payload=ok({**asset, "is_editing": True}))
     assert (await client.read_operation(edit.ref)).status == "pending"
     others: list[dict[str, Any]] = [
-        {"name": "Dave #13"},
+        {"name": "Dave #12"},
         {"description": "x"},
         {"org_image_url": "https://example.com/4.png"},
         {"attributes": []},
