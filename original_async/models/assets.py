@@ -125,7 +125,7 @@ class AssetData:
 
 @frozen(kw_only=True)
 class AssetTrait:
-    """A trait that an asset shows, as it was written by whoever minted it.
+    """A trait in an asset's metadata. It need not have been minted by this SDK, so every part is optional.
 
     Attributes:
         trait_type: The name of the trait, if it has one.
