@@ -32,10 +32,11 @@ MAX_LINK = 2_048
 
 plain_id = re.compile(r"[A-Za-z0-9_:@+=~-][A-Za-z0-9_.:@+=~-]{0,254}", re.ASCII).fullmatch
 """Matches the usual ids; `is_id` accepts others too."""
+half_pair = re.compile("[\ud800-\udfff]").search
+"""Finds half of a surrogate pair, which UTF-8 cannot hold."""
 _unfit_for_id = re.compile(r"[ /?#%\\]").search
 _plain_amount = re.compile(r"[0-9]{1,60}(?:\.[0-9]{1,30})?", re.ASCII).fullmatch
 _unfit_for_url = re.compile(r"[\x00-\x20\x7f-\xa0\\\ud800-\udfff]").search
-_half_pair = re.compile("[\ud800-\udfff]").search
 _AMOUNT = "above 0, with up to 60 digits and up to 30 decimals"
 
 
@@ -213,7 +214,7 @@ def check_str(value: Any, name: str) -> str:
 def check_text(value: Any, name: str) -> str:
     """Check a text of any length, which UTF-8 must be able to hold."""
     text = check_str(value, name)
-    if _half_pair(text):
+    if half_pair(text):
         raise ValueError(f"{name}: {shown(text)} holds half of a surrogate pair, which cannot be sent.")
     return text
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from decimal import Decimal, InvalidOperation
 from typing import Any, ClassVar, NoReturn
 
@@ -12,10 +11,9 @@ from attrs import field, frozen
 from payouts.details import write_details
 from payouts.rows import InvalidRow, check_field
 from payouts.spelling import misspelled_amount, misspelled_id, misspelled_name, quoted
-from rewards_core.validation import check_amount, check_id, check_key, check_link, check_name, whole
+from rewards_core.validation import check_amount, check_id, check_key, check_link, check_name, half_pair, whole
 
 _FLAGS = {"true": True, "false": False}
-_half_character = re.compile("[\ud800-\udfff]").search
 _TRAIT_FORM = '[{"trait_type": "Colour", "value": "blue"}]'
 
 
@@ -53,7 +51,7 @@ def _check_text(name: str, value: object) -> None:
         check_field(misspelled_name, check_name, name, value)
     elif not value.strip():
         _refuse(name, "the cell is blank: give a text, or leave it out")
-    elif _half_character(value):
+    elif half_pair(value):
         _refuse(name, f"{quoted(value)} holds half a character: save the file as UTF-8")
 
 
@@ -80,7 +78,7 @@ def _is_attribute(found: Any) -> bool:
     texts = [found["trait_type"], found.get("display_type", "text")]
     if not sound or isinstance(value, bool) or not all(isinstance(each, str) and each for each in texts):
         return False
-    return not _half_character("".join([*texts, str(value)]))
+    return not half_pair("".join([*texts, str(value)]))
 
 
 @frozen(kw_only=True)
