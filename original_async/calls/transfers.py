@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from original_async.calls.base import Calls
+from original_async.calls.base import Calls, M
 from original_async.calls.pages import Listing, select_by_key
 from original_async.calls.reading import data_of
 from original_async.calls.reconciling import Rules
@@ -19,7 +19,11 @@ from rewards_core.operations import OperationStatus
 from rewards_core.validation import check_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection, Mapping
+
+    from yarl import URL
+
+    from original_async.calls.reconciling import Asked
 
 _ADVICE = (
     "wait for this error with Completions.wait; while the asset moves, and once it has left, the vendor refuses a second call"
@@ -70,31 +74,8 @@ class TransferCalls(Calls):
         def asked() -> TransferRequest:
             return TransferRequest(**content, asked_at=asked_at, scope=self._scope)
 
-        def build(created: dict[str, Any]) -> Transfer:
-            return Transfer(
-                uid=created["uid"],
-                status=OperationStatus.PENDING,
-                asset_uid=content["asset_uid"],
-                from_user_uid=content["from_user_uid"],
-                to_address=content["to_address"],
-                scope=self._scope,
-                raw=created,
-            )
-
-        async def look_up(deadline: float) -> Listing[Transfer]:
-            return await self._transfers_of_assets(content["from_user_uid"], (content["asset_uid"],), deadline)
-
-        return await self._write(
-            TRANSFER,
-            content["asset_uid"],
-            dumps(content),
-            self._fixed_url("transfer"),
-            effect=Effect.KEYED,
-            asked=asked,
-            build=build,
-            look_up=look_up,
-            timeout=timeout,
-        )
+        find = self._transfers_of_assets
+        return await self._move(TRANSFER, Transfer, self._fixed_url("transfer"), content, asked, find, timeout)
 
     async def get_transfer(self, uid: str, *, timeout: float | None = None) -> Transfer:
         """Read one transfer; see https://docs.getoriginal.com/docs/get-transfer-details.
@@ -156,30 +137,7 @@ class TransferCalls(Calls):
         def asked() -> BurnRequest:
             return BurnRequest(**content, scope=self._scope)
 
-        def build(created: dict[str, Any]) -> Burn:
-            return Burn(
-                uid=created["uid"],
-                status=OperationStatus.PENDING,
-                asset_uid=content["asset_uid"],
-                from_user_uid=content["from_user_uid"],
-                scope=self._scope,
-                raw=created,
-            )
-
-        async def look_up(deadline: float) -> Listing[Burn]:
-            return await self._burns_of_assets(content["from_user_uid"], (content["asset_uid"],), deadline)
-
-        return await self._write(
-            BURN,
-            content["asset_uid"],
-            dumps(content),
-            self._fixed_url("burn"),
-            effect=Effect.KEYED,
-            asked=asked,
-            build=build,
-            look_up=look_up,
-            timeout=timeout,
-        )
+        return await self._move(BURN, Burn, self._fixed_url("burn"), content, asked, self._burns_of_assets, timeout)
 
     async def get_burn(self, uid: str, *, timeout: float | None = None) -> Burn:
         """Read one burn; see https://docs.getoriginal.com/docs/get-burn-details.
@@ -229,6 +187,36 @@ class TransferCalls(Calls):
             query["collection_uid"] = check_id(collection_uid, "collection_uid")
         deadline = self._transport.deadline(timeout)
         return await self._reader.get("get_deposit", partial(data_of, Deposit), deadline, "deposit", query=query)
+
+    async def _move(
+        self,
+        rules: Rules,
+        model: Callable[..., M],
+        url: URL,
+        content: Mapping[str, str],
+        asked: Callable[[], Asked],
+        find: Callable[[str, Collection[str], float], Awaitable[Listing[M]]],
+        timeout: float | None,
+    ) -> M:
+        """Send what moves an asset away from its user."""
+
+        def build(created: dict[str, Any]) -> M:
+            return model(uid=created["uid"], status=OperationStatus.PENDING, scope=self._scope, raw=created, **content)
+
+        async def look_up(deadline: float) -> Listing[M]:
+            return await find(content["from_user_uid"], (content["asset_uid"],), deadline)
+
+        return await self._write(
+            rules,
+            content["asset_uid"],
+            dumps(content),
+            url,
+            effect=Effect.KEYED,
+            asked=asked,
+            build=build,
+            look_up=look_up,
+            timeout=timeout,
+        )
 
     async def _transfers_of_assets(
         self, user_uid: str, asset_uids: Collection[str], deadline: float, **options: Any
