@@ -10,7 +10,7 @@ from attrs import evolve
 
 from original_async.calls.pages import Listing, Select, read_page, select_all
 from rewards_core.errors import UnexpectedResponse, VendorError
-from rewards_core.json import decode, loads, structure
+from rewards_core.json import decode, loads
 from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.validation import is_id
 
@@ -191,10 +191,7 @@ def data_or_none(model: type[T], answer: Answer) -> T | None:
     Raises:
         UnexpectedResponse: the answer is neither.
     """
-    value = loads(answer.body)
-    if type(value) is dict and "data" in value and value["data"] is None:
-        return None
-    return structure(value["data"], model, path="data") if type(value) is dict and "data" in value else data_of(model, answer)
+    return decode(answer.body, model | None, inside=("data",))  # type: ignore[arg-type]
 
 
 def _incomplete(why: str) -> UnexpectedResponse:
