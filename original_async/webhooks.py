@@ -18,7 +18,7 @@ from original_async.signature import Keyring, signature_of
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import canonical, loads, structure
 from rewards_core.keys import read_keys_variable
-from rewards_core.operations import DEFAULT_SCOPE, TERMINAL, Event, OperationRef
+from rewards_core.operations import DEFAULT_SCOPE, TERMINAL, Event, OperationRef, subject_of
 from rewards_core.secrets import shielded
 from rewards_core.text import one_line
 from rewards_core.validation import MAX_TEXT, check_bytes, check_id, is_id, plain_id
@@ -171,7 +171,7 @@ class OriginalWebhooks(Keyring):
 
     def _ref(self, kind: str, uid: str) -> OperationRef:
         # an asset or a collection is looked up only if somebody waits for it: its events come for all assets of the app
-        return OperationRef(self._scope, kind, uid, f"{kind}/{uid}" if kind in _OF_THEMSELVES else None)
+        return OperationRef(self._scope, kind, uid, subject_of(kind, uid) if kind in _OF_THEMSELVES else None)
 
     def _other_app(self, data: dict[str, Any]) -> str | None:
         if self._app_uid is None:

@@ -92,6 +92,11 @@ class OperationRef:
         return {"scope": self.scope, "kind": self.kind, "uid": self.uid}
 
 
+def subject_of(kind: str, uid: str) -> str:
+    """Return what the refs of operations about this have as their `about`."""
+    return f"{kind}/{uid}"
+
+
 @runtime_checkable
 class Operation(Protocol):
     """The attributes of every vendor's model of an operation."""

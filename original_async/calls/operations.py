@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from attrs import evolve
@@ -21,7 +22,7 @@ from original_async.models.transfers import Burn, Transfer
 from original_async.settlement import REQUESTS, OriginalOperation, conclude
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import structure
-from rewards_core.operations import KeyedRequest, OperationRef
+from rewards_core.operations import KeyedRequest, OperationRef, subject_of
 from rewards_core.text import listed
 from rewards_core.validation import check_id, check_iterable, check_methods, kind_of, plain_id
 
@@ -50,9 +51,9 @@ KINDS: Mapping[str, Kind] = {
 }
 """The kinds of operations."""
 _KNOWN_ABOUT: Mapping[str, Callable[[str], str]] = {
-    ASSET: lambda uid: f"{ASSET}/{uid}",
-    COLLECTION: lambda uid: f"{COLLECTION}/{uid}",
-    EDIT: lambda uid: f"{ASSET}/{uid.rpartition(':')[0]}",
+    ASSET: partial(subject_of, ASSET),
+    COLLECTION: partial(subject_of, COLLECTION),
+    EDIT: lambda uid: subject_of(ASSET, uid.rpartition(":")[0]),
 }
 """The kinds whose uid tells what they are about."""
 

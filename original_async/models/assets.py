@@ -16,7 +16,7 @@ from attrs import field, frozen
 from original_async.kinds import ASSET, COLLECTION
 from original_async.models.fields import DeploymentStatus, Unkeyed, ours_field, raw_field, scope_field, text_field
 from rewards_core.json import ANY, TEXT_OR_NUMBER
-from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
+from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus, subject_of
 from rewards_core.validation import (
     MAX_TEXT,
     check_flag,
@@ -220,7 +220,7 @@ class Asset:
     @property
     def ref(self) -> OperationRef:
         """Its scope, kind and uid: the name by which stores and `Completions` know its minting."""
-        return OperationRef(self.scope, ASSET, self.uid, f"{ASSET}/{self.uid}")
+        return OperationRef(self.scope, ASSET, self.uid, subject_of(ASSET, self.uid))
 
     @property
     def status(self) -> OperationStatus:
@@ -327,4 +327,4 @@ class Collection(Unkeyed):
     @property
     def ref(self) -> OperationRef:
         """Its scope, kind and uid: the name by which stores and `Completions` know it."""
-        return OperationRef(self.scope, COLLECTION, self.uid, f"{COLLECTION}/{self.uid}")
+        return OperationRef(self.scope, COLLECTION, self.uid, subject_of(COLLECTION, self.uid))

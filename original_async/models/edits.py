@@ -14,7 +14,7 @@ from attrs import frozen
 from original_async.kinds import ASSET, EDIT
 from original_async.models.fields import ours_field, raw_field, scope_field, text_field
 from rewards_core.json import canonical
-from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
+from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus, subject_of
 
 if TYPE_CHECKING:
     from original_async.models.assets import Asset, AssetAttribute, AssetData, AssetTrait
@@ -45,7 +45,7 @@ class Edit:
     @property
     def ref(self) -> OperationRef:
         """Its scope, kind and uid; events about its asset concern it."""
-        return OperationRef(self.scope, EDIT, self.uid, f"{ASSET}/{self.asset_uid}")
+        return OperationRef(self.scope, EDIT, self.uid, subject_of(ASSET, self.asset_uid))
 
     @property
     def asset_uid(self) -> str:

@@ -15,7 +15,7 @@ from attrs import field, frozen
 from original_async.kinds import ASSET, BURN, TRANSFER
 from original_async.models.fields import ours_field, raw_field, scope_field, text_field
 from rewards_core.json import older
-from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus
+from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus, subject_of
 from rewards_core.validation import check_instance, checked
 
 CLOCK_DIFFERENCE = timedelta(seconds=60)
@@ -51,7 +51,7 @@ class Transfer:
     @property
     def ref(self) -> OperationRef:
         """Its scope, kind and uid; events about its asset concern it."""
-        return OperationRef(self.scope, TRANSFER, self.uid, f"{ASSET}/{self.asset_uid}")
+        return OperationRef(self.scope, TRANSFER, self.uid, subject_of(ASSET, self.asset_uid))
 
     @property
     def key(self) -> str:
@@ -139,7 +139,7 @@ class Burn:
     @property
     def ref(self) -> OperationRef:
         """Its scope, kind and uid; events about its asset concern it."""
-        return OperationRef(self.scope, BURN, self.uid, f"{ASSET}/{self.asset_uid}")
+        return OperationRef(self.scope, BURN, self.uid, subject_of(ASSET, self.asset_uid))
 
     @property
     def key(self) -> str:

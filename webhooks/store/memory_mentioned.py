@@ -7,7 +7,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from rewards_core.clock import loop_time
-from webhooks.store.queries import LATELY, subject_of
+from rewards_core.operations import subject_of
+from webhooks.store.queries import LATELY
 
 if TYPE_CHECKING:
     from rewards_core.operations import OperationRef
@@ -24,7 +25,7 @@ class Mentioned:
     def note(self, ref: OperationRef) -> None:
         """Keep that an event mentioned something."""
         known, at = self._at, loop_time()
-        subject = ref.scope, subject_of(ref)
+        subject = ref.scope, subject_of(ref.kind, ref.uid)
         known.pop(subject, None)
         known[subject] = at
         while len(known) > _MAX or next(iter(known.values())) <= at - LATELY:

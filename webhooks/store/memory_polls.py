@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from attrs import frozen
 
-from rewards_core.operations import OperationRef
+from rewards_core.operations import OperationRef, subject_of
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
-from webhooks.store.queries import MAX_DEPENDENTS, subject_of
+from webhooks.store.queries import MAX_DEPENDENTS
 from webhooks.store.records import PendingOperation, PollBudget, PollClaim, PollClaims, PollPermit, PollResult, Priority
 
 logger = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class PollTable:
 
     def dependents(self, thing: OperationRef) -> list[OperationRef]:
         """Return the operations that are about something, `MAX_DEPENDENTS` at most."""
-        keys = islice(self._dependents.get(subject_of(thing), ()), MAX_DEPENDENTS) if self._dependents else ()
+        keys = islice(self._dependents.get(subject_of(thing.kind, thing.uid), ()), MAX_DEPENDENTS) if self._dependents else ()
         return [OperationRef(self._scope, *key.split(_SEPARATOR, 1)) for key in keys]
 
     def claim(self, now: float, limit: int, lease: float, max_per_second: float) -> PollClaims:

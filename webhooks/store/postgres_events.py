@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, evolve, field
 
 from rewards_core.clock import DAY
-from rewards_core.operations import OperationRef, OperationStatus
+from rewards_core.operations import OperationRef, OperationStatus, subject_of
 from rewards_core.postgres.connection import columns_of
 from webhooks.store.hints import Notification
 from webhooks.store.outcomes import outcome_of
@@ -16,7 +16,7 @@ from webhooks.store.postgres_outcomes import outcomes, record
 from webhooks.store.postgres_polls import HURRIED, hurry
 from webhooks.store.postgres_rows import EVENT_FIELDS, GIVEN_REFS, IS_GIVEN, LOCKED, ONCE, clean_event, packed, refs_of, text
 from webhooks.store.postgres_session import ONE_POLLER, ONE_SERVER
-from webhooks.store.queries import MAX_DEPENDENTS, subject_of
+from webhooks.store.queries import MAX_DEPENDENTS
 from webhooks.store.records import Acceptance, EventState, Priority
 from webhooks.store.rows import JOB_COLUMNS, STATES, Arrival, changed_row, job_of, stored_event_of
 
@@ -321,7 +321,7 @@ async def _follow(change: Change, arrivals: Sequence[Arrival], now: float) -> No
 
 async def _dependents(db: Connection, things: Iterable[OperationRef]) -> list[OperationRef]:
     """Return the pending operations that are about some things, `MAX_DEPENDENTS` of each at most."""
-    subjects = sorted({(thing.scope, text(subject_of(thing))) for thing in things})
+    subjects = sorted({(thing.scope, text(subject_of(thing.kind, thing.uid))) for thing in things})
     return [OperationRef(*row) for row in await db.fetch(_DEPENDENTS, *columns_of(subjects, 2))] if subjects else []
 
 

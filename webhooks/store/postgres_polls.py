@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import astuple, frozen
 
-from rewards_core.operations import OperationRef
+from rewards_core.operations import OperationRef, subject_of
 from rewards_core.postgres.connection import columns_of
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.members import RENEW_EVERY
@@ -170,7 +170,7 @@ async def _hurry_mentioned(change: Change, refs: Sequence[OperationRef]) -> None
     subjects = sorted({(ref.scope, *ref.about.split("/", 1)) for ref in refs if ref.about is not None and "/" in ref.about})
     if subjects:
         found = await change.db.fetch(_MENTIONED, *columns_of(subjects, 3), LATELY)
-        mentioned = {(scope, f"{kind}/{uid}") for scope, kind, uid in found}
+        mentioned = {(scope, subject_of(kind, uid)) for scope, kind, uid in found}
         await hurry(change, [ref for ref in refs if (ref.scope, ref.about) in mentioned], Priority.LOOKUP)
 
 

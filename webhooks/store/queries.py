@@ -66,11 +66,6 @@ def lookups_of(event: Event) -> tuple[OperationRef, ...]:
     return tuple(ref for ref in operations_of(event) if ref.about is None)
 
 
-def subject_of(ref: OperationRef) -> str:
-    """Return what the refs of operations about this have as their `about`."""
-    return f"{ref.kind}/{ref.uid}"
-
-
 @frozen(kw_only=True)
 class OutcomeQuery:
     """Conditions on outcomes; None is no condition."""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from attrs import astuple
 
-from rewards_core.operations import OperationRef
+from rewards_core.operations import OperationRef, subject_of
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.members import RENEW_EVERY
-from webhooks.store.queries import LATELY, MAX_DEPENDENTS, subject_of
+from webhooks.store.queries import LATELY, MAX_DEPENDENTS
 from webhooks.store.records import (
     Outcome,
     PendingOperation,
@@ -132,7 +132,7 @@ def dependents(db: Connection, things: Iterable[OperationRef]) -> list[Operation
     """Return the pending operations that are about some things, `MAX_DEPENDENTS` of each at most."""
     scopes: dict[str, dict[str, None]] = {}
     for thing in things:
-        scopes.setdefault(thing.scope, {})[text(subject_of(thing))] = None
+        scopes.setdefault(thing.scope, {})[text(subject_of(thing.kind, thing.uid))] = None
     found: list[OperationRef] = []
     for scope, subjects in scopes.items():
         for batch in batches(list(subjects)):  # of most batches nothing is pending, which one lookup tells
