@@ -59,7 +59,8 @@ class OriginalClient(OperationCalls, UserCalls):
         token_lifetime: Seconds for which a token is valid, 60 to 315,360,000 (ten years); None for tokens that do not expire.
         scope: The name under which the app's operations are stored, where several apps share a store.
         allow_insecure: Whether `base_url` may be plain http to a host other than this machine.
-        clock: Returns the seconds since the epoch, for the expiry of tokens and to tell a transfer from an older one.
+        clock: Returns the seconds since the epoch, for the expiry of tokens, and where the vendor's answers have no Date
+            header, to tell a transfer from an older one.
         random: Returns a number from 0 to 1, for the jitter of retries.
 
     Raises:

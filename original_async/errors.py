@@ -42,7 +42,7 @@ class ClaimFailed(OperationFailed):
 
 
 class TransferCancelled(OperationCancelled):
-    """A transfer was cancelled; the asset did not move.
+    """A transfer was cancelled; it moved nothing.
 
     Attributes:
         operation: The transfer, in status `cancelled`.

@@ -18,7 +18,7 @@ REWARD = "reward"
 WHAT_HAPPENED = {
     ALLOCATION: "Nothing was paid; to try again, use a new nonce.",
     CLAIM: "No tokens moved; you may claim again.",
-    TRANSFER: "The asset did not move; read it before you call again.",
+    TRANSFER: "It moved nothing; read the asset before you call again.",
     BURN: "The asset was not burned; read it before you call again.",
 }
 """What it means that an operation ended without being done, by its kind."""

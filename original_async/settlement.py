@@ -77,7 +77,7 @@ def conclude(asked: Operation | KeyedRequest | None, final: Operation) -> Operat
         OperationMismatch: it ended with other content than was asked for, such as another amount, user or address.
         AllocationFailed: the allocation failed on the blockchain; nothing was paid.
         ClaimFailed: the claim failed on the blockchain; no tokens moved.
-        TransferCancelled: the transfer was cancelled; the asset did not move.
+        TransferCancelled: the transfer was cancelled; it moved nothing.
         OperationFailed, OperationCancelled: an operation of another kind ended without being done.
         TypeError: an argument is no operation of Original.
         ValueError: the status of `final` is not terminal.

@@ -81,11 +81,11 @@ def parse_retry_after(value: str | None, date: str | None) -> float | None:
     text = value.strip()
     if _seconds(text):
         return float(text[:12])
-    until, sent = _moment(text), _moment(date or "")
+    until, sent = parse_http_date(text), parse_http_date(date or "")
     return None if until is None or sent is None else max(0.0, until - sent)
 
 
-def _moment(text: str) -> float | None:
+def parse_http_date(text: str) -> float | None:
     """Return an HTTP date as Unix time, or None; it is in GMT even without a zone."""
     try:
         at = parsedate_to_datetime(text)

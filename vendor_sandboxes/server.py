@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
@@ -226,6 +227,7 @@ class Sandbox(ABC):
         if response is None:
             request.protocol.force_close()
             return web.Response()
+        response.headers["Date"] = formatdate(self._clock(), usegmt=True)
         return response
 
     async def _answered(self, request: web.BaseRequest, path: str, body: bytes, fault: str) -> web.Response | None:

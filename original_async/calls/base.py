@@ -103,7 +103,7 @@ class Calls:
             return await reconcile(
                 rules,
                 key,
-                asked(),
+                asked,
                 trouble,
                 repeated=repeated,
                 look_up=partial(look_up, deadline),

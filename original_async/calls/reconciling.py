@@ -79,7 +79,7 @@ class Rules:
 async def reconcile(
     rules: Rules,
     key: str,
-    asked: Asked,
+    asked: Callable[[], Asked],
     trouble: RequestRejected | OutcomeUnknown,
     *,
     repeated: bool,
@@ -92,7 +92,7 @@ async def reconcile(
     Args:
         rules: How this kind of write is looked up.
         key: The key.
-        asked: What was asked for.
+        asked: Returns what was asked for; called after a look-up, whose answer may tell when the call began.
         trouble: How the write ended; a rejection only if every attempt was answered.
         repeated: Whether an earlier call with the key may have been sent.
         look_up: Lists what the vendor holds under the key.
@@ -120,12 +120,13 @@ async def reconcile(
                 looks = 1
                 break
             raise unknown.error(f"the look-up failed ({_reason(problem)})") from problem
+        wanted = asked()
         for held in listing.found:
-            if asked.is_met_by(held):
+            if wanted.is_met_by(held):
                 found: M = evolve(held, recovered=True)
                 return found
         trouble.elapsed = time() - started
-        other = next((each for each in listing.found if rules.excludes(asked, each, sure)), None)
+        other = next((each for each in listing.found if rules.excludes(wanted, each, sure)), None)
         if other is not None:
             raise unknown.conflict(other) from trouble
         if listing.problem is not None:
@@ -144,7 +145,7 @@ async def reconcile(
 class _Unknown:
     rules: Rules
     key: str
-    asked: Asked
+    asked: Callable[[], Asked]
     trouble: RequestRejected | OutcomeUnknown
 
     def error(self, shown: str) -> OutcomeUnknown:
@@ -159,7 +160,7 @@ class _Unknown:
         return OutcomeUnknown(
             f"Original {rules.call}: the outcome of {rules.key} {self.key!r} is unknown: {came}, and {shown}. "
             "It may have been carried out",
-            request=self.asked,
+            request=self.asked(),
             advice=rules.advice,
             **self._facts(),
         )
@@ -168,7 +169,7 @@ class _Unknown:
         rules = self.rules
         return Conflict(
             f"Original {rules.call}: {rules.key} {self.key!r} already belongs to {rules.noun} {other.uid} "
-            f"{rules.describe(other)}, not {rules.describe(self.asked)}. This call created nothing; {rules.reuse}.",
+            f"{rules.describe(other)}, not {rules.describe(self.asked())}. This call created nothing; {rules.reuse}.",
             existing=other,
             **self._facts(),
         )

@@ -12,11 +12,12 @@ from original_async.calls.base import Calls, M
 from original_async.calls.pages import Listing, select_by_key
 from original_async.calls.reading import data_of
 from original_async.calls.reconciling import Rules
-from original_async.models.transfers import Burn, BurnRequest, Deposit, Transfer, TransferRequest
+from original_async.models.transfers import Burn, BurnRequest, Deposit, Transfer, TransferRequest, in_utc
+from rewards_core.clock import loop_time
 from rewards_core.http.messages import Effect
 from rewards_core.json import dumps
 from rewards_core.operations import OperationStatus
-from rewards_core.validation import check_id
+from rewards_core.validation import check_flag, check_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -26,8 +27,14 @@ if TYPE_CHECKING:
     from original_async.calls.reconciling import Asked
 
 _ADVICE = (
-    "wait for this error with Completions.wait; while the asset moves, and once it has left, the vendor refuses a second call"
+    "wait for this error with Completions.wait, or repeat the call with repeated=True; "
+    "while the asset moves, and once it has left, the vendor refuses to move it again"
 )
+
+CLOCKS_DIFFER = 1.0
+"""Seconds by which the clocks of the vendor's servers may differ, what they cut off included."""
+UNKNOWN_CLOCK = 60.0
+"""The same between this machine's clock and the vendor's, where no answer of the vendor shows its time."""
 
 TRANSFER = Rules(call="create_transfer", noun="transfer", key="asset", about=None, advice=_ADVICE)
 BURN = Rules(call="create_burn", noun="burn", key="asset", about=None, advice=_ADVICE)
@@ -39,18 +46,28 @@ class TransferCalls(Calls):
     _clock: Callable[[], float]
 
     async def create_transfer(
-        self, *, asset_uid: str, from_user_uid: str, to_address: str, timeout: float | None = None
+        self,
+        *,
+        asset_uid: str,
+        from_user_uid: str,
+        to_address: str,
+        repeated: bool = False,
+        timeout: float | None = None,
     ) -> Transfer:
         """Move an asset to an external wallet; the blockchain confirms it later, or the vendor cancels it.
 
         The asset must be minted, transferable and owned by the user; see https://docs.getoriginal.com/docs/transfer-asset. While
         it moves and once it has moved, the vendor refuses a second transfer, so retries are safe. If the outcome is not known,
-        the user's transfers are searched for one of the asset to this address that was created since the call began.
+        the user's transfers are searched for one of the asset to this address that was created since the call began, by the
+        vendor's clock.
 
         Args:
             asset_uid: The asset.
             from_user_uid: The user who owns it.
             to_address: The external wallet that receives it.
+            repeated: Whether an earlier call for the same transfer may have been sent, by any process, such as before a crash. If
+                the vendor refuses this one, any transfer of the asset to this address counts that was not cancelled, the newest
+                first, however old it is.
             timeout: Seconds for this call including the look-up, above 0; by default the client's `timeouts.total`.
 
         Returns:
@@ -58,7 +75,7 @@ class TransferCalls(Calls):
 
         Raises:
             Unauthorized, Forbidden, RateLimited: the vendor refused the caller; this call did nothing.
-            RequestRejected: the vendor rejected the request; this call did nothing.
+            RequestRejected: the vendor rejected the request; this call did nothing. Never with `repeated=True`.
             ConnectFailed: this call sent nothing.
             OutcomeUnknown: the asset may be moving. Pass the error to `Completions.wait`. Its `request` is a `TransferRequest`.
             UnexpectedResponse: the answer was a redirect, which is never followed; check the base URL.
@@ -69,13 +86,14 @@ class TransferCalls(Calls):
             "from_user_uid": check_id(from_user_uid, "from_user_uid"),
             "to_address": check_id(to_address, "to_address"),
         }
-        asked_at = datetime.fromtimestamp(self._clock(), UTC)
+        repeated = check_flag(repeated, "repeated")
+        started, clock = loop_time(), self._clock()
 
         def asked() -> TransferRequest:
-            return TransferRequest(**content, asked_at=asked_at, scope=self._scope)
+            return TransferRequest(**content, asked_at=None if repeated else self._earliest(started, clock), scope=self._scope)
 
-        find = self._transfers_of_assets
-        return await self._move(TRANSFER, Transfer, self._fixed_url("transfer"), content, asked, find, timeout)
+        find, url = self._transfers_of_assets, self._fixed_url("transfer")
+        return await self._move(TRANSFER, Transfer, url, content, asked, find, repeated=repeated, timeout=timeout)
 
     async def get_transfer(self, uid: str, *, timeout: float | None = None) -> Transfer:
         """Read one transfer; see https://docs.getoriginal.com/docs/get-transfer-details.
@@ -107,7 +125,9 @@ class TransferCalls(Calls):
         user_uid, deadline = check_id(user_uid, "user_uid"), self._transport.deadline(timeout)
         return (await self._reader.all("get_transfers_by_user_uid", Transfer, user_uid, deadline, "transfer")).all()
 
-    async def create_burn(self, *, asset_uid: str, from_user_uid: str, timeout: float | None = None) -> Burn:
+    async def create_burn(
+        self, *, asset_uid: str, from_user_uid: str, repeated: bool = False, timeout: float | None = None
+    ) -> Burn:
         """Destroy an asset for ever; the blockchain confirms it later.
 
         The asset must be minted, transferable and owned by the user; see https://docs.getoriginal.com/docs/burn-asset-api. An
@@ -116,6 +136,7 @@ class TransferCalls(Calls):
         Args:
             asset_uid: The asset.
             from_user_uid: The user who owns it.
+            repeated: Whether an earlier call for the same burn may have been sent, by any process, such as before a crash.
             timeout: Seconds for this call including the look-up, above 0; by default the client's `timeouts.total`.
 
         Returns:
@@ -123,7 +144,7 @@ class TransferCalls(Calls):
 
         Raises:
             Unauthorized, Forbidden, RateLimited: the vendor refused the caller; this call did nothing.
-            RequestRejected: the vendor rejected the request; this call did nothing.
+            RequestRejected: the vendor rejected the request; this call did nothing. Never with `repeated=True`.
             ConnectFailed: this call sent nothing.
             OutcomeUnknown: the asset may be burned. Pass the error to `Completions.wait`. Its `request` is a `BurnRequest`.
             UnexpectedResponse: the answer was a redirect, which is never followed; check the base URL.
@@ -134,10 +155,13 @@ class TransferCalls(Calls):
             "from_user_uid": check_id(from_user_uid, "from_user_uid"),
         }
 
+        repeated = check_flag(repeated, "repeated")
+
         def asked() -> BurnRequest:
             return BurnRequest(**content, scope=self._scope)
 
-        return await self._move(BURN, Burn, self._fixed_url("burn"), content, asked, self._burns_of_assets, timeout)
+        find, url = self._burns_of_assets, self._fixed_url("burn")
+        return await self._move(BURN, Burn, url, content, asked, find, repeated=repeated, timeout=timeout)
 
     async def get_burn(self, uid: str, *, timeout: float | None = None) -> Burn:
         """Read one burn; see https://docs.getoriginal.com/docs/get-burn-details.
@@ -196,6 +220,8 @@ class TransferCalls(Calls):
         content: Mapping[str, str],
         asked: Callable[[], Asked],
         find: Callable[[str, Collection[str], float], Awaitable[Listing[M]]],
+        *,
+        repeated: bool,
         timeout: float | None,
     ) -> M:
         """Send what moves an asset away from its user."""
@@ -215,16 +241,23 @@ class TransferCalls(Calls):
             asked=asked,
             build=build,
             look_up=look_up,
+            repeated=repeated,
             timeout=timeout,
         )
+
+    def _earliest(self, started: float, clock: float) -> datetime:
+        """Return the earliest time that the vendor can give to what a call created, by when it began."""
+        told = self._transport.vendor_time(started)
+        return datetime.fromtimestamp(clock - UNKNOWN_CLOCK if told is None else told - CLOCKS_DIFFER, UTC)
 
     async def _transfers_of_assets(
         self, user_uid: str, asset_uids: Collection[str], deadline: float, **options: Any
     ) -> Listing[Transfer]:
-        """Read a user's transfers of some assets; cancelled ones come last, because they must not hide another one."""
+        """Read a user's transfers of some assets, the newest first; cancelled ones last, because they must not hide another."""
         select = partial(select_by_key, Transfer, "asset_uid", asset_uids)
         listing = await self._reader.listing("find_transfer", select, user_uid, deadline, "transfer", **options)
-        return evolve(listing, found=sorted(listing.found, key=lambda each: each.status is OperationStatus.CANCELLED))
+        newest = sorted(listing.found, key=lambda each: in_utc(each.created_at), reverse=True)
+        return evolve(listing, found=sorted(newest, key=lambda each: each.status is OperationStatus.CANCELLED))
 
     async def _burns_of_assets(
         self, user_uid: str, asset_uids: Collection[str], deadline: float, **options: Any

@@ -7,7 +7,7 @@ https://docs.getoriginal.com/docs/deposit-asset.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from attrs import field, frozen
@@ -16,10 +16,7 @@ from original_async.kinds import ASSET, BURN, TRANSFER
 from original_async.models.fields import ours_field, raw_field, scope_field, text_field
 from rewards_core.json import older
 from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus, subject_of
-from rewards_core.validation import check_instance, checked
-
-CLOCK_DIFFERENCE = timedelta(seconds=60)
-"""By how much this machine's clock may be ahead of the vendor's when a transfer is looked for."""
+from rewards_core.validation import check_instance, checked, optional
 
 
 @frozen(kw_only=True)
@@ -67,7 +64,8 @@ class TransferRequest:
         asset_uid: The asset, by which it is found.
         from_user_uid: The user who owns it.
         to_address: The wallet that receives it.
-        asked_at: When the call began. An asset may make the same way again, so an older transfer is another one.
+        asked_at: When the call began, by the vendor's clock. An asset may make the same way again, so a transfer created before
+            is another one. None if it is not known: then any counts that was not cancelled.
         scope: The scope of the client.
 
     Raises:
@@ -77,7 +75,7 @@ class TransferRequest:
     asset_uid: str = text_field()
     from_user_uid: str = text_field()
     to_address: str = text_field()
-    asked_at: datetime = field(validator=checked(check_instance, datetime))
+    asked_at: datetime | None = field(default=None, validator=optional(checked(check_instance, datetime)))
     scope: str = text_field(default=DEFAULT_SCOPE)
 
     @property
@@ -96,20 +94,18 @@ class TransferRequest:
         return self.from_user_uid
 
     def is_met_by(self, operation: Operation) -> bool:
-        """Return whether an operation is a transfer of the asset from this user to this address, created since the call.
-
-        For one that was cancelled, this machine's clock is taken as right: the asset may have been sent again at once.
-        """
+        """Return whether an operation is a transfer of the asset from this user to this address, created since the call."""
         return isinstance(operation, Transfer) and (
             operation.asset_uid == self.asset_uid
             and operation.from_user_uid == self.from_user_uid
             and same_address(operation.to_address, self.to_address)
-            and operation.created_at is not None
-            and _in_utc(operation.created_at) >= _in_utc(self.asked_at) - self._difference(operation)
+            and self._since_the_call(operation)
         )
 
-    def _difference(self, transfer: Transfer) -> timedelta:
-        return timedelta(0) if transfer.status is OperationStatus.CANCELLED else CLOCK_DIFFERENCE
+    def _since_the_call(self, transfer: Transfer) -> bool:
+        if self.asked_at is None:
+            return transfer.status is not OperationStatus.CANCELLED
+        return in_utc(transfer.created_at) >= in_utc(self.asked_at)
 
 
 @frozen(kw_only=True)
@@ -205,7 +201,10 @@ class Deposit:
     raw: Mapping[str, Any] = raw_field()
 
 
-def _in_utc(moment: datetime) -> datetime:
+def in_utc(moment: datetime | None) -> datetime:
+    """Return a time with its zone, which is UTC where it has none; the earliest one for none."""
+    if moment is None:
+        return datetime.min.replace(tzinfo=UTC)
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from rewards_core.backoff import RetryPolicy
+from rewards_core.backoff import RetryPolicy, parse_http_date
 from rewards_core.errors import ClientClosed
 from rewards_core.http.calls import Call, Failure, FailureKind
 from rewards_core.http.messages import MAX_REPLY, Answer, Authorizer, Effect, Headers, Refusal, Request
@@ -105,6 +105,7 @@ class Transport:
         self._pid = os.getpid()
         self._closed = False
         self._usual_timeout = self._timeout(self.timeouts.read)
+        self._last_date: tuple[str, float] = ("", 0.0)
 
     def __repr__(self) -> str:
         return f"<Transport to {self.vendor} at {self._base}>"
@@ -121,6 +122,15 @@ class Transport:
         """Return when a call that begins now must end, in the running loop's time; None is `timeouts.total`."""
         seconds = self.timeouts.total if timeout is None else check_timeout(timeout)
         return asyncio.get_running_loop().time() + seconds
+
+    def vendor_time(self, moment: float) -> float | None:
+        """Return the earliest Unix time that the vendor's clock can have shown at a moment of the running loop's time.
+
+        It comes from the Date header of the last answer, which is cut to seconds; None if that had none.
+        """
+        date, received = self._last_date
+        sent = parse_http_date(date)
+        return None if sent is None else sent - (received - moment)
 
     def same_origin(self, link: str, asked: URL) -> URL | None:
         """Return the URL of a link in an answer, at the origin of the request; None if it leads to another host.
@@ -219,6 +229,7 @@ class Transport:
             return self._failed(problem)
         if content is None:
             return Failure(FailureKind.UNREADABLE, f"the answer is longer than {request.max_reply} bytes", response.status)
+        self._last_date = (response.headers.get("Date", ""), asyncio.get_running_loop().time())
         return Answer(response.status, response.headers, content)
 
     def unusable(self) -> str | None:

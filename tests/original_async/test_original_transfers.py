@@ -12,7 +12,7 @@ from attrs import evolve
 from original_async import Burn, BurnRequest, Deposit, OriginalClient, Transfer, TransferRequest
 from rewards_core.errors import NotFound, OutcomeUnknown, RequestRejected
 from rewards_core.operations import OperationRef, OperationStatus
-from tests.original_async.conftest import BASE, USER, WALLET
+from tests.original_async.conftest import BASE, USER, WALLET, MakeClient
 from tests.original_async.family_kit import set_stage
 from tests.stepped_time import SteppedTime
 from vendor_sandboxes.original import OriginalSandbox
@@ -143,19 +143,21 @@ def asked_at(created: datetime) -> TransferRequest:
 
 def test_a_transfer_is_the_one_of_a_call_only_if_it_is_no_older() -> None:
     transfer = Transfer(**{**TRANSFER, "status": OperationStatus.DONE, "created_at": CREATED_AT})
-    minute = timedelta(seconds=60)
-    assert asked_at(CREATED_AT).is_met_by(transfer)
-    assert asked_at(CREATED_AT + minute).is_met_by(transfer)
-    assert not asked_at(CREATED_AT + minute + timedelta(microseconds=1)).is_met_by(transfer)
+    cancelled = evolve(transfer, status=OperationStatus.CANCELLED)
+    for each in (transfer, cancelled):
+        assert asked_at(CREATED_AT).is_met_by(each)
+        assert not asked_at(CREATED_AT + timedelta(microseconds=1)).is_met_by(each)
     assert asked_at(CREATED_AT.replace(tzinfo=None)).is_met_by(transfer)
     assert asked_at(CREATED_AT).is_met_by(evolve(transfer, created_at=CREATED_AT.replace(tzinfo=None)))
     assert not asked_at(CREATED_AT).is_met_by(evolve(transfer, created_at=None))
-    cancelled = evolve(transfer, status=OperationStatus.CANCELLED)
-    assert asked_at(CREATED_AT).is_met_by(cancelled)
-    assert not asked_at(CREATED_AT + timedelta(microseconds=1)).is_met_by(cancelled)
+    whenever = evolve(asked_at(CREATED_AT), asked_at=None)
+    assert whenever.is_met_by(transfer)
+    assert whenever.is_met_by(evolve(transfer, created_at=None))
+    assert not whenever.is_met_by(cancelled)
     others: list[dict[str, Any]] = [{"asset_uid": "1"}, {"from_user_uid": "1"}, {"to_address": "0x1"}]
     for changes in others:
         assert not asked_at(CREATED_AT).is_met_by(evolve(transfer, **changes))
+        assert not whenever.is_met_by(evolve(transfer, **changes))
     assert not asked_at(CREATED_AT).is_met_by(Burn(**{**BURN, "status": OperationStatus.DONE}))
 
 
@@ -176,12 +178,101 @@ async def test_an_older_transfer_of_the_same_way_is_another_one(
     assert second.uid != first.uid
 
 
-async def test_a_cancelled_transfer_does_not_hide_another_one(client: OriginalClient, wire: aioresponses) -> None:
-    request = asked_at(CREATED_AT)
-    pending = {**TRANSFER, "uid": "2"}
-    wire.get(f"{BASE}/transfer?user_uid=223144788242", payload=ok([{**TRANSFER, "status": "cancelled"}, pending]))
-    found = await client.find_operations([request])
-    assert [(each.uid, each.recovered) for each in found] == [("2", True), ("213134081289", True)]
+async def test_of_several_transfers_the_newest_comes_first_and_a_cancelled_one_last(
+    client: OriginalClient, wire: aioresponses
+) -> None:
+    listed = [
+        {**TRANSFER, "uid": "1", "status": "cancelled", "created_at": "2023-08-12T00:00:00Z"},
+        {**TRANSFER, "uid": "2", "status": "done", "created_at": "2023-08-10T00:00:00Z"},
+        {**TRANSFER, "uid": "3", "status": "pending", "created_at": "2023-08-11T00:00:00"},
+        {**TRANSFER, "uid": "4", "status": "done", "created_at": None},
+    ]
+    wire.get(f"{BASE}/transfer?user_uid=223144788242", payload=ok(listed))
+    found = await client.find_operations([asked_at(CREATED_AT)])
+    assert [(each.uid, each.recovered) for each in found] == [(uid, True) for uid in "3241"]
+
+
+@pytest.mark.parametrize("ahead", [-7200.0, -2.0, 0.0, 2.0, 7200.0])
+@pytest.mark.parametrize("answered_before", [True, False], ids=["answered before", "first answer"])
+async def test_a_transfer_is_told_from_another_by_the_vendors_clock(
+    make_client: MakeClient, sandbox: OriginalSandbox, ticks: SteppedTime, ahead: float, answered_before: bool
+) -> None:
+    stage = await set_stage(make_client(base_url=sandbox.url), sandbox)
+    ticks.ahead = ahead
+    client = make_client(base_url=sandbox.url, token_lifetime=None)
+    arguments: dict[str, Any] = {"asset_uid": stage.asset_uid, "from_user_uid": stage.user_uid, "to_address": WALLET}
+    older = await make_client(base_url=sandbox.url, token_lifetime=None).create_transfer(**arguments)
+    await sandbox.settle(older.uid, kind="transfer")
+    await sandbox.deposit(stage.asset_uid, stage.user_uid)
+    ticks.at += 3.0
+    if answered_before:
+        await client.get_user(stage.user_uid)
+        ticks.at += 100.0
+    sandbox.script(*["drop_before_commit"] * 3)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await client.create_transfer(**arguments)
+    request = caught.value.request
+    assert isinstance(request, TransferRequest)
+    sandbox.script(*["drop_after_commit"] * 3)
+    lost = await client.create_transfer(**arguments)
+    assert lost.recovered
+    assert lost.uid != older.uid
+    await sandbox.settle(lost.uid, "cancelled", kind="transfer")
+    listed = await client.get_transfers_by_user_uid(stage.user_uid)
+    assert [request.is_met_by(each) for each in listed] == [False, True]
+
+
+@pytest.mark.parametrize(("seconds", "met"), [(-60.0, True), (-60.1, False)])
+async def test_where_no_answer_has_a_date_this_machines_clock_may_be_a_minute_ahead(
+    client: OriginalClient, wire: aioresponses, ticks: SteppedTime, seconds: float, met: bool
+) -> None:
+    wire.post(f"{BASE}/transfer", status=503, repeat=True)
+    wire.get(f"{BASE}/transfer?user_uid=223144788242", payload=ok([]), repeat=True)
+    began = datetime.fromtimestamp(ticks.wall(), UTC)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await client.create_transfer(asset_uid="112144981245", from_user_uid="223144788242", to_address=WALLET)
+    transfer = Transfer(**{**TRANSFER, "status": OperationStatus.DONE, "created_at": began + timedelta(seconds=seconds)})
+    request = caught.value.request
+    assert isinstance(request, TransferRequest)
+    assert request.is_met_by(transfer) is met
+
+
+@pytest.mark.parametrize("move", ["create_transfer", "create_burn"])
+@pytest.mark.parametrize("status", ["pending", "done"])
+async def test_a_repeated_call_finds_what_an_earlier_one_began(
+    make_client: MakeClient, original: OriginalClient, sandbox: OriginalSandbox, ticks: SteppedTime, move: str, status: str
+) -> None:
+    stage = await set_stage(original, sandbox)
+    arguments: dict[str, Any] = {"asset_uid": stage.asset_uid, "from_user_uid": stage.user_uid}
+    if move == "create_transfer":
+        arguments["to_address"] = WALLET
+        cancelled = await original.create_transfer(**arguments)
+        await sandbox.settle(cancelled.uid, "cancelled", kind="transfer")
+    first = await getattr(original, move)(**arguments)
+    if status == "done":
+        await sandbox.settle(first.uid, kind=first.ref.kind)
+    ticks.at += 86_400.0  # the process was killed, and begins again the next day
+    client = make_client(base_url=sandbox.url)
+    with pytest.raises(RequestRejected):
+        await getattr(client, move)(**arguments)
+    again = await getattr(client, move)(**arguments, repeated=True)
+    assert (again.uid, again.status, again.recovered) == (first.uid, status, True)
+
+
+@pytest.mark.parametrize("move", ["create_transfer", "create_burn"])
+async def test_a_repeated_call_does_what_no_earlier_one_did(
+    original: OriginalClient, sandbox: OriginalSandbox, move: str
+) -> None:
+    stage = await set_stage(original, sandbox)
+    arguments: dict[str, Any] = {"asset_uid": stage.asset_uid, "from_user_uid": stage.user_uid}
+    if move == "create_transfer":
+        arguments["to_address"] = WALLET
+    made = await getattr(original, move)(**arguments, repeated=True)
+    assert (made.status, made.recovered) == (OperationStatus.PENDING, False)
+    with pytest.raises(OutcomeUnknown):  # a refusal says nothing about an earlier call
+        await getattr(original, move)(**{**arguments, "asset_uid": "999999999999"}, repeated=True)
+    with pytest.raises(TypeError, match="repeated"):
+        await getattr(original, move)(**arguments, repeated="yes")
 
 
 def test_a_burn_is_found_by_its_asset_and_user() -> None:

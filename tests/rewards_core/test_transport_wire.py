@@ -550,6 +550,32 @@ async def test_a_deadline_is_the_calls_own_time_or_the_clients(make_transport: M
 
 
 @pytest.mark.parametrize(
+    ("header", "at"),
+    [
+        ("Date: Thu, 10 Aug 2023 14:07:14 GMT\r\n", 1_691_676_434.0),
+        ("Date: Thu, 10 Aug 2023 14:07:14\r\n", 1_691_676_434.0),
+        ("Date: today\r\n", None),
+        ("", None),
+    ],
+)
+async def test_the_vendors_clock_at_a_moment(
+    make_transport: MakeTransport, stepped_time: SteppedTime, header: str, at: float | None
+) -> None:
+    async def answers(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await v.answer(reader, writer, http(status="503 Busy", extra=header))
+
+    async with vendor(answers) as v:
+        transport = make_transport(v.url, retry=ONCE)
+        assert transport.vendor_time(stepped_time.at) is None
+        before = stepped_time.at
+        stepped_time.at += 5.0
+        assert type(await ends(transport.call(request_to(transport)))) is ServerFailed
+        stepped_time.at += 100.0
+        told = [transport.vendor_time(moment) for moment in (before, before + 5.0, before + 6.0)]
+        assert told == ([None] * 3 if at is None else [at - 5.0, at, at + 1.0])
+
+
+@pytest.mark.parametrize(
     ("timeout", "error"), [(0, ValueError), (-1.0, ValueError), (float("nan"), ValueError), ("5", TypeError)]
 )
 async def test_a_deadline_of_no_seconds_is_refused(make_transport: MakeTransport, timeout: Any, error: type[Exception]) -> None:

@@ -25,6 +25,7 @@ from rewards_core import OperationRef, OperationStatus, OutcomeUnknown, RetryPol
 from tests.webhooks.test_integration_original import GRANT, LATE, SOON, Job, a_job
 from vendor_sandboxes import OriginalSandbox
 from webhooks import PollPolicy
+from webhooks.store.records import Priority
 
 COLLECTION = "471616646163"
 REWARD = "764893807463"
@@ -78,6 +79,15 @@ async def settle(sandbox: OriginalSandbox, operation: Any, status: str = "done")
     await sandbox.settle(uid, status, kind=operation.ref.kind)
 
 
+async def polled_once(job: Job, kind: str) -> Priority:
+    """Wait until an operation that is awaited has been polled, because of the mint's event; return its priority then."""
+    while True:
+        for pending in await job.store.list_pending(kind=kind):
+            if pending.polls:
+                return pending.priority
+        await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_a_mint_is_settled_by_one_read_after_its_event(shape: str) -> None:
     async with a_job(LATE, confirm=(0.01, 0.01), asset_webhook_shape=shape) as job:
@@ -97,8 +107,7 @@ async def test_an_event_about_its_asset_settles_an_operation(step: Step, shape: 
     async with a_job(LATE, confirm=None, asset_webhook_shape=shape) as job:
         operation = await step.begin(job.client, await minted(job))
         async with job.completions.as_completed([operation], timeout=60) as outcomes:
-            while not await job.store.list_pending(kind=step.kind):  # until the stream watches it
-                await asyncio.sleep(0)
+            await polled_once(job, step.kind)
             await settle(job.sandbox, operation)
             async for outcome in outcomes:
                 assert outcome.error is None
@@ -113,11 +122,22 @@ async def test_an_event_before_the_answer_to_the_call_is_not_missed(step: Step) 
         asset = await minted(job)
         job.sandbox.options.webhook_before_reply = 1.0
         operation = await step.begin(job.client, asset)
+        reads = sum(seen.method == "GET" for seen in job.sandbox.requests)
         done = await job.completions.wait(operation, timeout=60)
         assert (done.ref, done.status) == (operation.ref, OperationStatus.DONE)
-        outcome = await job.store.outcome(operation.ref)
-        assert outcome is not None
-        assert outcome.via == "webhook"
+        assert sum(seen.method == "GET" for seen in job.sandbox.requests) == reads + 1
+
+
+@each_step
+async def test_the_event_of_a_mint_costs_what_follows_it_one_poll(step: Step) -> None:
+    async with a_job(LATE, confirm=None) as job:
+        operation = await step.begin(job.client, await minted(job))
+        reads = sum(seen.method == "GET" for seen in job.sandbox.requests)
+        async with job.completions.as_completed([operation], timeout=60) as outcomes:
+            assert await polled_once(job, step.kind) is Priority.ROUTINE
+            assert sum(seen.method == "GET" for seen in job.sandbox.requests) == reads + 1
+            await settle(job.sandbox, operation)
+            assert [outcome.error async for outcome in outcomes] == [None]
 
 
 async def test_many_transfers_whose_events_came_before_they_were_awaited_settle_without_a_routine_poll() -> None:

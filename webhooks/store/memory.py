@@ -157,7 +157,7 @@ class MemoryStore(StoreQueries):
             if outcome is None or (confirmed and not outcome.confirmed):
                 self._polls_of(ref.scope).watch(ref.kind, ref.uid, due, at, waiter, ref.about)
                 watched.append(ref)
-        self._hurry(self._mentioned.lately(watched), Priority.LOOKUP)
+        self._hurry(self._mentioned.lately(watched), Priority.WISH)
         return known
 
     def unwatch(self, refs: Sequence[OperationRef], *, waiter: str = "") -> None:
@@ -170,7 +170,7 @@ class MemoryStore(StoreQueries):
         fresh = [ref for ref in refs if key_of(ref) not in self._outcomes]
         for ref in fresh:
             self._polls_of(ref.scope).add(ref.kind, ref.uid, due, at, ref.about)
-        self._hurry(self._mentioned.lately(fresh), Priority.LOOKUP)
+        self._hurry(self._mentioned.lately(fresh), Priority.WISH)
 
     async def remove_pending(self, refs: Sequence[OperationRef]) -> int:
         self._check_open()

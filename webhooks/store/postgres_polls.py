@@ -171,7 +171,7 @@ async def _hurry_mentioned(change: Change, refs: Sequence[OperationRef]) -> None
     if subjects:
         found = await change.db.fetch(_MENTIONED, *columns_of(subjects, 3), LATELY)
         mentioned = {(scope, subject_of(kind, uid)) for scope, kind, uid in found}
-        await hurry(change, [ref for ref in refs if (ref.scope, ref.about) in mentioned], Priority.LOOKUP)
+        await hurry(change, [ref for ref in refs if (ref.scope, ref.about) in mentioned], Priority.WISH)
 
 
 async def next_in(db: Connection, scope: str) -> tuple[float, float]:

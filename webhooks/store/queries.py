@@ -22,7 +22,7 @@ _MAX = 2**63 - 1  # the greatest integer of SQLite
 MAX_DEPENDENTS = 1_000
 """Operations about one thing that an event about it hurries."""
 LATELY = 60.0
-"""Seconds for which an event also hurries what becomes pending after it."""
+"""Seconds for which an event also has what becomes pending after it polled at once; only once, as it may be older than that."""
 
 
 @frozen(kw_only=True)

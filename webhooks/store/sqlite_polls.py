@@ -80,7 +80,7 @@ def watch(session: Session, refs: Sequence[OperationRef], poll_in: float, *, con
         [(ref.scope, ref.kind, text(ref.uid), session.member.id, waiter) for ref in watched],
         then="ON CONFLICT DO NOTHING",
     )
-    hurry(session, _mentioned_lately(session, watched), Priority.LOOKUP)
+    hurry(session, _mentioned_lately(session, watched), Priority.WISH)
     return known
 
 
@@ -99,7 +99,7 @@ def add(session: Session, refs: Sequence[OperationRef], poll_in: float) -> None:
     settled = {outcome.ref for outcome in outcomes(session.db, refs)}
     fresh = [ref for ref in each_once(refs) if ref not in settled]
     _add(session, fresh, poll_in, Priority.ABANDONED, watched=0, then=ONLY_ABOUT)
-    hurry(session, _mentioned_lately(session, fresh), Priority.LOOKUP)
+    hurry(session, _mentioned_lately(session, fresh), Priority.WISH)
     for scope in {ref.scope for ref in fresh}:
         session.hint_polls(scope)
 

@@ -21,10 +21,15 @@ def transfer(uid: str = "1", about: str | None = "asset/7", scope: str = "defaul
     return OperationRef(scope, "transfer", uid, about)
 
 
+async def hurried(store: Store, priority: Priority) -> list[str]:
+    """Return the transfers whose next poll is due and has a priority."""
+    listed = await store.list_pending(kind="transfer", limit=2 * MAX)
+    return [one.ref.uid for one in listed if (one.priority, one.due_in) == (priority, 0.0)]
+
+
 async def looked_up(store: Store) -> list[str]:
     """Return the transfers whose next poll is a lookup that is due."""
-    listed = await store.list_pending(kind="transfer", limit=2 * MAX)
-    return [one.ref.uid for one in listed if (one.priority, one.due_in) == (Priority.LOOKUP, 0.0)]
+    return await hurried(store, Priority.LOOKUP)
 
 
 async def about(store: Store, uid: str = "1") -> str | None:
@@ -215,26 +220,27 @@ class DependentsContract:
 
     @pytest.mark.parametrize("told", [{"of": ASSET}, {"of": ref("8"), "complete": resource("8"), "also": (ASSET,)}])
     @pytest.mark.parametrize("waiting", [True, False], ids=["watched", "pending"])
-    async def test_an_event_shortly_before_has_it_looked_up_as_well(
+    async def test_an_event_shortly_before_has_it_polled_once_at_once(
         self, here: Store, there: Store, told: dict[str, Any], waiting: bool
     ) -> None:
         await here.accept(event(**told))
         refs = [transfer("1"), transfer("2", about="asset/8"), transfer("3", about=None), transfer("4", about="reward/7")]
         refs.append(transfer("5", scope="other"))
         await (here.watch(refs, poll_in=60) if waiting else here.add_pending(refs, poll_in=60))
-        assert await looked_up(there) == ["1"]
+        assert await hurried(there, Priority.WISH) == ["1"]
+        assert await looked_up(there) == []
 
     async def test_an_event_long_before_has_nothing_looked_up(self, here: Store, there: Store, time: Time) -> None:
         await here.accept(event(of=ASSET))
         await time.advance(61.0)
         await here.watch([transfer("1")], poll_in=60)
-        assert await looked_up(there) == []
+        assert await hurried(there, Priority.ROUTINE) == await hurried(there, Priority.WISH) == []
 
     async def test_a_dead_letter_before_has_nothing_looked_up(self, here: Store, there: Store) -> None:
         await here.accept(event(of=ASSET, problem="unreadable"))
         await here.accept(event("also", of=ref("8"), also=(ASSET,), problem="unreadable"))
         await here.watch([transfer("1")], poll_in=60)
-        assert await looked_up(there) == []
+        assert await hurried(there, Priority.ROUTINE) == await hurried(there, Priority.WISH) == []
 
     async def test_what_is_about_itself_is_looked_up_only_while_it_is_pending(self, here: Store, there: Store) -> None:
         itself = OperationRef("default", "asset", "7", "asset/7")
@@ -243,7 +249,7 @@ class DependentsContract:
         assert [one.ref.uid for one in await there.list_pending()] == ["8"]
         await here.watch([itself], poll_in=60)
         assert [(one.ref.kind, one.ref.uid, one.priority) for one in await there.list_pending(kind="asset")] == [
-            ("asset", "7", Priority.LOOKUP)
+            ("asset", "7", Priority.WISH)
         ]
         (known,) = await there.list_events(ref=itself)
         assert known.event.ref == itself
