@@ -9,7 +9,7 @@ from original_async.calls.base import Calls
 from original_async.calls.pages import Listing
 from original_async.calls.reading import data_or_none, read_created
 from original_async.calls.reconciling import Rules
-from original_async.models.users import User, UserRequest
+from original_async.models.users import User, UserRequest, label_of
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.http.messages import Effect, Request
 from rewards_core.json import dumps
@@ -22,7 +22,7 @@ CREATE = Rules(
     about=("user", "email", "external"),
     advice="repeat the call: it returns the user if there is one",
     reuse="read the user that has it, or use another address and id",
-    describe=lambda held: f"with the e-mail address {held.email!r} and the external id {held.user_external_id!r}",
+    describe=lambda held: f"({label_of(held)})",
     excludes=lambda _asked, _found, sure: sure,
 )
 
@@ -95,7 +95,7 @@ class UserCalls(Calls):
 
         return await self._write(
             CREATE,
-            " / ".join(content.values()),
+            label_of(asked()),
             dumps(content),
             self._fixed_url("user"),
             effect=Effect.KEYED,

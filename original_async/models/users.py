@@ -36,7 +36,7 @@ class User:
 
     Attributes:
         uid: The vendor's id, 12 digits in all samples.
-        email: The e-mail address, unique in the app; None if there is none.
+        email: The e-mail address, unique in the app; None if there is none. Not in the repr.
         user_external_id: Your own id of the user, unique in the app; None if there is none.
         created_at: When the vendor created it; None until it was read.
         wallets: One for each blockchain; empty until the first mint or deposit, and in the vendor's older answers.
@@ -47,7 +47,7 @@ class User:
     """
 
     uid: str
-    email: str | None = None
+    email: str | None = field(default=None, repr=False)
     user_external_id: str | None = None
     created_at: datetime | None = None
     wallets: tuple[Wallet, ...] | None = ()
@@ -69,7 +69,7 @@ class UserRequest:
     """What `create_user` was asked for: the `request` of its `OutcomeUnknown`. Repeat the call to learn what became of it.
 
     Attributes:
-        email: The e-mail address, None if there was none.
+        email: The e-mail address, None if there was none. Not in the repr.
         user_external_id: Your own id of the user, None if there was none.
         scope: The scope of the client.
 
@@ -77,7 +77,7 @@ class UserRequest:
         TypeError: an attribute has the wrong type.
     """
 
-    email: str | None = field(default=None, validator=optional(checked(check_str)))
+    email: str | None = field(default=None, repr=False, validator=optional(checked(check_str)))
     user_external_id: str | None = field(default=None, validator=optional(checked(check_str)))
     scope: str = text_field(default=DEFAULT_SCOPE)
 
@@ -86,6 +86,15 @@ class UserRequest:
         return (self.user_external_id is None or user.user_external_id == self.user_external_id) and (
             self.email is None or _folded(user.email) == _folded(self.email)
         )
+
+
+def label_of(user: User | UserRequest) -> str:
+    """Return who a user is, for messages and logs: of an e-mail address only the first letter and the domain."""
+    labels = [] if user.user_external_id is None else [user.user_external_id]
+    if user.email is not None:
+        name, at, domain = user.email.rpartition("@")
+        labels.insert(0, f"{name[:1]}…{at}{domain if at else ''}")
+    return " / ".join(labels)
 
 
 def _folded(email: str | None) -> str | None:

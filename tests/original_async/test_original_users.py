@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+import traceback
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aioresponses import aioresponses
 
-from original_async import OriginalClient, User, Wallet
-from rewards_core.errors import Conflict, NotFound, UnexpectedResponse, ValidationFailed
-from tests.original_async.conftest import BASE
+from original_async import OriginalClient, User, UserRequest, Wallet
+from rewards_core.errors import Conflict, NotFound, OutcomeUnknown, UnexpectedResponse, ValidationFailed
+from tests.original_async.conftest import BASE, MakeClient
 from tests.texts import said
 from vendor_sandboxes.original import OriginalSandbox
 
@@ -163,3 +167,42 @@ async def test_another_user_than_was_looked_for_is_unexpected(client: OriginalCl
     wire.get(f"{BASE}/user?email=other%40example.com", payload=ok(USER))
     with pytest.raises(UnexpectedResponse, match=r"data\.email"):
         await client.get_user_by_email("other@example.com")
+
+
+@pytest.mark.parametrize(
+    ("email", "label"),
+    [
+        ("ada.lovelace@example.com", "a…@example.com / E-1"),
+        ("@", "…@ / E-1"),
+        ("lovelace", "… / E-1"),
+        ("ada@x@y.z", "a…@y.z / E-1"),
+    ],
+)
+async def test_no_message_log_record_or_repr_shows_an_address(
+    make_client: MakeClient, wire: aioresponses, caplog: pytest.LogCaptureFixture, email: str, label: str
+) -> None:
+    told: list[Any] = []
+    observer = SimpleNamespace(on_start=told.append, on_retry=told.append, on_end=told.append)
+    client = make_client(observers=[observer])
+    wire.post(f"{BASE}/user", status=503, repeat=True)
+    wire.get(re.compile("email"), status=500, repeat=True)
+    with pytest.raises(OutcomeUnknown, match=re.escape(repr(label))) as unknown:
+        await client.create_user(email=email, user_external_id="E-1")
+    assert (unknown.value.idempotency_key, unknown.value.request.email) == (label, email)  # type: ignore[attr-defined]
+    held = User(uid="1", email=email, user_external_id="E-2")
+    request = UserRequest(email=email)
+    shown = [*told, unknown.value, unknown.value.request, held, request, caplog.text, *traceback.format_exception(unknown.value)]
+    assert email not in "".join(map(str, shown)).replace(label, "")
+
+
+async def test_a_cancelled_creation_is_logged_without_the_address(
+    original: OriginalClient, sandbox: OriginalSandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    sandbox.script("slow_after_commit")
+    creating = asyncio.create_task(original.create_user(email="ada@example.com"))
+    await sandbox.until(lambda: len(sandbox.books()["users"]) == 1)
+    creating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+    assert "(key 'a…@example.com')" in caplog.text
+    assert "ada@" not in caplog.text
