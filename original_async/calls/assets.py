@@ -10,7 +10,7 @@ from original_async.calls.base import Calls, check_hook
 from original_async.calls.pages import Listing, select_by_key
 from original_async.calls.reading import read_accepted
 from original_async.calls.reconciling import Rules
-from original_async.models.assets import Asset, AssetData, AssetMetadata, AssetRequest, AssetTrait, Collection
+from original_async.models.assets import Asset, AssetData, AssetRequest, Collection
 from original_async.models.edits import Edit, EditRequest, token_for
 from rewards_core.http.messages import Effect
 from rewards_core.json import dumps, number_of
@@ -129,13 +129,6 @@ class AssetCalls(Calls):
                 asset_external_id=external_id,
                 is_minted=False,
                 mint_for_user_uid=user_uid,
-                metadata=AssetMetadata(
-                    name=data.name,
-                    description=data.description,
-                    external_url=data.external_url,
-                    org_image_url=data.image_url,
-                    attributes=tuple(AssetTrait(**each.content()) for each in data.attributes),
-                ),
                 sale_price_in_usd=price,
                 scope=self._scope,
                 raw=created,

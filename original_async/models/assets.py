@@ -182,7 +182,7 @@ class Asset:
         mint_for_address: The address it is minted for.
         owner_user_uid: The user of the app who owns it, None if none does.
         owner_address: The address that owns it.
-        metadata: What it shows on the blockchain.
+        metadata: What it shows on the blockchain; None until it was read.
         explorer_url: Its page in a blockchain explorer.
         token_uri: The address of its metadata.
         token_address: Its address, on blockchains where each token has one.

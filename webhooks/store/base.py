@@ -277,8 +277,8 @@ class Store(Protocol):
         """Watch operations, and look up their outcomes, in one transaction.
 
         The subscribers of this store object are notified when one settles, in whichever process. Operations without an outcome
-        become pending, with a poll due in at most `poll_in` seconds, or at once and with the priority `WISH` where an event of
-        the last 60 s mentioned what they are about.
+        become pending, with a poll due in at most `poll_in` seconds, or at once where an event of the last 60 s mentioned
+        what they are about: with the priority `LOOKUP` if that is the operation itself, else `WISH`.
 
         Args:
             refs: The operations. What their refs are `about` replaces what was kept of it; a ref without it changes nothing.

@@ -21,7 +21,7 @@ from webhooks.store.memory_mentioned import Mentioned
 from webhooks.store.memory_outcomes import OutcomeTable, idempotency_of, key_of
 from webhooks.store.memory_polls import PollTable
 from webhooks.store.outcomes import agree, conflict_event, contradiction, mentioned_in, mentions, outcome_of, pack_outcome
-from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries, lookups_of, operations_of
+from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries, by_news, lookups_of, operations_of
 from webhooks.store.records import (
     DEAD_DAYS,
     FORGOTTEN,
@@ -157,7 +157,7 @@ class MemoryStore(StoreQueries):
             if outcome is None or (confirmed and not outcome.confirmed):
                 self._polls_of(ref.scope).watch(ref.kind, ref.uid, due, at, waiter, ref.about)
                 watched.append(ref)
-        self._hurry(self._mentioned.lately(watched), Priority.WISH)
+        self._hurry_mentioned(watched)
         return known
 
     def unwatch(self, refs: Sequence[OperationRef], *, waiter: str = "") -> None:
@@ -170,7 +170,7 @@ class MemoryStore(StoreQueries):
         fresh = [ref for ref in refs if key_of(ref) not in self._outcomes]
         for ref in fresh:
             self._polls_of(ref.scope).add(ref.kind, ref.uid, due, at, ref.about)
-        self._hurry(self._mentioned.lately(fresh), Priority.WISH)
+        self._hurry_mentioned(fresh)
 
     async def remove_pending(self, refs: Sequence[OperationRef]) -> int:
         self._check_open()
@@ -395,6 +395,11 @@ class MemoryStore(StoreQueries):
     def _is_done(self, ref: OperationRef) -> bool:
         known = self._outcomes.get(key_of(ref))
         return known is not None and known.status is OperationStatus.DONE
+
+    def _hurry_mentioned(self, refs: Sequence[OperationRef]) -> None:
+        """Request polls of operations about something that an event mentioned lately."""
+        for priority, mentioned in by_news(self._mentioned.lately(refs)).items():
+            self._hurry(mentioned, priority)
 
     def _hurry(self, refs: Sequence[OperationRef], priority: Priority) -> None:
         if not refs:

@@ -15,7 +15,7 @@ from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.members import RENEW_EVERY
 from webhooks.store.postgres_outcomes import outcomes
 from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, LOCKED, ONCE, clean_ref, delete_refs, for_refs, text, text_or_none
-from webhooks.store.queries import LATELY
+from webhooks.store.queries import LATELY, by_news
 from webhooks.store.records import (
     Outcome,
     PendingOperation,
@@ -171,7 +171,8 @@ async def _hurry_mentioned(change: Change, refs: Sequence[OperationRef]) -> None
     if subjects:
         found = await change.db.fetch(_MENTIONED, *columns_of(subjects, 3), LATELY)
         mentioned = {(scope, subject_of(kind, uid)) for scope, kind, uid in found}
-        await hurry(change, [ref for ref in refs if (ref.scope, ref.about) in mentioned], Priority.WISH)
+        for priority, hurried in by_news(ref for ref in refs if (ref.scope, ref.about) in mentioned).items():
+            await hurry(change, hurried, priority)
 
 
 async def next_in(db: Connection, scope: str) -> tuple[float, float]:

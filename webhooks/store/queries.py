@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from rewards_core.operations import OperationRef, OperationStatus
+from rewards_core.operations import OperationRef, OperationStatus, subject_of
 from rewards_core.validation import check_instance, check_str, checked, optional, whole
 from webhooks.store.base import Store
-from webhooks.store.records import EventState
+from webhooks.store.records import EventState, Priority
 
 if TYPE_CHECKING:
     from rewards_core.operations import Event
@@ -22,7 +22,7 @@ _MAX = 2**63 - 1  # the greatest integer of SQLite
 MAX_DEPENDENTS = 1_000
 """Operations about one thing that an event about it hurries."""
 LATELY = 60.0
-"""Seconds for which an event also has what becomes pending after it polled at once; only once, as it may be older than that."""
+"""Seconds for which an event also has what becomes pending after it polled at once."""
 
 
 @frozen(kw_only=True)
@@ -64,6 +64,18 @@ def lookups_of(event: Event) -> tuple[OperationRef, ...]:
     only while it is pending, as everything that is about it.
     """
     return tuple(ref for ref in operations_of(event) if ref.about is None)
+
+
+def by_news(refs: Iterable[OperationRef]) -> dict[Priority, list[OperationRef]]:
+    """Group operations, which an event mentioned before they became pending, by the priority of their poll.
+
+    To what is about itself, such as a mint, the event is news. To what is about something else, such as the transfer of an asset,
+    it may be older, such as the mint's: one poll then tells.
+    """
+    groups: dict[Priority, list[OperationRef]] = {Priority.LOOKUP: [], Priority.WISH: []}
+    for ref in refs:
+        groups[Priority.LOOKUP if ref.about == subject_of(ref.kind, ref.uid) else Priority.WISH].append(ref)
+    return groups
 
 
 @frozen(kw_only=True)

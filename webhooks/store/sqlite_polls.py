@@ -13,7 +13,7 @@ from rewards_core.operations import OperationRef, subject_of
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.members import RENEW_EVERY
-from webhooks.store.queries import LATELY, MAX_DEPENDENTS
+from webhooks.store.queries import LATELY, MAX_DEPENDENTS, by_news
 from webhooks.store.records import (
     Outcome,
     PendingOperation,
@@ -80,7 +80,7 @@ def watch(session: Session, refs: Sequence[OperationRef], poll_in: float, *, con
         [(ref.scope, ref.kind, text(ref.uid), session.member.id, waiter) for ref in watched],
         then="ON CONFLICT DO NOTHING",
     )
-    hurry(session, _mentioned_lately(session, watched), Priority.WISH)
+    _hurry_mentioned(session, watched)
     return known
 
 
@@ -99,7 +99,7 @@ def add(session: Session, refs: Sequence[OperationRef], poll_in: float) -> None:
     settled = {outcome.ref for outcome in outcomes(session.db, refs)}
     fresh = [ref for ref in each_once(refs) if ref not in settled]
     _add(session, fresh, poll_in, Priority.ABANDONED, watched=0, then=ONLY_ABOUT)
-    hurry(session, _mentioned_lately(session, fresh), Priority.WISH)
+    _hurry_mentioned(session, fresh)
     for scope in {ref.scope for ref in fresh}:
         session.hint_polls(scope)
 
@@ -143,15 +143,16 @@ def dependents(db: Connection, things: Iterable[OperationRef]) -> list[Operation
     return found
 
 
-def _mentioned_lately(session: Session, refs: Sequence[OperationRef]) -> list[OperationRef]:
-    """Return the operations about something that an event mentioned lately."""
+def _hurry_mentioned(session: Session, refs: Sequence[OperationRef]) -> None:
+    """Request polls of operations about something that an event mentioned lately."""
     concerned = [ref for ref in refs if ref.about is not None]
     found: set[tuple[str, str]] = set()
     uids = {text(ref.about.partition("/")[2]) for ref in concerned if ref.about is not None}
     for uid in uids:
         for statement in _MENTIONED:
             found.update(fetch(session.db, statement, (uid, session.wall - LATELY)))
-    return [ref for ref in concerned if (ref.scope, text(ref.about or "")) in found]
+    for priority, mentioned in by_news(ref for ref in concerned if (ref.scope, text(ref.about or "")) in found).items():
+        hurry(session, mentioned, priority)
 
 
 def next_in(db: Connection, scope: str, now: float) -> float:

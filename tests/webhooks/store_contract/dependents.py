@@ -249,7 +249,7 @@ class DependentsContract:
         assert [one.ref.uid for one in await there.list_pending()] == ["8"]
         await here.watch([itself], poll_in=60)
         assert [(one.ref.kind, one.ref.uid, one.priority) for one in await there.list_pending(kind="asset")] == [
-            ("asset", "7", Priority.WISH)
+            ("asset", "7", Priority.LOOKUP)
         ]
         (known,) = await there.list_events(ref=itself)
         assert known.event.ref == itself
