@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import pickle
 import re
 from typing import Any
@@ -23,7 +24,7 @@ from rewards_core.errors import (
     VendorError,
 )
 from tests.original_async.conftest import BASE, USER, MakeClient
-from tests.original_async.family_kit import WRITES, Stage, Write, set_stage
+from tests.original_async.family_kit import CALLS, READS, WRITES, Stage, Write, set_stage
 from tests.texts import said
 from vendor_sandboxes.original import OriginalSandbox
 
@@ -202,28 +203,21 @@ async def test_throttled_to_the_end_nothing_was_done(client: OriginalClient, wir
     assert isinstance(await end_of(write, client, STAGE), RateLimited)
 
 
-READS: list[tuple[str, Any]] = [
-    ("get_user", ("1",)),
-    ("get_user_by_email", ("a@example.com",)),
-    ("get_collection", ("1",)),
-    ("get_asset", ("1",)),
-    ("get_assets_by_user_uid", ("1",)),
-    ("get_transfer", ("1",)),
-    ("get_burns_by_user_uid", ("1",)),
-    ("get_deposit", ("1", "2")),
-]
-
-
-@pytest.mark.parametrize(("name", "arguments"), READS, ids=[each[0] for each in READS])
-async def test_reads_are_repeated_and_then_fail(client: OriginalClient, wire: aioresponses, name: str, arguments: Any) -> None:
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+async def test_reads_are_repeated_and_then_fail(client: OriginalClient, wire: aioresponses, read: Any) -> None:
     wire.get(re.compile(re.escape(BASE)), status=503, repeat=True)
     with pytest.raises(ServerFailed) as caught:
-        await getattr(client, name)(*arguments)
+        await read(client)
     assert caught.value.attempts == 3
     wire.clear()
     wire.get(re.compile(re.escape(BASE)), body="<html>", repeat=True)
     with pytest.raises(UnexpectedResponse):
-        await getattr(client, name)(*arguments)
+        await read(client)
+
+
+def test_every_call_of_the_client_has_a_row() -> None:
+    calls = {name for name, method in inspect.getmembers(OriginalClient, inspect.iscoroutinefunction) if name[0] != "_"}
+    assert {name.partition(" ")[0] for name in CALLS} == calls - {"aclose"}
 
 
 @each_write
