@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.sandboxes.conftest import COLLECTION, USER, WALLET
+from tests.sandboxes.conftest import COLLECTION, USER, WALLET, complaints, refusal
 from tests.sandboxes.test_original_assets import flags
-from tests.sandboxes.test_original_routes import complaints, refusal
 from vendor_sandboxes import OriginalSandbox
 
 if TYPE_CHECKING:
