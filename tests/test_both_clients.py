@@ -23,7 +23,7 @@ from rewards_core.http.timeouts import Timeouts
 from rewards_core.version import USER_AGENT
 from tests.enkash_async import enkash_kit as enkash
 from tests.original_async import conftest as original
-from tests.original_async.family_kit import CALLS
+from tests.original_async.family_kit import CALLS, UID
 from tests.stepped_time import SteppedTime
 from vendor_sandboxes.original import API_KEY, API_SECRET
 
@@ -52,25 +52,13 @@ class Door:
 
 def original_door(wire: aioresponses, time: SteppedTime) -> Door:
     ids: dict[str, Any] = {"reward_uid": original.REWARD, "from_user_uid": original.USER, "to_address": original.WALLET}
-    grant: dict[str, Any] = {"reward_uid": original.REWARD, "to_user_uid": original.USER, "amount": "1", "nonce": "n"}
     return Door(
         wire=wire,
         make=lambda **options: OriginalClient(API_KEY, API_SECRET, clock=time.wall, random=lambda: 0.0, **options),
         address=original.BASE,
-        calls=[
-            lambda client, **options: client.get_claim("1", **options),
-            lambda client, **options: client.create_claim(**ids, **options),
-            lambda client, **options: client.create_allocation(**grant, **options),
-            lambda client, **options: client.get_allocation("1", **options),
-            lambda client, **options: client.get_allocations_by_user_uid(original.USER, **options),
-            lambda client, **options: client.find_allocation(original.USER, "n", **options),
-            lambda client, **options: client.get_claims_by_user_uid(original.USER, **options),
-            lambda client, **options: client.get_reward(original.REWARD, **options),
-            lambda client, **options: client.get_balance(original.REWARD, original.USER, **options),
-            *CALLS.values(),
-        ],
-        read_url=f"{original.BASE}/reward/claim/1",
-        read_answer={"success": True, "data": {"uid": "1", "status": "pending", **ids}},
+        calls=[CALLS["get_claim"], CALLS["create_claim"], *CALLS.values()],
+        read_url=f"{original.BASE}/reward/claim/{UID}",
+        read_answer={"success": True, "data": {"uid": UID, "status": "pending", **ids}},
         write_url=f"{original.BASE}/reward/claim",
         write_answer={"success": True, "data": {"uid": "1"}},
     )

@@ -185,6 +185,11 @@ class OriginalOptions(SandboxOptions):
     user_shape: str = _choice(
         "wallets", ("wallets", "wallet_address"), "how a user carries the wallet, wallet_address in older docs"
     )
+    from_user_key: str = _choice(
+        "from_user_uid",
+        ("from_user_uid", "from_app_user_uid"),
+        "key under which a transfer or burn carries its user, from_app_user_uid in older docs",
+    )
     strict: bool = _flag("refuse unknown users, rewards and collections, empty claims, and a second claim while one is pending")
 
 

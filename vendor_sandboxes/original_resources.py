@@ -237,9 +237,9 @@ class Transfer(Operation):
     from_user_uid: str
     to_address: str
 
-    def resource(self, _options: OriginalOptions, _now: float, /) -> str:
+    def resource(self, options: OriginalOptions, _now: float, /) -> str:
         """Return the vendor's JSON text."""
-        return _movement(self, [("to_address", self.to_address)])
+        return _movement(self, options, [("to_address", self.to_address)])
 
     def entry(self) -> dict[str, Any]:
         """Return its entry in the report."""
@@ -255,9 +255,9 @@ class Burn(Operation):
     asset: Asset
     from_user_uid: str
 
-    def resource(self, _options: OriginalOptions, _now: float, /) -> str:
+    def resource(self, options: OriginalOptions, _now: float, /) -> str:
         """Return the vendor's JSON text."""
-        return _movement(self, [])
+        return _movement(self, options, [])
 
     def entry(self) -> dict[str, Any]:
         """Return its entry in the report."""
@@ -281,13 +281,13 @@ class Deposit(Operation):
         return {**self.course(), "asset_uid": self.asset.uid, "user_uid": self.user_uid}
 
 
-def _movement(operation: Transfer | Burn, more: Iterable[tuple[str, str]]) -> str:
+def _movement(operation: Transfer | Burn, options: OriginalOptions, more: Iterable[tuple[str, str]]) -> str:
     return json.dumps(
         {
             "uid": operation.uid,
             "status": operation.status,
             "asset_uid": operation.asset.uid,
-            "from_user_uid": operation.from_user_uid,
+            options.from_user_key: operation.from_user_uid,
             **dict(more),
             "created_at": timestamp(operation.committed_at),
         }

@@ -1,13 +1,15 @@
-"""The writes of each family, against the sandboxed vendor or scripted answers."""
+"""A call of every method of the client, and the writes of each family with what the vendor holds after them."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 from typing import Any
 
 from attrs import frozen
 
 from original_async import (
+    AllocationRequest,
     AssetData,
     AssetRequest,
     BurnRequest,
@@ -16,7 +18,8 @@ from original_async import (
     TransferRequest,
     UserRequest,
 )
-from tests.original_async.conftest import USER, WALLET
+from rewards_core.operations import OperationRef
+from tests.original_async.conftest import REWARD, USER, WALLET
 from vendor_sandboxes.original import OriginalSandbox
 
 COLLECTION = "471616646163"
@@ -130,6 +133,8 @@ WRITES = [
 ]
 
 UID = "151854912345"
+NONCE = "nonce_9"
+ALLOCATE = AllocationRequest(reward_uid=REWARD, to_user_uid=USER, amount=Decimal(1), nonce=NONCE)
 CALLS: dict[str, Callable[..., Awaitable[Any]]] = {
     "create_user": lambda client, **options: client.create_user(email=EMAIL, **options),
     "create_user without an id": lambda client, **options: client.create_user(**options),
@@ -153,5 +158,23 @@ CALLS: dict[str, Callable[..., Awaitable[Any]]] = {
     "get_burn": lambda client, **options: client.get_burn(UID, **options),
     "get_burns_by_user_uid": lambda client, **options: client.get_burns_by_user_uid(USER, **options),
     "get_deposit": lambda client, **options: client.get_deposit(USER, COLLECTION, **options),
+    "create_allocation": lambda client, **options: client.create_allocation(
+        reward_uid=REWARD, to_user_uid=USER, amount="1", nonce=NONCE, **options
+    ),
+    "get_allocation": lambda client, **options: client.get_allocation(UID, **options),
+    "get_allocations_by_user_uid": lambda client, **options: client.get_allocations_by_user_uid(USER, **options),
+    "find_allocation": lambda client, **options: client.find_allocation(USER, NONCE, **options),
+    "create_claim": lambda client, **options: client.create_claim(
+        reward_uid=REWARD, from_user_uid=USER, to_address=WALLET, **options
+    ),
+    "get_claim": lambda client, **options: client.get_claim(UID, **options),
+    "get_claims_by_user_uid": lambda client, **options: client.get_claims_by_user_uid(USER, **options),
+    "get_reward": lambda client, **options: client.get_reward(REWARD, **options),
+    "get_balance": lambda client, **options: client.get_balance(REWARD, USER, **options),
+    "find_operations": lambda client, **options: client.find_operations([ALLOCATE], **options),
+    "read_operation": lambda client, **options: client.read_operation(OperationRef("default", "burn", UID), **options),
 }
-"""A call of each method of users, assets, transfers, burns and deposits."""
+"""A call of each method that asks the vendor."""
+READS = {name: call for name, call in CALLS.items() if not name.startswith(("create_", "edit_"))}
+LISTS = {name: call for name, call in READS.items() if name.startswith("find_") or name.endswith("s_by_user_uid")}
+"""The reads that read a list to its end, unless it shows what they look for."""

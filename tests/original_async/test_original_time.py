@@ -17,7 +17,7 @@ from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import DeadlineExceeded, OutcomeUnknown, RequestRejected
 from rewards_core.http.timeouts import Timeouts
 from rewards_core.rate import Limits
-from tests.original_async.conftest import REWARD, USER, WALLET
+from tests.original_async.conftest import REWARD, USER
 from tests.original_async.family_kit import CALLS
 from tests.texts import said
 from tests.virtual_time import virtual_time
@@ -64,24 +64,7 @@ async def allocate(client: OriginalClient, **options: Any) -> Any:
     return await client.create_allocation(reward_uid=REWARD, to_user_uid=USER, amount="1.23", nonce="nonce_1", **options)
 
 
-METHODS: dict[str, Callable[..., Awaitable[Any]]] = {
-    "create_allocation": allocate,
-    "get_allocation": lambda client, **options: client.get_allocation("1", **options),
-    "get_allocations_by_user_uid": lambda client, **options: client.get_allocations_by_user_uid(USER, **options),
-    "find_allocation": lambda client, **options: client.find_allocation(USER, "nonce_1", **options),
-    "create_claim": lambda client, **options: client.create_claim(
-        reward_uid=REWARD, from_user_uid=USER, to_address=WALLET, **options
-    ),
-    "get_claim": lambda client, **options: client.get_claim("1", **options),
-    "get_claims_by_user_uid": lambda client, **options: client.get_claims_by_user_uid(USER, **options),
-    "get_reward": lambda client, **options: client.get_reward(REWARD, **options),
-    "get_balance": lambda client, **options: client.get_balance(REWARD, USER, **options),
-    **CALLS,
-}
-each_method = pytest.mark.parametrize("call", METHODS.values(), ids=METHODS)
-
-
-@each_method
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize(
     ("options", "seconds"), [({"timeout": 3}, 3), ({"timeout": 60.5}, 60.5), ({}, 5), ({"timeout": None}, 5)]
 )
@@ -184,7 +167,7 @@ async def test_a_claim_that_is_cancelled_leaves_one_warning(wire: aioresponses, 
     async with client_of_the_loop() as client:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
-                await METHODS["create_claim"](client)
+                await CALLS["create_claim"](client)
     (warning,) = warnings(caplog)
     assert "create_claim" in warning
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import pickle
 import re
+from errno import ECONNRESET
 from typing import Any
 
 import pytest
+from aiohttp import ClientOSError, ClientPayloadError, ServerDisconnectedError, SocketTimeoutError
 from aioresponses import aioresponses
 
 from original_async import OriginalClient
@@ -23,11 +26,13 @@ from rewards_core.errors import (
     VendorError,
 )
 from tests.original_async.conftest import BASE, USER, MakeClient
-from tests.original_async.family_kit import WRITES, Stage, Write, set_stage
+from tests.original_async.family_kit import CALLS, READS, WRITES, Stage, Write, set_stage
+from tests.stepped_time import SteppedTime
 from tests.texts import said
 from vendor_sandboxes.original import OriginalSandbox
 
 STAGE = Stage(USER, "151854912345")
+UNEDITED = {"uid": STAGE.asset_uid, "name": "x", "collection_uid": "1", "is_minted": True, "metadata": {"name": "x"}}
 each_write = pytest.mark.parametrize("write", WRITES, ids=lambda write: write.name)
 
 
@@ -51,6 +56,23 @@ async def outcome_with(write: Write, original: OriginalClient, sandbox: Original
     sandbox.script(*faults, method=write.method, path=write.path)
     end = await end_of(write, original, stage)
     return end, sent(sandbox, write, before), write.made(sandbox.books())
+
+
+def answer_writes(wire: aioresponses, **answer: Any) -> None:
+    wire.post(re.compile(""), **answer)
+    wire.put(re.compile(""), **answer)
+
+
+def find_nothing(wire: aioresponses, write: Write) -> None:
+    """Answer every read as if the write had not been carried out."""
+    answers = {"/user": {"success": False, "data": None}, "/asset/": {"success": True, "data": UNEDITED}}
+    wire.get(re.compile(""), payload=answers.get(write.path, {"success": True, "data": []}), repeat=True)
+
+
+def refusal(text: str) -> dict[str, Any]:
+    """Return the answer that the vendor documents."""
+    detail = {"code": "bad_request", "message": text}
+    return {"status": 400, "payload": {"success": False, "error": {"type": "client_error", "detail": detail}}}
 
 
 @each_write
@@ -131,18 +153,28 @@ async def test_wrong_credentials_do_nothing(
     assert (type(end), write.made(sandbox.books())) == (Unauthorized, 0)
 
 
+LOST: dict[str, dict[str, Any]] = {
+    "a read timeout": {"exception": SocketTimeoutError()},
+    "a connection that is closed": {"exception": ServerDisconnectedError()},
+    "a connection that is reset": {"exception": ClientOSError(ECONNRESET, "reset")},
+    "an answer cut short": {"exception": ClientPayloadError()},
+    "an answer that cannot be read": {"status": 201, "body": "<html>"},
+    "an answer without an id": {"status": 201, "payload": {"success": False, "data": {}}},
+    **{str(status): {"status": status} for status in (408, 500, 502, 503, 504)},
+}
+"""Ends of an attempt after which the vendor may have carried it out."""
 ANSWERS: list[tuple[str, dict[str, Any], type[VendorError]]] = [
+    ("401", {"status": 401, "payload": {"detail": "already exists"}}, Unauthorized),
     ("403", {"status": 403, "payload": {"detail": "already exists"}}, Forbidden),
+    ("429", {"status": 429}, RateLimited),
     ("a refusal of another field", {"status": 400, "payload": {"colour": ["Not a valid string."]}}, RequestRejected),
     ("a refusal", {"status": 400, "payload": {"detail": "Not today."}}, RequestRejected),
     ("a redirect", {"status": 302, "headers": {"Location": "https://example.com/"}}, UnexpectedResponse),
-    ("a name that is taken", {"status": 400, "payload": {"detail": "An asset with this name already exists."}}, RequestRejected),
-    ("an asset that is gone", {"status": 400, "payload": {"detail": "The asset has already been burned."}}, RequestRejected),
-    ("408", {"status": 408}, OutcomeUnknown),
+    ("a name that is taken", refusal("An asset with this name already exists in the collection."), RequestRejected),
+    ("an asset that is gone", refusal("The asset has already been burned."), RequestRejected),
     ("409", {"status": 409, "payload": {"detail": "Odd."}}, OutcomeUnknown),
     ("a duplicate", {"status": 400, "payload": {"detail": "Duplicate request."}}, OutcomeUnknown),
-    ("an answer that cannot be read", {"status": 201, "body": "<html>"}, OutcomeUnknown),
-    ("an answer without an id", {"status": 201, "payload": {"success": False, "data": {}}}, OutcomeUnknown),
+    *[(name, answer, OutcomeUnknown) for name, answer in LOST.items()],
 ]
 
 
@@ -151,30 +183,47 @@ ANSWERS: list[tuple[str, dict[str, Any], type[VendorError]]] = [
 async def test_what_an_answer_means_where_nothing_is_found(
     client: OriginalClient, wire: aioresponses, write: Write, answer: dict[str, Any], expected: type[VendorError]
 ) -> None:
-    nothing: Any = {"success": False, "data": None} if write.path == "/user" else {"success": True, "data": []}
-    if write.name == "edit_asset":
-        asset = {"uid": STAGE.asset_uid, "name": "x", "collection_uid": "1", "is_minted": True, "metadata": {"name": "x"}}
-        nothing = {"success": True, "data": asset}
-    wire.post(re.compile(""), repeat=True, **answer)
-    wire.put(re.compile(""), repeat=True, **answer)
-    wire.get(re.compile(""), payload=nothing, repeat=True)
+    answer_writes(wire, **answer, repeat=True)
+    find_nothing(wire, write)
     end = await end_of(write, client, STAGE)
-    if not write.keyed and answer["status"] in {400, 409}:
+    if not write.keyed and answer.get("status") in {400, 409}:
         expected = RequestRejected  # the vendor keeps no key that it could know
     assert type(end) is expected
+
+
+NOTHING_DONE = {"401": {"status": 401}, "429": {"status": 429}}
+
+
+@each_write
+@pytest.mark.parametrize("name", [*NOTHING_DONE, *LOST])
+async def test_which_answers_are_followed_by_another_attempt(
+    client: OriginalClient, wire: aioresponses, ticks: SteppedTime, write: Write, name: str
+) -> None:
+    ticks.at += 61  # a token of a minute may be replaced
+    answer_writes(wire, **{**NOTHING_DONE, **LOST}[name])
+    answer_writes(wire, status=201, payload={"success": True, "data": {"uid": "1"}})
+    find_nothing(wire, write)
+    end = await end_of(write, client, STAGE)
+    tokens = [
+        call.kwargs["headers"]["Authorization"]
+        for (method, _), calls in wire.requests.items()
+        for call in calls
+        if method == write.method
+    ]
+    if name in NOTHING_DONE or write.repeats:
+        assert (isinstance(end, VendorError), len(tokens), len(set(tokens))) == (False, 2, 2 if name == "401" else 1)
+        assert not end.recovered
+    else:
+        assert (type(end), len(tokens)) == (OutcomeUnknown, 1)
 
 
 @each_write
 async def test_after_an_ambiguous_attempt_a_refusal_proves_nothing(
     client: OriginalClient, wire: aioresponses, write: Write
 ) -> None:
-    nothing: Any = {"success": False, "data": None} if write.path == "/user" else {"success": True, "data": []}
-    if write.name == "edit_asset":
-        nothing = {"success": True, "data": {"uid": STAGE.asset_uid, "name": "x", "collection_uid": "1", "is_minted": True}}
-    for add in (wire.post, wire.put):
-        add(re.compile(""), status=503)
-        add(re.compile(""), status=400, payload={"colour": ["Not a valid string."]}, repeat=True)
-    wire.get(re.compile(""), payload=nothing, repeat=True)
+    answer_writes(wire, status=503)
+    answer_writes(wire, status=400, payload={"colour": ["Not a valid string."]}, repeat=True)
+    find_nothing(wire, write)
     assert isinstance(await end_of(write, client, STAGE), OutcomeUnknown)
 
 
@@ -187,43 +236,28 @@ async def test_a_write_that_never_left_sent_nothing(make_client: MakeClient, wri
 
 @each_write
 async def test_a_look_up_that_fails_proves_nothing(client: OriginalClient, wire: aioresponses, write: Write) -> None:
-    wire.post(re.compile(""), status=503, repeat=True)
-    wire.put(re.compile(""), status=503, repeat=True)
+    answer_writes(wire, status=503, repeat=True)
     wire.get(re.compile(""), status=500, repeat=True)
     end = await end_of(write, client, STAGE)
     assert isinstance(end, OutcomeUnknown)
     said(f"{write.name}: neither the attempts nor the look-up were answered", re.sub(r":[0-9a-f]{24}", ":TOKEN", str(end)))
 
 
-@each_write
-async def test_throttled_to_the_end_nothing_was_done(client: OriginalClient, wire: aioresponses, write: Write) -> None:
-    wire.post(re.compile(""), status=429, repeat=True)
-    wire.put(re.compile(""), status=429, repeat=True)
-    assert isinstance(await end_of(write, client, STAGE), RateLimited)
-
-
-READS: list[tuple[str, Any]] = [
-    ("get_user", ("1",)),
-    ("get_user_by_email", ("a@example.com",)),
-    ("get_collection", ("1",)),
-    ("get_asset", ("1",)),
-    ("get_assets_by_user_uid", ("1",)),
-    ("get_transfer", ("1",)),
-    ("get_burns_by_user_uid", ("1",)),
-    ("get_deposit", ("1", "2")),
-]
-
-
-@pytest.mark.parametrize(("name", "arguments"), READS, ids=[each[0] for each in READS])
-async def test_reads_are_repeated_and_then_fail(client: OriginalClient, wire: aioresponses, name: str, arguments: Any) -> None:
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+async def test_reads_are_repeated_and_then_fail(client: OriginalClient, wire: aioresponses, read: Any) -> None:
     wire.get(re.compile(re.escape(BASE)), status=503, repeat=True)
     with pytest.raises(ServerFailed) as caught:
-        await getattr(client, name)(*arguments)
+        await read(client)
     assert caught.value.attempts == 3
     wire.clear()
     wire.get(re.compile(re.escape(BASE)), body="<html>", repeat=True)
     with pytest.raises(UnexpectedResponse):
-        await getattr(client, name)(*arguments)
+        await read(client)
+
+
+def test_every_call_of_the_client_has_a_row() -> None:
+    calls = {name for name, method in inspect.getmembers(OriginalClient, inspect.iscoroutinefunction) if name[0] != "_"}
+    assert {name.partition(" ")[0] for name in CALLS} == calls - {"aclose"}
 
 
 @each_write

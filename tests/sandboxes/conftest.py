@@ -1,4 +1,4 @@
-"""A caller that knows Original by hand, and an endpoint that collects webhooks."""
+"""Callers that know Original and EnKash by hand, and an endpoint that collects webhooks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import jwt
 import pytest
 from aiohttp import web
 from attrs import define, field
+
+from tests.sandboxes.enkash_partner import Partner, PartnerOf
 
 if TYPE_CHECKING:
     from vendor_sandboxes import OriginalSandbox
@@ -123,6 +125,20 @@ class Caller:
         return uid
 
 
+def complaints(answer: Answer) -> set[tuple[str, str]]:
+    """Return field and code of every complaint; a single one is no list."""
+    assert (answer.status, answer.error["type"]) == (400, "validation_error")
+    detail = answer.error["detail"]
+    assert not (isinstance(detail, list) and len(detail) == 1)
+    return {(one["field_name"], one["code"]) for one in (detail if isinstance(detail, list) else [detail])}
+
+
+def refusal(answer: Answer) -> tuple[int, str, str]:
+    assert answer.body["success"] is False
+    assert answer.error["type"] == "client_error"
+    return answer.status, answer.error["detail"]["code"], answer.error["detail"]["message"]
+
+
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     # A repeated request on a connection the sandbox dropped would spoil the counting: one connection per request.
@@ -133,6 +149,11 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 @pytest.fixture
 def caller_of(session: aiohttp.ClientSession) -> Callable[[OriginalSandbox], Caller]:
     return lambda sandbox: Caller(session, sandbox.url, sandbox.api_key, sandbox.api_secret)
+
+
+@pytest.fixture
+def partner_of(session: aiohttp.ClientSession) -> PartnerOf:
+    return lambda sandbox: Partner(session, sandbox)
 
 
 @pytest.fixture

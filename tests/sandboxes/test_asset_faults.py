@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from tests.sandboxes.conftest import COLLECTION, HOUR, LOOK, USER
+from tests.sandboxes.conftest import COLLECTION, HOUR, LOOK, USER, refusal
 from tests.sandboxes.test_original_lists import follow
-from tests.sandboxes.test_original_routes import refusal
 from vendor_sandboxes import OriginalSandbox
 
 if TYPE_CHECKING:

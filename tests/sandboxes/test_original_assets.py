@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.sandboxes.conftest import COLLECTION, LOOK, USER
-from tests.sandboxes.test_original_routes import complaints, refusal
+from tests.sandboxes.conftest import COLLECTION, LOOK, USER, complaints, refusal
 from vendor_sandboxes import OriginalSandbox
 
 if TYPE_CHECKING:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.sandboxes.conftest import COLLECTION, USER, WALLET
+from tests.sandboxes.conftest import COLLECTION, USER, WALLET, complaints, refusal
 from tests.sandboxes.test_original_assets import flags
-from tests.sandboxes.test_original_routes import complaints, refusal
 from vendor_sandboxes import OriginalSandbox
 
 if TYPE_CHECKING:
@@ -171,6 +170,16 @@ async def test_burned_asset_reads_as_burned_after_the_lag(caller_of: CallerOf) -
         assert (books["assets"][0]["burned"], books["owners"]) == (True, {})
         now += 5
         assert flags(await caller.asset(uid)) == {"is_minted", "is_burned"}
+
+
+@pytest.mark.parametrize("kind", ["transfer", "burn"])
+async def test_transfer_or_burn_may_have_the_older_key_of_its_user(caller_of: CallerOf, kind: str) -> None:
+    async with OriginalSandbox(confirm=None, from_user_key="from_app_user_uid") as sandbox:
+        caller = caller_of(sandbox)
+        uid = (await caller.act(kind, await caller.minted(sandbox))).data["uid"]
+        read = (await caller.call("GET", f"/{kind}/{uid}")).data
+        assert (read["from_app_user_uid"], "from_user_uid" in read) == (USER, False)
+        assert (await caller.call("GET", f"/{kind}?user_uid={USER}")).data == [read]
 
 
 # deposits

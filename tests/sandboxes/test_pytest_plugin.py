@@ -7,31 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.sandboxes.suite_kit import LOOPS, run
+
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes_are_measured]
-
-HEAD = """
-import asyncio, os, urllib.error, urllib.request
-import pytest
-from aiohttp import web
-from original_async import AllocationFailed, OriginalClient, OriginalWebhooks
-from enkash_async import EnkashClient
-from rewards_core import *
-from webhooks import Completions, MemoryStore, PollPolicy, Receiver
-
-ALLOCATION = {"reward_uid": "764893807463", "to_user_uid": "110985463782", "amount": "1.23", "nonce": "order-1"}
-"""
-
-
-LOOPS = "asyncio_default_fixture_loop_scope = function\n"
-AUTO = f"{LOOPS}asyncio_mode = auto\n"
-
-
-def run(pytester: pytest.Pytester, suite: str, *arguments: str, ini: str = AUTO) -> pytest.RunResult:
-    pytester.makeini(f"[pytest]\n{ini}")
-    pytester.makepyfile(HEAD + suite)
-    return pytester.runpytest_subprocess("--strict-markers", "-W", "error", "-p", "no:cacheprovider", *arguments, timeout=300)
 
 
 TESTS_OF_EVERY_KIND = """
@@ -107,85 +87,6 @@ def test_settling_by_hand_without_a_loop(rewards, original_sandbox):
 def test_suites_of_every_kind_are_served(pytester: pytest.Pytester) -> None:
     run(pytester, TESTS_OF_EVERY_KIND).assert_outcomes(passed=10)
     run(pytester, TESTS_OF_EVERY_KIND, "-n", "2").assert_outcomes(passed=10)
-
-
-IN_ANYIO = """
-pytestmark = pytest.mark.anyio
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-async def test_waits(rewards):
-    allocation = await rewards.client.create_allocation(**ALLOCATION)
-    assert (await rewards.completions.wait(allocation, timeout=60)).status == "done"
-
-def test_synchronous(rewards):
-    rewards.run(rewards.client.create_allocation(**ALLOCATION))
-"""
-
-
-def test_anyio_runs_the_fixtures_with_and_without_pytest_asyncio(pytester: pytest.Pytester) -> None:
-    run(pytester, IN_ANYIO, ini=LOOPS).assert_outcomes(passed=2)
-    pytester.makepyfile(pytest_asyncio="raise ModuleNotFoundError")
-    run(pytester, IN_ANYIO, "-p", "no:asyncio", ini="pythonpath = .").assert_outcomes(passed=2)
-
-
-IN_OTHER_LOOPS = """
-import unittest
-
-@pytest.fixture
-def anyio_backend():
-    return "trio"
-
-@pytest.mark.anyio
-async def test_trio(rewards): ...
-
-class TestCase(unittest.IsolatedAsyncioTestCase):
-    @pytest.fixture(autouse=True)
-    def wired(self, rewards): ...
-    async def test_isolated(self): ...
-"""
-
-
-def test_loops_that_the_fixture_cannot_reach_are_told(pytester: pytest.Pytester) -> None:
-    result = run(pytester, IN_OTHER_LOOPS, ini=LOOPS)
-    result.assert_outcomes(errors=2)
-    result.stdout.fnmatch_lines_random(
-        ["*the fixture anyio_backend return it.", "*of an IsolatedAsyncioTestCase: use a function."]
-    )
-
-
-OF_AN_OLD_VERSION = """
-def fixture(function=None):
-    return function
-"""
-WITHOUT_A_FITTING_VERSION = """
-def test_plain(): ...
-
-def test_synchronous(rewards):
-    rewards.run(rewards.client.create_allocation(**ALLOCATION))
-"""
-
-
-def test_an_old_version_of_pytest_asyncio_disturbs_nobody(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(pytest_asyncio=OF_AN_OLD_VERSION)
-    run(pytester, WITHOUT_A_FITTING_VERSION, "-p", "no:asyncio", ini="pythonpath = .").assert_outcomes(passed=2)
-
-
-IN_A_LOOP_OF_THE_SESSION = """
-async def test_waits(rewards):
-    allocation = await rewards.client.create_allocation(**ALLOCATION)
-    assert (await rewards.completions.wait(allocation, timeout=60)).status == "done"
-
-async def test_waits_again(rewards):
-    await test_waits(rewards)
-"""
-
-
-def test_the_fixtures_run_in_the_loop_of_the_test(pytester: pytest.Pytester) -> None:
-    ini = f"{AUTO}asyncio_default_test_loop_scope = session"
-    run(pytester, IN_A_LOOP_OF_THE_SESSION, ini=ini).assert_outcomes(passed=2)
 
 
 OF_MARKS = """

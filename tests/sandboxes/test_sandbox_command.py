@@ -33,7 +33,7 @@ ORIGINAL_LINE = """
     --webhook-body full,uid --webhook-shape flat,reward --asset-webhook-shape flat,sample --attempt-in-body
     --duplicate-nonce replay --known-nonce-text Known --known-nonce-status 409 --commit-late 9
     --page-size 50 --page-shape inside --read-path allocation --amounts string --strict
-    --duplicate-external-id replay --token-ids text --user-shape wallet_address
+    --duplicate-external-id replay --token-ids text --user-shape wallet_address --from-user-key from_app_user_uid
 """
 ENKASH_LINE = """
     enkash --client-id CEKABCDEFG --client-secret s --username u --password p --funds 9
@@ -106,7 +106,8 @@ def test_every_option_of_original_reaches_it() -> None:
     assert sandbox.webhooks.keys == {"a": "b", "c": "d:e"}
     assert (list(sandbox.state.rewards), list(sandbox.state.assets.collections)) == (["r1", "r2"], ["c1", "c2"])
     assert (options.cancel_rate, options.burn_lag, options.asset_webhook_shape) == (0.2, 4, ("flat", "sample"))
-    assert (options.duplicate_external_id, options.token_ids, options.user_shape) == ("replay", "text", "wallet_address")
+    assert (options.duplicate_external_id, options.token_ids) == ("replay", "text")
+    assert (options.user_shape, options.from_user_key) == ("wallet_address", "from_app_user_uid")
 
 
 def test_every_option_of_enkash_reaches_it() -> None:

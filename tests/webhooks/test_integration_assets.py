@@ -241,10 +241,17 @@ async def test_operations_of_every_kind_in_one_stream() -> None:
         assert {ref.kind for ref in ended} == {"edit", "transfer", "burn", "asset", "allocation", "collection", "reward"}
 
 
-@pytest.mark.parametrize("kind", ["asset", *[step.kind for step in STEPS]])
+OLDER = {"from_user_key": "from_app_user_uid", "asset_webhook_shape": "with_operation"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [*[(kind, {}) for kind in ("asset", "edit", "transfer", "burn")], ("transfer", OLDER), ("burn", OLDER)],
+    ids=["asset", "edit", "transfer", "burn", "older transfer", "older burn"],
+)
 @pytest.mark.parametrize("webhooks", [True, False])
-async def test_what_a_lost_reply_began_is_found_and_awaited(kind: str, webhooks: bool) -> None:
-    async with a_job(SOON, webhooks=webhooks, confirm=None) as job:
+async def test_what_a_lost_reply_began_is_found_and_awaited(kind: str, shape: dict[str, str], webhooks: bool) -> None:
+    async with a_job(SOON, webhooks=webhooks, confirm=None, **shape) as job:
         asset = await minted(job)
         begin = {step.kind: step.begin for step in STEPS}
         job.sandbox.options.list_lag = 3600.0  # so that the call itself does not find it
