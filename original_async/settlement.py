@@ -43,8 +43,8 @@ _COMPARED: Mapping[type[Any], tuple[str, ...]] = {
     Allocation: ("uid", "nonce", "reward_uid", "to_user_uid", "amount"),
     AllocationRequest: ("nonce", "reward_uid", "to_user_uid", "amount"),
     Claim: ("uid", "reward_uid", "from_user_uid", "to_address"),
-    Asset: ("uid", "asset_external_id", "collection_uid", "mint_for_user_uid"),
-    AssetRequest: ("asset_external_id", "collection_uid"),
+    Asset: ("uid", "asset_external_id", "collection_uid", "mint_for_user_uid", "name"),
+    AssetRequest: ("asset_external_id", "collection_uid", "name"),
     Edit: ("uid",),
     EditRequest: ("uid",),
     Transfer: ("uid", "asset_uid", "from_user_uid", "to_address"),
@@ -56,7 +56,10 @@ _COMPARED: Mapping[type[Any], tuple[str, ...]] = {
 }
 _UNTOLD_WHILE_NONE = frozenset({"asset_external_id", "mint_for_user_uid"})
 """Fields that older answers of the vendor lack."""
-_CAUSES: Mapping[type[Any], str] = {Allocation: "its nonce was used for another payout before"}
+_CAUSES: Mapping[type[Any], str] = {
+    Allocation: "its nonce was used for another payout before",
+    Asset: "its external id was used for another asset before, or it was edited meanwhile",
+}
 
 
 def conclude(asked: Operation | KeyedRequest | None, final: Operation) -> Operation:
@@ -118,6 +121,8 @@ def _compare(asked: OriginalOperation | OriginalRequest, final: OriginalOperatio
     else:
         pairs = {name: (getattr(asked, name), getattr(final, name)) for name in _COMPARED[type(asked)]}
         differences = {name: pair for name, pair in pairs.items() if not _equal(name, *pair)}
+        if isinstance(final, Asset) and final.is_named(asked.name):  # type: ignore[union-attr]
+            differences.pop("name", None)
     if not differences:
         return
     words = ", ".join(f"{name} {got} instead of {wanted}" for name, (wanted, got) in differences.items())

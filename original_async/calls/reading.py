@@ -115,12 +115,13 @@ class Reader:
                 break
             held.update((each.uid, each) for each in page.found)
             problem = problem or page.problem
+            shows_more = not page.uids <= uids
             uids |= page.uids
             left -= page.size
             total, pages = max(total, page.total), max(pages, page.pages)
             asked.add(url)
             following = None if page.link is None else transport.same_origin(page.link, url)
-            if following is not None and following not in asked and left > 0:
+            if following is not None and following not in asked and shows_more and left > 0:
                 url = following
                 continue
             if following is not None:

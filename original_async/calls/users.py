@@ -156,6 +156,6 @@ class UserCalls(Calls):
         if found is None:
             return None
         told = getattr(found, name)
-        if told is not None and told.casefold() != value.casefold():
+        if told is None or told.casefold() != value.casefold():
             raise UnexpectedResponse(f"data.{name}: the answer is about another user", path=f"data.{name}")
         return self._reader.scoped(found)

@@ -234,8 +234,14 @@ class Asset:
 
     @property
     def shown_name(self) -> str:
-        """The name in the metadata, to which the vendor appends nothing; else the name."""
-        return self.name if self.metadata is None or self.metadata.name is None else self.metadata.name
+        """The name that it was given: the one in the metadata, else the name without what the vendor appends if it is taken."""
+        if self.metadata is not None and self.metadata.name is not None:
+            return self.metadata.name
+        return self.name.removesuffix(f"#{self.token_id}").rstrip() if self.token_id else self.name
+
+    def is_named(self, name: str) -> bool:
+        """Return whether this is its name, with or without what the vendor appends if it is taken."""
+        return name in {self.name, self.shown_name}
 
 
 @frozen(kw_only=True)
@@ -280,7 +286,7 @@ class AssetRequest:
             operation.asset_external_id == self.asset_external_id
             and operation.collection_uid == self.collection_uid
             and operation.mint_for_user_uid in {None, self.user_uid}
-            and self.name in {operation.name, operation.shown_name}
+            and operation.is_named(self.name)
         )
 
 

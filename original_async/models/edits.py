@@ -126,10 +126,7 @@ def shows(asset: Asset, token: str) -> bool:
     if shown is None:
         return False
     image = shown.image if shown.org_image_url is None else shown.org_image_url
-    name = asset.shown_name
-    if shown.name is None and asset.token_id:
-        name = name.removesuffix(f"#{asset.token_id}").rstrip()  # the vendor appends it to a name that is taken
-    digest = _digest(name, image, shown.description, shown.external_url, shown.attributes or ())
+    digest = _digest(asset.shown_name, image, shown.description, shown.external_url, shown.attributes or ())
     return token[:_DIGEST_LENGTH] == digest
 
 

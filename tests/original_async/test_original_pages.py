@@ -237,6 +237,22 @@ async def test_pages_that_lead_back_are_incomplete(client: OriginalClient, wire:
     assert asked(wire) == [FIRST, SECOND, THIRD]
 
 
+@pytest.mark.parametrize("shown", [(), (1,)], ids=["nothing", "the same again"])
+async def test_pages_without_an_end_are_incomplete_as_soon_as_one_shows_nothing_new(
+    client: OriginalClient, wire: aioresponses, shown: tuple[int, ...]
+) -> None:
+    wire.get(FIRST, **page(1, next=f"{FIRST}&page=2"))
+    wire.get(f"{FIRST}&page=2", **page(*shown, next=f"{FIRST}&page=3"))
+    turns: list[None] = []
+
+    async def before_page() -> None:
+        turns.append(None)
+
+    with pytest.raises(UnexpectedResponse, match=r"^the list does not end\. It is incomplete"):
+        await client.get_allocations_by_user_uid(USER, before_page=before_page)
+    assert len(asked(wire)) == 2
+
+
 BROKEN: dict[str, tuple[dict[str, Any], type[VendorError]]] = {
     "an error": ({"status": 500}, ServerFailed),
     "a page that is gone": ({"status": 404}, RequestRejected),

@@ -130,6 +130,22 @@ async def test_a_refused_row_is_rejected_and_an_external_id_of_other_content_is_
     assert [ended[row].state for row in ("r1", "r2")] == [State.REJECTED, State.MISMATCH]
 
 
+async def test_an_older_asset_under_the_external_id_is_not_what_the_row_minted(tmp_path: Path) -> None:
+    row = mint_row("r1", user_uid="u", asset_external_id="order-17")
+    async with OriginalSandbox(**SOON) as sandbox, client_of(sandbox) as client, ledger_at(tmp_path / "a.db", MINT) as ledger:
+        (before,) = await ledger.plan([mint_row("x", user_uid="u", name="Older", asset_external_id="order-17")])
+        await MintPayer(client).pay(before)
+        await sandbox.until(lambda: bool(sandbox.books()["assets"]))
+        sandbox.script("drop_before_commit", path="asset")
+        async with ledger_at(tmp_path / "b.db", MINT) as another:
+            ends = [(await mint([row], client=client, ledger=another)).get("r1") for _ in range(2)]
+            left = await another.find("r1")
+        assert [end and end.state for end in ends] == [State.UNKNOWN, State.MISMATCH]
+        assert left is not None
+        assert "name Older" in (left.problem or "")
+        assert sandbox.books()["assets_asked"] == {"order-17": 1}
+
+
 async def test_a_row_that_now_mints_something_else_ends_the_run(tmp_path: Path) -> None:
     async with OriginalSandbox(**SOON) as sandbox, client_of(sandbox) as client, ledger_at(tmp_path / "a.db", MINT) as ledger:
         await mint([mint_row("r1")], client=client, ledger=ledger)

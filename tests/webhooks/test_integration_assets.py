@@ -21,7 +21,8 @@ from original_async import (
     Transfer,
     TransferCancelled,
 )
-from rewards_core import OperationRef, OperationStatus, OutcomeUnknown, RetryPolicy, Timeouts
+from rewards_core import OperationMismatch, OperationRef, OperationStatus, OutcomeUnknown, RetryPolicy, Timeouts
+from tests.texts import said
 from tests.webhooks.test_integration_original import GRANT, LATE, SOON, Job, a_job
 from vendor_sandboxes import OriginalSandbox
 from webhooks import PollPolicy
@@ -160,6 +161,22 @@ async def test_without_events_polls_settle(step: Step) -> None:
         done = await job.completions.wait(operation, timeout=60)
         assert isinstance(done, step.model)
         assert done.status is OperationStatus.DONE
+
+
+async def test_an_external_id_that_the_vendor_answers_with_an_older_asset_is_a_mismatch() -> None:
+    async with a_job(SOON, confirm=(0.01, 0.01), duplicate_external_id="replay") as job:
+        older = await job.completions.wait(await mint(job.client, "x"), timeout=60)
+        newer = await job.client.create_asset(
+            user_uid="110985463782",
+            collection_uid=COLLECTION,
+            asset_external_id="x",
+            data=AssetData(name="Other", image_url="https://example.com/2.png", unique_name=False),
+        )
+        assert newer.uid == older.uid
+        with pytest.raises(OperationMismatch) as caught:
+            await job.completions.wait(newer, timeout=60)
+        said("wait: the external id belongs to another asset", str(caught.value).replace(older.uid, "UID"))
+        assert caught.value.differences == {"name": ("Other", "Badge #1")}
 
 
 async def test_an_edit_shows_its_asset() -> None:
