@@ -164,7 +164,9 @@ async def test_arguments_are_checked_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("told", ["ada@example.com", None])
-async def test_another_user_than_was_looked_for_is_unexpected(client: OriginalClient, wire: aioresponses, told: str | None) -> None:
+async def test_another_user_than_was_looked_for_is_unexpected(
+    client: OriginalClient, wire: aioresponses, told: str | None
+) -> None:
     wire.get(f"{BASE}/user?email=other%40example.com", payload=ok({**USER, "email": told}))
     with pytest.raises(UnexpectedResponse, match=r"data\.email"):
         await client.get_user_by_email("other@example.com")
