@@ -25,22 +25,14 @@ from enkash_async.models import (
 )
 from enkash_async.settings import ClientOptions, check_extra_headers, settings_from_env
 from enkash_async.tokens import PasswordTokens
+from rewards_core.base_urls import check_base_url
 from rewards_core.errors import RequestRejected, UnexpectedResponse
 from rewards_core.http.messages import Answer, Effect, Refusal, Request
 from rewards_core.http.refusals import affirms_existence
 from rewards_core.http.transport import Transport
 from rewards_core.json import dumps, structure
 from rewards_core.secrets import shielded
-from rewards_core.validation import (
-    check_base_url,
-    check_callable,
-    check_flag,
-    check_id,
-    check_key,
-    check_methods,
-    check_name,
-    check_timeout,
-)
+from rewards_core.validation import check_callable, check_flag, check_id, check_key, check_methods, check_name, check_timeout
 
 if TYPE_CHECKING:
     from types import TracebackType
