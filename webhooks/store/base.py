@@ -19,6 +19,7 @@ from webhooks.store.records import DEAD_DAYS, EventState
 
 if TYPE_CHECKING:
     from rewards_core.operations import Event, OperationRef, OperationStatus
+    from webhooks.store.readings import StoreActivity, StoreStatistics, Wake
     from webhooks.store.records import (
         Acceptance,
         ClaimedJob,
@@ -31,12 +32,9 @@ if TYPE_CHECKING:
         PollResult,
         Priority,
         Recorded,
-        StoreActivity,
         StoredEvent,
         StoredOutcome,
-        StoreStatistics,
         Subscription,
-        Wake,
     )
 
 A_STORE = "a MemoryStore, a SQLiteStore, another Store or a store URL"

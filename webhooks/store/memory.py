@@ -22,6 +22,7 @@ from webhooks.store.memory_outcomes import OutcomeTable, idempotency_of, key_of
 from webhooks.store.memory_polls import PollTable
 from webhooks.store.outcomes import agree, conflict_event, contradiction, mentioned_in, mentions, outcome_of, pack_outcome
 from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries, by_news, lookups_of, operations_of
+from webhooks.store.readings import StoreActivity, StoreStatistics
 from webhooks.store.records import (
     DEAD_DAYS,
     FORGOTTEN,
@@ -40,10 +41,8 @@ from webhooks.store.records import (
     PollResult,
     Priority,
     Recorded,
-    StoreActivity,
     StoredEvent,
     StoredOutcome,
-    StoreStatistics,
     Subscription,
     Verdict,
     job_name,
@@ -54,7 +53,7 @@ from webhooks.store.upkeep import UPKEEP_EVERY, check_keep, check_limit, check_p
 
 if TYPE_CHECKING:
     from webhooks.store.base import Subscriber
-    from webhooks.store.records import Wake
+    from webhooks.store.readings import Wake
 
 logger = logging.getLogger(__name__)
 

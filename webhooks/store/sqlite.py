@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rewards_core.operations import Event, OperationRef
     from rewards_core.sqlite.connection import Connection
     from webhooks.store.base import Subscriber
+    from webhooks.store.readings import StoreActivity, StoreStatistics, Wake
     from webhooks.store.records import (
         Acceptance,
         ClaimedJob,
@@ -48,12 +49,9 @@ if TYPE_CHECKING:
         PollResult,
         Priority,
         Recorded,
-        StoreActivity,
         StoredEvent,
         StoredOutcome,
-        StoreStatistics,
         Subscription,
-        Wake,
     )
 
 T = TypeVar("T")
