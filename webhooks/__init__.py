@@ -86,6 +86,7 @@ if not TYPE_CHECKING:  # otherwise a type checker would accept any name
             "store.readings",
             "store.records",
             "store",
+            "store.memory_events",  # StoreFull, which it raises
             "store.memory",
             "supervise",
             "as_completed",
