@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
 
 from enkash_async.auth import BearerAuthorizer, ProvidedTokens, TokenEndpoint
 from enkash_async.breakers import BreakerStore, MemoryBreakerStore
+from enkash_async.coins import CoinEndpoints
 from enkash_async.credentials import PasswordCredentials, TokenProvider
 from enkash_async.encryption import BodyCipher
-from enkash_async.envelope import Envelope, read_event, read_refusal, read_success
 from enkash_async.models import (
     CoinAllocation,
     CoinAllocationRequest,
@@ -25,22 +24,11 @@ from enkash_async.models import (
 )
 from enkash_async.settings import ClientOptions, check_extra_headers, settings_from_env
 from enkash_async.tokens import PasswordTokens
-from rewards_core.errors import RequestRejected, UnexpectedResponse
-from rewards_core.http.messages import Answer, Effect, Refusal, Request
+from rewards_core.base_urls import check_base_url
+from rewards_core.http.messages import Effect
 from rewards_core.http.refusals import affirms_existence
-from rewards_core.http.transport import Transport
-from rewards_core.json import dumps, structure
 from rewards_core.secrets import shielded
-from rewards_core.validation import (
-    check_base_url,
-    check_callable,
-    check_flag,
-    check_id,
-    check_key,
-    check_methods,
-    check_name,
-    check_timeout,
-)
+from rewards_core.validation import check_callable, check_flag, check_id, check_key, check_methods, check_name, check_timeout
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -49,8 +37,6 @@ if TYPE_CHECKING:
     from rewards_core.http.timeouts import Timeouts
     from rewards_core.http.transport import Session
     from rewards_core.rate import Limits
-
-T = TypeVar("T")
 
 VENDOR = "EnKash"
 _COINS = ("api", "v0", "enkash-coins")
@@ -128,7 +114,7 @@ class EnkashClient:
         self._coins_base_url = check_base_url(coins_base_url, name="coins_base_url", allow_insecure=allow_insecure)
         self._company_id = company_id if company_id is None else check_id(company_id, "company_id")
         self._allocation_effect = Effect.KEYED if check_flag(repeat_allocations, "repeat_allocations") else Effect.BARE
-        self._cipher = _cipher(encryption, credentials)
+        cipher = _cipher(encryption, credentials)
         extra = check_extra_headers({} if extra_headers is None else extra_headers)
         check_callable(clock, "clock")
         if breaker_store is not None:
@@ -156,13 +142,11 @@ class EnkashClient:
                 lifetime=lifetime,
                 clock=clock,
             )
-            self._authorizer = BearerAuthorizer(self._tokens, extra_headers=extra, secrets=credentials.secrets)
+            authorizer = BearerAuthorizer(self._tokens, extra_headers=extra, secrets=credentials.secrets)
         else:
             check_methods(credentials, "credentials", "PasswordCredentials or a TokenProvider", TokenProvider)
-            self._authorizer = BearerAuthorizer(ProvidedTokens(credentials), extra_headers=extra, secrets=tuple)
-        self._coins = Transport(
-            base_url=self._coins_base_url, authorizer=self._authorizer, refusal=self._refusal, limits=limits, **shared
-        )
+            authorizer = BearerAuthorizer(ProvidedTokens(credentials), extra_headers=extra, secrets=tuple)
+        self._coins = CoinEndpoints(authorizer, cipher, base_url=self._coins_base_url, limits=limits, **shared)
         self._allocate_url = self._coins.url(*_COINS, "allocate-coin")
 
     @classmethod
@@ -241,8 +225,8 @@ class EnkashClient:
             amount=check_coins(amount),
         )
         url, body = self._coins.url(*_COINS, "create-coins-config"), _fields(asked)
-        return await self._send(
-            "create_event", "POST", url, Effect.BARE, self._event, timeout, asked, body, _knows_event, advice=_CREATE_ADVICE
+        return await self._coins.send(
+            "create_event", "POST", url, Effect.BARE, self._coins.event, timeout, asked, body, _knows_event, advice=_CREATE_ADVICE
         )
 
     async def get_event(self, coin_config_id: str, *, timeout: float | None = None) -> CoinEvent:
@@ -258,7 +242,7 @@ class EnkashClient:
             ValueError, TypeError, ConfigurationError: nothing was sent.
         """
         url = self._coins.url(*_COINS, check_id(coin_config_id, "coin_config_id"))
-        return await self._coins.get("get_event", url, self._event, self._coins.deadline(timeout))
+        return await self._coins.get("get_event", url, self._coins.event, self._coins.deadline(timeout))
 
     async def update_event(
         self,
@@ -300,8 +284,8 @@ class EnkashClient:
         url, body = self._coins.url(*_COINS, coin_config_id), _fields(asked)
         if not body:
             raise ValueError("update_event: nothing to change. Give amount, configuration, event or company_id.")
-        return await self._send(
-            "update_event", "PATCH", url, Effect.KEYED, self._event, timeout, asked, body, advice=_UPDATE_ADVICE
+        return await self._coins.send(
+            "update_event", "PATCH", url, Effect.KEYED, self._coins.event, timeout, asked, body, advice=_UPDATE_ADVICE
         )
 
     async def allocate_coins(
@@ -334,12 +318,12 @@ class EnkashClient:
             request_id=check_key(request_id, "request_id"),
         )
         body = {"companyId": asked.company_id, "event": asked.event, "requestId": asked.request_id, "userId": asked.user_id}
-        done = await self._send(
+        done = await self._coins.send(
             "allocate_coins",
             "POST",
             self._allocate_url,
             self._allocation_effect,
-            self._success,
+            self._coins.success,
             timeout,
             asked,
             body,
@@ -370,39 +354,7 @@ class EnkashClient:
             ValueError, TypeError, ConfigurationError: nothing was sent.
         """
         url = self._coins.url("api", "v0", "coins", "balance", query={"userId": check_id(user_id, "user_id")})
-        return await self._coins.get("get_balance", url, self._balance, self._coins.deadline(timeout))
-
-    def _send(
-        self,
-        operation: str,
-        method: str,
-        url: Any,
-        effect: Effect,
-        read: Callable[[Answer], T],
-        timeout: float | None,
-        asked: CoinEventRequest | CoinAllocationRequest,
-        body: Mapping[str, object],
-        says_known: Callable[[RequestRejected], bool] | None = None,
-        *,
-        key: str | None = None,
-        advice: str,
-    ) -> Coroutine[Any, Any, T]:
-        plain = dumps(body)
-        return self._coins.call(
-            Request(
-                operation=operation,
-                method=method,
-                url=url,
-                effect=effect,
-                read=read,
-                body=plain if self._cipher is None else self._cipher.encrypt(plain),
-                key=key,
-                asked=asked,
-                says_known=says_known,
-                advice=advice,
-                deadline=self._coins.deadline(timeout),
-            )
-        )
+        return await self._coins.get("get_balance", url, self._coins.balance, self._coins.deadline(timeout))
 
     def _company(self, company_id: str | None) -> str:
         if company_id is not None:
@@ -412,23 +364,6 @@ class EnkashClient:
                 "company_id: missing, and an access token names no company. Give it to this call or to EnkashClient."
             )
         return self._company_id
-
-    def _success(self, answer: Answer) -> Envelope:
-        if self._cipher is not None:
-            answer = answer._replace(body=self._cipher.decrypt(answer.body))
-        return read_success(answer, self._authorizer.secrets)
-
-    def _event(self, answer: Answer) -> CoinEvent:
-        return read_event(self._success(answer))
-
-    def _balance(self, answer: Answer) -> int:
-        return structure(self._success(answer).payload, int, path="payload")
-
-    def _refusal(self, answer: Answer) -> Refusal:
-        if self._cipher is not None:
-            with suppress(UnexpectedResponse):  # an unreadable body gives an empty refusal
-                answer = answer._replace(body=self._cipher.decrypt(answer.body))
-        return read_refusal(answer)
 
 
 def _fields(asked: CoinEventRequest) -> dict[str, object]:

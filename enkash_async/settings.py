@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from enkash_async.credentials import PasswordCredentials, StaticToken, TokenProvider, hide_credentials, hide_token
+from rewards_core.base_urls import url_from
 from rewards_core.secrets import shielded
 from rewards_core.text import listed
-from rewards_core.validation import check_mapping, check_str, is_id, shown, url_from
+from rewards_core.validation import check_mapping, check_str, is_id, shown
 
 if TYPE_CHECKING:
     from enkash_async.breakers import BreakerStore

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
+from rewards_core.base_urls import check_base_url, url_from
 from rewards_core.secrets import Secret, shielded
 from rewards_core.text import listed
-from rewards_core.validation import check_base_url, check_choice, is_id, url_from
+from rewards_core.validation import check_choice, is_id
 
 if TYPE_CHECKING:
     from rewards_core.backoff import RetryPolicy

@@ -30,20 +30,8 @@ if TYPE_CHECKING:
     from webhooks.store.base import Store
     from webhooks.store.memory import MemoryStore
     from webhooks.store.postgres import PostgresStore
-    from webhooks.store.records import (
-        Acceptance,
-        EventState,
-        HandlerStatus,
-        Outcome,
-        PollBudget,
-        ProcessActivity,
-        StoreActivity,
-        StoredEvent,
-        StoredOutcome,
-        StoreStatistics,
-        Subscription,
-        Wake,
-    )
+    from webhooks.store.readings import PollBudget, ProcessActivity, StoreActivity, StoreStatistics, Wake
+    from webhooks.store.records import Acceptance, EventState, HandlerStatus, Outcome, StoredEvent, StoredOutcome, Subscription
     from webhooks.store.sqlite import SQLiteStore
     from webhooks.supervise import RestartPolicy
 
@@ -95,8 +83,10 @@ if not TYPE_CHECKING:  # otherwise a type checker would accept any name
             "ingress.base",
             "refusals",
             "store.base",
+            "store.readings",
             "store.records",
             "store",
+            "store.memory_events",  # StoreFull, which it raises
             "store.memory",
             "supervise",
             "as_completed",

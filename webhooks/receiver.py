@@ -16,8 +16,7 @@ from rewards_core.errors import SignatureError
 from rewards_core.log_limit import LogLimit
 from rewards_core.secrets import shielded
 from rewards_core.validation import check_callable, check_methods, check_name, check_number, check_whole, setting
-from webhooks.delivery_log import deliveries, log_delivery, log_refused
-from webhooks.delivery_watch import Delivery
+from webhooks.delivery_reports import DeliveryReports
 from webhooks.handlers import Handler, HandlerPolicy, HandlerRunner, HandlerStatistics, by_scope
 from webhooks.ingress.base import (
     ACCEPTED,
@@ -31,12 +30,12 @@ from webhooks.ingress.base import (
     Reply,
     content_length,
 )
-from webhooks.parsing import LARGE_BODY, BodyParser, unreadable_event
-from webhooks.refusals import ADVICE, Refusal, Refusals
+from webhooks.parsing import BodyParser, unreadable_event
 from webhooks.spans import delivery_span, links_of, note_verdict
 from webhooks.store import open_store
 from webhooks.store.base import A_STORE, Store
 from webhooks.store.records import DEFAULT_SERVICE, Acceptance
+from webhooks.verification import Verifier
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -45,19 +44,13 @@ if TYPE_CHECKING:
     from webhooks.delivery_log import Verdict
     from webhooks.delivery_watch import DeliveryObserver
     from webhooks.ingress.base import BodyProblem, Closable
-
-    _Verified = tuple[EventSource | SignatureError, Event | None]
-    _Delivery = tuple[Mapping[str, str], bytes, asyncio.Future[_Verified]]
+    from webhooks.refusals import Refusal
 
 logger = logging.getLogger(__name__)
 
 H = TypeVar("H", bound=Handler)
 
 MAX_BODY = 262_144
-
-_FAULT = SignatureError(ADVICE["error"], reason="error")
-_CLOSENESS: Mapping[str, int] = {"error": -1, "missing": 0, "malformed": 1, "unknown_key": 2, "mismatch": 3}
-"""How close a refused signature is to a valid one, by reason; reasons of a source's own count as 0."""
 
 _NOT_STARTED = (
     "a delivery was stored, but its handlers do not run because the receiver was not started. Put `async with receiver:` into "
@@ -122,7 +115,7 @@ class Receiver:
     ) -> None:
         several = sources if isinstance(sources, Iterable) else (sources,)
         by_scopes = by_scope(several)
-        self._sources = tuple(by_scopes.values())
+        self._verifier = Verifier(by_scopes.values())
         self._owns_store = isinstance(store, str)
         self._store = open_store(store) if isinstance(store, str) else check_methods(store, "store", A_STORE, Store)
         self._links = links_of(self._store)
@@ -135,11 +128,8 @@ class Receiver:
         self._accepted = self._duplicates = self._dead_letters = self._store_failures = 0
         self._last_delivery_at: float | None = None
         self._handlers_not_started = False
-        self._batch: list[_Delivery] = []
-        self._refusals = Refusals(logger, clock=self._clock)
-        self._observer: DeliveryObserver | None = None
-        self._log_limit = LogLimit(clock=loop_time)  # for problems that every delivery may have
-        self._refused_lines = LogLimit(1.0, lines=10, clock=loop_time)  # unsigned requests must not fill the log
+        self._reports = DeliveryReports(self._clock)
+        self._store_lines = LogLimit(clock=loop_time)  # a store that fails does so for every delivery
 
     @property
     def store(self) -> Store:
@@ -168,7 +158,7 @@ class Receiver:
             accepted=self._accepted,
             duplicates=self._duplicates,
             dead_letters=self._dead_letters,
-            rejected=dict(self._refusals.total),
+            rejected=dict(self._reports.refusals.total),
             store_failures=self._store_failures,
             last_delivery_at=self._last_delivery_at,
         )
@@ -176,7 +166,7 @@ class Receiver:
     @property
     def refused(self) -> tuple[Refusal, ...]:
         """The last refused deliveries, newest first: at most 256 after similar ones are merged, without their bodies."""
-        return self._refusals.newest_first()
+        return self._reports.refusals.newest_first()
 
     def observe(self, observer: DeliveryObserver | None) -> None:
         """Call a function with each delivery once it is answered, refused ones included, from now on.
@@ -185,8 +175,7 @@ class Receiver:
             observer: It is called in the event loop, must return quickly and should not raise. It replaces the one before; None
                 ends that.
         """
-        self._observer = observer
-        self._refusals.observe(None if observer is None else lambda refusal: observer(Delivery.refused(refusal)))
+        self._reports.observe(observer)
 
     def on(self, event_name: str, *, name: str | None = None) -> Callable[[H], H]:
         """Register the decorated async function as a handler.
@@ -231,10 +220,10 @@ class Receiver:
         """
         unfit = self._preflight(method, headers, content_length)
         if unfit is not None:
-            claimed = self._claimed_key_ids(headers)
+            claimed = self._verifier.claimed_key_ids(headers)
             return self._refuse(*unfit, peer, method=method, length=content_length, key_ids=claimed)
-        if unread and not any(_admits(source, headers) for source in self._sources):
-            problem = self._find_signer(headers, b"")
+        if unread and not self._verifier.admits(headers):
+            problem = self._verifier.find_signer(headers, b"")
             if isinstance(problem, SignatureError):
                 return self._refuse_unsigned(problem, UNADMITTED, peer, content_length)
         return None
@@ -251,7 +240,7 @@ class Receiver:
         """
         if headers is None:
             return self._refuse(reason, BODY_PROBLEMS[reason], peer)
-        length, claimed = content_length(headers), self._claimed_key_ids(headers)
+        length, claimed = content_length(headers), self._verifier.claimed_key_ids(headers)
         return self._refuse(reason, BODY_PROBLEMS[reason], peer, length=length, key_ids=claimed)
 
     async def receive(self, headers: Mapping[str, str], body: bytes, peer: object = None) -> Reply:
@@ -267,9 +256,9 @@ class Receiver:
             503 if the event could not be stored.
         """
         if len(body) > self._max_body:
-            return self._refuse("size", TOO_LARGE, peer, length=len(body), key_ids=self._claimed_key_ids(headers))
-        started = time.perf_counter() if self._observer is not None or deliveries.isEnabledFor(logging.INFO) else None
-        signer, event = await self._verify(headers, body)
+            return self._refuse("size", TOO_LARGE, peer, length=len(body), key_ids=self._verifier.claimed_key_ids(headers))
+        started = time.perf_counter() if self._reports.timed else None
+        signer, event = await self._verifier.verify(headers, body)
         if isinstance(signer, SignatureError):
             seconds = None if started is None else time.perf_counter() - started
             return self._refuse_unsigned(signer, UNSIGNED, peer, len(body), seconds)
@@ -283,7 +272,7 @@ class Receiver:
             note_verdict(span, event, verdict, self._links)
         reply = NOT_KEPT if verdict == "not kept" else ACCEPTED
         if started is not None:
-            self._tell(event, verdict, reply.status, time.perf_counter() - started, peer)
+            self._reports.signed(event, verdict, reply.status, time.perf_counter() - started, peer)
         return reply
 
     async def replay(self, event_ids: Sequence[int]) -> int:
@@ -380,7 +369,7 @@ class Receiver:
             acceptance = await self._store.accept(event)
         except Exception:
             self._store_failures += 1
-            if self._log_limit.allows("store"):
+            if self._store_lines.allows("store"):
                 logger.exception("a delivery could not be stored and was answered 503, so the vendor repeats it")
             return "not kept"
         await asyncio.sleep(0)  # the deliveries of one commit continue together, and waiters run before the replies
@@ -398,90 +387,6 @@ class Receiver:
         logger.warning("a signed delivery was stored as a dead letter: %s", event.problem)
         return "dead letter"
 
-    async def _verify(self, headers: Mapping[str, str], body: bytes) -> _Verified:
-        """Return the source whose key signed a delivery, or why none did, and the event unless the body is large."""
-        loop = asyncio.get_running_loop()
-        verified: asyncio.Future[_Verified] = loop.create_future()
-        self._batch.append((headers, body, verified))
-        if len(self._batch) == 1:
-            loop.call_soon(self._verify_batch)
-        return await verified
-
-    def _verify_batch(self) -> None:
-        """Verify all deliveries of one pass of the event loop, then parse them all.
-
-        Each step in a row keeps its code in the processor's caches: in `benchmarks deliveries` this takes a third less of the
-        server's time than one delivery after the other.
-        """
-        arrived, self._batch = self._batch, []
-        found: list[_Verified] = []
-        for signer, (headers, body, _) in zip([self._find_signer(*each[:2]) for each in arrived], arrived, strict=True):
-            event = None
-            if not isinstance(signer, SignatureError) and len(body) < LARGE_BODY:
-                try:
-                    event = signer.parse(body, headers)
-                except Exception as problem:  # noqa: BLE001 - a body may trigger any bug of a source
-                    event = unreadable_event(signer, body, problem)
-            found.append((signer, event))
-        for (_, _, verified), each in zip(arrived, found, strict=True):
-            if not verified.done():
-                verified.set_result(each)
-
-    def _find_signer(self, headers: Mapping[str, str], body: bytes) -> EventSource | SignatureError:
-        """Return the source whose key signed the body, or else the error of the source that came closest to accepting it."""
-        nearest = _FAULT
-        for source in self._sources:
-            try:
-                source.verify(headers, body)
-            except SignatureError as problem:
-                if _closeness(problem) > _closeness(nearest):
-                    # its traceback would keep this frame, and so the body, until garbage collection
-                    nearest = problem.with_traceback(None)
-            except Exception as problem:  # noqa: BLE001 - a delivery may trigger any bug of a source
-                if self._log_limit.allows("error"):
-                    logger.warning(
-                        "a source failed to verify a delivery and counts as not having signed it: %s; correct the source",
-                        type(problem).__name__,
-                    )
-            else:
-                return source
-        return nearest
-
-    def _claimed_key_ids(self, headers: Mapping[str, str]) -> Sequence[str]:
-        """Return the key ids in the headers, as far as a source can read them without the body."""
-        for source in self._sources:
-            try:
-                source.verify(headers, b"")
-            except SignatureError as problem:
-                if problem.key_ids:
-                    return problem.key_ids
-            except Exception:  # noqa: BLE001, S112 - the ids are only shown to people
-                continue
-        return ()
-
-    def _tell(self, event: Event, verdict: Verdict, status: int, seconds: float, peer: object) -> None:
-        """Log a signed delivery, and tell the observer of it."""
-        if deliveries.isEnabledFor(logging.INFO):
-            log_delivery(event, verdict, seconds, peer)
-        if self._observer is not None:
-            ref = event.ref
-            self._observer(
-                Delivery(
-                    at=self._clock(),
-                    verdict=verdict,
-                    event=event.name,
-                    scope=event.scope,
-                    kind=None if ref is None else ref.kind,
-                    uid=None if ref is None else ref.uid,
-                    identity=event.identity,
-                    reason=event.problem,
-                    status=status,
-                    size=len(event.body),
-                    seconds=seconds,
-                    peer=peer,
-                )
-            )
-
     def _refuse_unsigned(
         self, problem: SignatureError, reply: Reply, peer: object, length: int | None, seconds: float | None = None
     ) -> Reply:
@@ -490,19 +395,5 @@ class Receiver:
         return self._refuse(problem.reason, reply, peer, seconds, **facts)
 
     def _refuse(self, reason: str, reply: Reply, peer: object, seconds: float | None = None, **facts: Any) -> Reply:
-        self._refusals.note(reason, peer, status=reply.status, **facts)
-        if deliveries.isEnabledFor(logging.INFO) and self._refused_lines.allows("refused"):
-            log_refused(reason, reply.status, peer, seconds)
+        self._reports.refused(reason, reply.status, peer, seconds, **facts)
         return reply
-
-
-def _closeness(problem: SignatureError) -> int:
-    return _CLOSENESS.get(problem.reason, 0)
-
-
-def _admits(source: EventSource, headers: Mapping[str, str]) -> bool:
-    admits = getattr(source, "admits", None)
-    try:
-        return admits is None or bool(admits(headers))
-    except Exception:  # noqa: BLE001 - headers may trigger any bug of a source; `verify` decides
-        return True

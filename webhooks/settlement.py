@@ -18,7 +18,8 @@ from rewards_core.operations import OperationRef, OperationStatus
 from webhooks.polling import Poller, PollPolicy
 from webhooks.store.base import Store, Subscriber
 from webhooks.store.outcomes import contradiction
-from webhooks.store.records import Outcome, Priority, Verdict, Via, Wake
+from webhooks.store.readings import Wake
+from webhooks.store.records import Outcome, Priority, Verdict, Via
 from webhooks.waiters import FINAL_LOOKUP_TIMEOUT, Settled, WaiterTable, answer_by
 
 if TYPE_CHECKING:

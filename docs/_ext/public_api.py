@@ -151,7 +151,7 @@ def _public(text: str, within: str) -> str | None:
     if first in by_last_part() and (not rest or hasattr(public_names()[by_last_part()[first]], rest)):
         return by_last_part()[first] + (f".{rest}" if rest else "")
     owner = next((name for name in public_names() if within == name or within.startswith(f"{name}.")), None)
-    member = None if owner is None else vars(public_names()[owner]).get(first) if inspect.isclass(public_names()[owner]) else None
+    member = getattr(public_names()[owner], first, None) if owner is not None and inspect.isclass(public_names()[owner]) else None
     if first[:1] != "_" and not rest and isinstance(member, (FunctionType, property)):
         return f"{owner}.{first}"
     return None

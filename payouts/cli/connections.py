@@ -21,8 +21,8 @@ from original_async.settings import WEBHOOK_KEYS, WEBHOOK_PATH, app_uid_from, ba
 from payouts.ledger.generation import state_folder
 from payouts.vendors import ROW_TYPES
 from rewards_core import Limits
+from rewards_core.base_urls import url_from
 from rewards_core.keys import webhook_keys
-from rewards_core.validation import url_from
 from webhooks.refusals import Refusals
 from webhooks.store import StoreUrl
 

@@ -127,7 +127,7 @@ async def test_no_canary_leaves_its_cage(
     texts += [path.read_text() for path in tmp_path.iterdir()]
     reached = [one for client in clients for one in inside(client)]
     texts += [text for one in reached for text in (repr(one), str(one))]
-    assert {"PasswordTokens", "PasswordCredentials", "AccessToken", "BodyCipher", "Secret", "Transport"} <= {
+    assert {"PasswordTokens", "PasswordCredentials", "AccessToken", "BodyCipher", "Secret", "CoinEndpoints"} <= {
         type(one).__name__ for one in reached
     }
     assert watcher.records

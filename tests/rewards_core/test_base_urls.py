@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from original_async.settings import find_base_url
-from rewards_core.validation import check_base_url, is_loopback, url_from
+from rewards_core.base_urls import check_base_url, is_loopback, url_from
 from tests.canary import locals_with
 from tests.texts import said
 

@@ -38,7 +38,7 @@ class Host:
         """Return another store object on the file; without ticks it learns of others only by hints."""
         settings: dict[str, Any] = {"clock": lambda: self.wall, "uptime": lambda: self.passed, "boot": self.boot, **options}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("webhooks.store.sqlite.Engine", partial(Engine, tick_every=OFTEN if ticks else NEVER))
+            patch.setattr("webhooks.store.sqlite_life.Engine", partial(Engine, tick_every=OFTEN if ticks else NEVER))
             store = SQLiteStore(settings.pop("path", self.path), **settings)
         self.stores.append(store)
         return store

@@ -23,7 +23,7 @@ from webhooks.console.console import Console
 from webhooks.console.watched import Readiness
 from webhooks.refusals import Refusals
 from webhooks.store.memory import MemoryStore
-from webhooks.store.records import Wake
+from webhooks.store.readings import Wake
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.urls import StoreUrl
 

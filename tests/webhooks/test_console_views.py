@@ -18,7 +18,8 @@ from webhooks.console.views import Views
 from webhooks.delivery_watch import DeliveryFilter
 from webhooks.store.base import Store
 from webhooks.store.memory import MemoryStore
-from webhooks.store.records import Priority, StoredEvent, Wake
+from webhooks.store.readings import Wake
+from webhooks.store.records import Priority, StoredEvent
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.urls import StoreUrl
 

@@ -20,7 +20,7 @@ from webhooks.prometheus import collector
 from webhooks.receiver import Receiver
 from webhooks.store.memory import MemoryStore
 from webhooks.store.outcomes import CONFLICT_EVENT
-from webhooks.store.records import StoreStatistics
+from webhooks.store.readings import StoreStatistics
 
 
 async def test_a_conflict_event_of_this_store_is_not_forwarded() -> None:

@@ -29,7 +29,7 @@ from webhooks.ingress.queue import QueueIngress
 from webhooks.prometheus import collector
 from webhooks.receiver import Receiver
 from webhooks.store.memory import MemoryStore
-from webhooks.store.records import StoreStatistics
+from webhooks.store.readings import StoreStatistics
 
 ALERTS = ROOT / "deploy" / "alerts.yml"
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text("utf-8"))

@@ -77,7 +77,7 @@ def on_one_file(folder: str, count: int) -> list[Store]:
     """Return a store object for each, without the ticks of real time; see `look_each_second`."""
     seconds = asyncio.get_running_loop().time  # asked by threads too
     path = Path(folder) / "inbox.db"
-    with patch("webhooks.store.sqlite.Engine", partial(Engine, tick_every=NEVER)):
+    with patch("webhooks.store.sqlite_life.Engine", partial(Engine, tick_every=NEVER)):
         return [SQLiteStore(path, clock=lambda: EPOCH + seconds(), uptime=seconds, boot="virtual") for _ in range(count)]
 
 

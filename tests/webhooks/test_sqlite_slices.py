@@ -11,7 +11,7 @@ import pytest
 from rewards_core.operations import OperationRef
 from tests.webhooks.sqlite_store_kit import Host, on_file
 from tests.webhooks.store_contract import PAY, event, ref, wants
-from webhooks.store import sqlite, sqlite_jobs, sqlite_polls, sqlite_upkeep
+from webhooks.store import sqlite, sqlite_jobs, sqlite_life, sqlite_polls, sqlite_upkeep
 from webhooks.store.records import Acceptance, EventState
 from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_rows import insert
@@ -24,7 +24,7 @@ HOUR = 3_600.0
 def commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many records each commit of a slice was to change."""
     changed: list[int] = []
-    monkeypatch.setattr(sqlite, "_SLICE", 2)
+    monkeypatch.setattr(sqlite_life, "_SLICE", 2)
 
     def spy_on(change: Callable[..., int]) -> Callable[..., int]:
         def spy(session: Session, *arguments: Any, **more: Any) -> int:

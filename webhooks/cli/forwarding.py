@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from rewards_core.base_urls import check_base_url
 from rewards_core.secrets import shielded
 from rewards_core.text import one_line
-from rewards_core.validation import check_base_url
 from webhooks.cli.sending import delivery_headers
 from webhooks.errors import RetryLater
 from webhooks.store.outcomes import CONFLICT_EVENT

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from webhooks.completions import Completions
     from webhooks.ingress.queue import QueueStatistics
     from webhooks.receiver import Receiver
-    from webhooks.store.records import Outcome, StoreStatistics
+    from webhooks.store.readings import StoreStatistics
+    from webhooks.store.records import Outcome
 
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 

@@ -11,12 +11,12 @@ import aiohttp
 import typer
 from attrs import asdict
 
+from rewards_core.base_urls import check_base_url
 from rewards_core.cli.columns import Column
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fail
 from rewards_core.cli.program import command_group
 from rewards_core.text import counted, listed, one_line
-from rewards_core.validation import check_base_url
 from webhooks.cli.errors import CannotStart, run_command
 from webhooks.cli.lists import iso_time, time_column, write_list
 from webhooks.cli.refusal_lists import from_json

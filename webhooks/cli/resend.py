@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from original_async import OriginalWebhooks
 from original_async.settings import WEBHOOK_KEYS
+from rewards_core.base_urls import check_base_url
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output, fail
 from rewards_core.keys import webhook_keys
-from rewards_core.validation import check_base_url
 from webhooks.cli.requeue import ERASED, NO_EVENT
 from webhooks.cli.sending import delivery_headers, sender
 from webhooks.cli.stores import open_existing

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from rewards_core.base_urls import is_loopback
 from rewards_core.keys import read_secret_file
 from rewards_core.operations import DEFAULT_SCOPE
 from rewards_core.secrets import Secret
-from rewards_core.validation import is_loopback, whole
+from rewards_core.validation import whole
 from webhooks.cli.hosts import AllowedHosts
 from webhooks.cli.sources import SourceSpec
 from webhooks.cli.unix_socket import UnixSettings

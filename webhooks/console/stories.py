@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rewards_core.operations import OperationRef
     from webhooks.console.commands import Commands
     from webhooks.store.base import Store
-    from webhooks.store.records import Outcome, PendingOperation, StoredEvent, Wake
+    from webhooks.store.readings import Wake
+    from webhooks.store.records import Outcome, PendingOperation, StoredEvent
 
 MAX_OPERATIONS = 5
 """Operations of different kinds or scopes that may share a uid in one answer."""

@@ -19,7 +19,7 @@ from webhooks.console.stories import WHY_POLLED, stories_of
 from webhooks.delivery_watch import MAX_TEXT, Delivery, DeliveryFilter, row_of
 from webhooks.store.facts import body_as_text, body_indented, handler_facts, job_facts
 from webhooks.store.paging import pages
-from webhooks.store.records import EventState, StoreStatistics
+from webhooks.store.records import EventState
 from webhooks.store.standings import OperationStanding, reason_of, with_operations
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from webhooks.console.commands import Commands
     from webhooks.console.watched import Watched
     from webhooks.store.base import Store
-    from webhooks.store.records import HandlerStatus, PendingOperation, StoreActivity, StoredEvent, StoredOutcome
+    from webhooks.store.readings import StoreActivity, StoreStatistics
+    from webhooks.store.records import HandlerStatus, PendingOperation, StoredEvent, StoredOutcome
 
 T = TypeVar("T")
 

@@ -7,8 +7,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from attrs import frozen
 
+from rewards_core.base_urls import check_base_url
 from rewards_core.secrets import shielded
-from rewards_core.validation import check_base_url, check_flag, check_str
+from rewards_core.validation import check_flag, check_str
 
 _FORMS = "'sqs://NAME?region=REGION' or the queue's URL, such as 'https://sqs.eu-west-1.amazonaws.com/123456789012/rewards'"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}(?:\.fifo)?", re.ASCII).fullmatch

@@ -12,7 +12,7 @@ from attrs import define, field
 
 from rewards_core.clock import DAY
 from rewards_core.operations import OperationRef
-from webhooks.store.records import ProcessActivity, Wake
+from webhooks.store.readings import ProcessActivity, Wake
 
 if TYPE_CHECKING:
     from webhooks.store.records import Subscription

@@ -9,19 +9,19 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from attrs import evolve
-
 from rewards_core.clock import DAY, HOUR, loop_time
-from rewards_core.errors import StoreClosed, StoreFull
-from rewards_core.operations import Event, OperationRef, OperationStatus
+from rewards_core.errors import StoreClosed
+from rewards_core.operations import Event, OperationRef
 from rewards_core.validation import check_callable, check_id, check_number, check_whole
 from webhooks.store.members import Member
 from webhooks.store.memory_events import EventTable
 from webhooks.store.memory_mentioned import Mentioned
-from webhooks.store.memory_outcomes import OutcomeTable, idempotency_of, key_of
-from webhooks.store.memory_polls import PollTable
-from webhooks.store.outcomes import agree, conflict_event, contradiction, mentioned_in, mentions, outcome_of, pack_outcome
+from webhooks.store.memory_outcomes import OutcomeTable, key_of
+from webhooks.store.memory_pending import PollTables
+from webhooks.store.memory_recorder import OutcomeRecorder
+from webhooks.store.outcomes import mentioned_in, mentions, outcome_of, pack_outcome
 from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries, by_news, lookups_of, operations_of
+from webhooks.store.readings import StoreActivity, StoreStatistics
 from webhooks.store.records import (
     DEAD_DAYS,
     FORGOTTEN,
@@ -40,12 +40,9 @@ from webhooks.store.records import (
     PollResult,
     Priority,
     Recorded,
-    StoreActivity,
     StoredEvent,
     StoredOutcome,
-    StoreStatistics,
     Subscription,
-    Verdict,
     job_name,
 )
 from webhooks.store.subscribers import Subscribers
@@ -54,11 +51,10 @@ from webhooks.store.upkeep import UPKEEP_EVERY, check_keep, check_limit, check_p
 
 if TYPE_CHECKING:
     from webhooks.store.base import Subscriber
-    from webhooks.store.records import Wake
+    from webhooks.store.readings import Wake
 
 logger = logging.getLogger(__name__)
 
-_PENDING_PER_EVENT = 10
 _SLICE = 1_000
 
 
@@ -79,7 +75,7 @@ class MemoryStore(StoreQueries):
     """
 
     def __init__(self, *, max_events: int = 100_000, retention: float = 86_400.0, clock: Callable[[], float] = time.time) -> None:
-        self._max_events = check_whole(max_events, "max_events", at_least=1)
+        check_whole(max_events, "max_events", at_least=1)
         check_number(retention, "retention", above=0, unit="seconds")
         self._clock = check_callable(clock, "clock")
         self._closed = False
@@ -89,7 +85,10 @@ class MemoryStore(StoreQueries):
         self._subscriptions = Subscriptions()
         self._upkeep_at = self._count_at = 0.0
         self._outcomes = OutcomeTable(max_events, retention)
-        self._polls: dict[str, PollTable] = {}
+        self._polls = PollTables(max_events)
+        self._recorder = OutcomeRecorder(
+            self._outcomes, self._events, self._polls, self._subscriptions, self._subscribers, self._clock
+        )
         self._member = Member()
 
     async def accept(self, event: Event) -> Acceptance:
@@ -141,7 +140,7 @@ class MemoryStore(StoreQueries):
 
     async def record_outcome(self, outcome: Outcome) -> Recorded:
         self._check_open()
-        return self._record(outcome, pack_outcome(outcome), loop_time())
+        return self._recorder.record(outcome, pack_outcome(outcome), loop_time())
 
     async def watch(
         self, refs: Sequence[OperationRef], *, poll_in: float, confirmed: bool = False, waiter: str = ""
@@ -155,26 +154,26 @@ class MemoryStore(StoreQueries):
             if outcome is not None:
                 known.append(outcome)
             if outcome is None or (confirmed and not outcome.confirmed):
-                self._polls_of(ref.scope).watch(ref.kind, ref.uid, due, at, waiter, ref.about)
+                self._polls[ref.scope].watch(ref.kind, ref.uid, due, at, waiter, ref.about)
                 watched.append(ref)
         self._hurry_mentioned(watched)
         return known
 
     def unwatch(self, refs: Sequence[OperationRef], *, waiter: str = "") -> None:
         for ref in refs:
-            self._polls_of(ref.scope).unwatch(ref.kind, ref.uid, waiter)
+            self._polls[ref.scope].unwatch(ref.kind, ref.uid, waiter)
 
     async def add_pending(self, refs: Sequence[OperationRef], *, poll_in: float) -> None:
         self._check_open()
         due, at = loop_time() + poll_in, self._clock()
         fresh = [ref for ref in refs if key_of(ref) not in self._outcomes]
         for ref in fresh:
-            self._polls_of(ref.scope).add(ref.kind, ref.uid, due, at, ref.about)
+            self._polls[ref.scope].add(ref.kind, ref.uid, due, at, ref.about)
         self._hurry_mentioned(fresh)
 
     async def remove_pending(self, refs: Sequence[OperationRef]) -> int:
         self._check_open()
-        return sum(self._polls_of(ref.scope).discard(ref.kind, ref.uid) for ref in refs)
+        return sum(self._polls[ref.scope].discard(ref.kind, ref.uid) for ref in refs)
 
     async def list_pending(
         self,
@@ -186,18 +185,11 @@ class MemoryStore(StoreQueries):
         limit: int = 100,
     ) -> Sequence[PendingOperation]:
         self._check_open()
-        found: list[PendingOperation] = []
-        for of_scope, polls in sorted(self._polls.items()):
-            if scope in {None, of_scope} and (after is None or of_scope >= after.scope):
-                start = (after.kind, after.uid) if after is not None and of_scope == after.scope else ("", "")
-                found += polls.listed(start, limit - len(found), loop_time(), kind=kind, uid=uid)
-        return found
+        return self._polls.listed(scope, kind, uid, after, limit, loop_time())
 
     async def pending(self, refs: Sequence[OperationRef]) -> Sequence[PendingOperation]:
         self._check_open()
-        now = loop_time()
-        found = (polls.get(ref.kind, ref.uid, now) for ref in set(refs) if (polls := self._polls.get(ref.scope)) is not None)
-        return [one for one in found if one is not None]
+        return self._polls.pending(refs, loop_time())
 
     async def hurry_polls(self, refs: Sequence[OperationRef], priority: Priority) -> None:
         self._check_open()
@@ -205,26 +197,26 @@ class MemoryStore(StoreQueries):
 
     async def claim_polls(self, scope: str, *, limit: int, lease: float, max_per_second: float) -> PollClaims:
         self._check_open()
-        return self._polls_of(scope).claim(loop_time(), limit, lease, max_per_second)
+        return self._polls[scope].claim(loop_time(), limit, lease, max_per_second)
 
     async def permit_poll(self, scope: str, *, max_per_second: float) -> PollPermit:
         self._check_open()
-        return self._polls_of(scope).permit(loop_time(), max_per_second)
+        return self._polls[scope].permit(loop_time(), max_per_second)
 
     async def settle_polls(self, results: Sequence[PollResult]) -> None:
         self._check_open()
         now = loop_time()
         for result in results:
-            self._polls_of(result.claim.ref.scope).settle(result, now)
+            self._polls[result.claim.ref.scope].settle(result, now)
 
     async def resume_polls(self, scope: str) -> None:
         self._check_open()
-        polls = self._polls_of(scope)
+        polls = self._polls[scope]
         polls.budget = polls.budget.answered(loop_time())
 
     async def pause_polls(self, scope: str, seconds: float, *, refused: bool = False) -> None:
         self._check_open()
-        polls = self._polls_of(scope)
+        polls = self._polls[scope]
         polls.budget = polls.budget.pause(loop_time(), seconds, refused=refused)
 
     async def subscribe(self, subscriber: Subscriber) -> None:
@@ -384,17 +376,13 @@ class MemoryStore(StoreQueries):
         settles = outcome is not None and kept is not None
         lookups = [ref for ref in lookups_of(event) if not (settles and ref == event.ref)]
         if outcome is not None and kept is not None:
-            self._record(outcome, kept, now)
+            self._recorder.record(outcome, kept, now)
         for ref in operations_of(event):
             self._mentioned.note(ref)
             if (polls := self._polls.get(ref.scope)) is not None:
                 lookups += polls.dependents(ref)
         if lookups:
-            self._hurry([one for one in lookups if not self._is_done(one)], Priority.LOOKUP)
-
-    def _is_done(self, ref: OperationRef) -> bool:
-        known = self._outcomes.get(key_of(ref))
-        return known is not None and known.status is OperationStatus.DONE
+            self._hurry([one for one in lookups if not self._outcomes.is_done(one)], Priority.LOOKUP)
 
     def _hurry_mentioned(self, refs: Sequence[OperationRef]) -> None:
         """Request polls of operations about something that an event mentioned lately."""
@@ -406,56 +394,5 @@ class MemoryStore(StoreQueries):
             return
         now, at = loop_time(), self._clock()
         for ref in refs:
-            self._polls_of(ref.scope).hurry(ref.kind, ref.uid, priority, now, at, ref.about)
+            self._polls[ref.scope].hurry(ref.kind, ref.uid, priority, now, at, ref.about)
         self._subscribers.polls_due()
-
-    def _polls_of(self, scope: str) -> PollTable:
-        polls = self._polls.get(scope)
-        if polls is None:
-            polls = self._polls[scope] = PollTable(scope, self._max_events * _PENDING_PER_EVENT)
-        return polls
-
-    def _record(self, outcome: Outcome, kept: bytes, now: float) -> Recorded:
-        ref = outcome.ref
-        key = key_of(ref)
-        first = self._outcomes.get(key)
-        if first is None:
-            self._outcomes.add(key, kept, now, None if outcome.key is None else idempotency_of(ref, outcome.key))
-            if (polls := self._polls.get(ref.scope)) is not None:
-                polls.discard(ref.kind, ref.uid)
-            self._subscribers.settled(outcome)
-            return Recorded(verdict=Verdict.FIRST, outcome=outcome)
-        if outcome.confirmed:
-            self._polls_of(ref.scope).discard(ref.kind, ref.uid)
-        if agree(first, outcome):
-            return Recorded(verdict=Verdict.SAME, outcome=self._completed(first, outcome))
-        event = conflict_event(first, outcome)
-        unknown = event.identity not in self._events.days
-        counts = contradiction(first, (*self._outcomes.conflicts(key), outcome))
-        if unknown or counts is outcome:
-            self._outcomes.add_conflict(key, kept)
-        if counts is not None:
-            self._subscribers.confirmed(counts)
-        if unknown:
-            handlers = self._subscriptions.handlers_for(event)
-            try:
-                self._events.add(event, self._clock(), loop_time(), handlers)
-            except StoreFull:
-                logger.exception("a different outcome of %s is stored as a conflict, but handlers get no event about it", ref)
-                handlers = ()
-            if handlers:
-                self._subscribers.jobs_ready()
-        return Recorded(verdict=Verdict.CONFLICT, outcome=first)
-
-    def _completed(self, first: Outcome, then: Outcome) -> Outcome:
-        """Return the first outcome with the key and the confirmation of a later one that agrees."""
-        key = first.key or then.key
-        confirmed = first.confirmed or then.confirmed
-        if (key, confirmed) == (first.key, first.confirmed):
-            return first
-        idempotency = idempotency_of(first.ref, key) if first.key is None and key is not None else None
-        completed = evolve(first, key=key, confirmed=confirmed)
-        self._outcomes.replace(key_of(first.ref), pack_outcome(completed), idempotency)
-        if confirmed and not first.confirmed:
-            self._subscribers.confirmed(completed)
-        return completed

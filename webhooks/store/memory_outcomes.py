@@ -56,6 +56,10 @@ class OutcomeTable:
         kept = self._kept.get(key)
         return None if kept is None else _unpacked(key, kept)
 
+    def is_done(self, ref: OperationRef) -> bool:
+        known = self.get(key_of(ref))
+        return known is not None and known.status is OperationStatus.DONE
+
     def by_key(self, idempotency: str) -> Sequence[Outcome]:
         """Return the outcomes of the operations with an idempotency key."""
         return [_unpacked(key, self._kept[key]) for key in self._by_key.get(idempotency, ())]

@@ -19,7 +19,8 @@ from attrs import frozen
 from rewards_core.operations import OperationRef, subject_of
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.queries import MAX_DEPENDENTS
-from webhooks.store.records import PendingOperation, PollBudget, PollClaim, PollClaims, PollPermit, PollResult, Priority
+from webhooks.store.readings import PollBudget
+from webhooks.store.records import PendingOperation, PollClaim, PollClaims, PollPermit, PollResult, Priority
 
 logger = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rewards_core.operations import Event, OperationRef
     from webhooks.store.hints import Notification
     from webhooks.store.postgres_session import Change
+    from webhooks.store.readings import StoreActivity, StoreStatistics
     from webhooks.store.records import (
         Acceptance,
         ClaimedJob,
@@ -35,10 +36,8 @@ if TYPE_CHECKING:
         PollResult,
         Priority,
         Recorded,
-        StoreActivity,
         StoredEvent,
         StoredOutcome,
-        StoreStatistics,
         Subscription,
     )
     from webhooks.store.rows import Arrival, PackedOutcome

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from rewards_core.postgres.engine import Engine
     from webhooks.store.base import Subscriber
     from webhooks.store.postgres_outcomes import Place
-    from webhooks.store.records import Outcome, Wake
+    from webhooks.store.readings import Wake
+    from webhooks.store.records import Outcome
 
 T = TypeVar("T")
 

@@ -16,17 +16,8 @@ from webhooks.store.members import RENEW_EVERY
 from webhooks.store.postgres_outcomes import outcomes
 from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, LOCKED, ONCE, clean_ref, delete_refs, for_refs, text, text_or_none
 from webhooks.store.queries import LATELY, by_news
-from webhooks.store.records import (
-    Outcome,
-    PendingOperation,
-    PollBudget,
-    PollClaim,
-    PollClaims,
-    PollPermit,
-    PollResult,
-    Priority,
-    StoreActivity,
-)
+from webhooks.store.readings import PollBudget, StoreActivity
+from webhooks.store.records import Outcome, PendingOperation, PollClaim, PollClaims, PollPermit, PollResult, Priority
 from webhooks.store.rows import ABOUT_KEPT, ONLY_ABOUT, PENDING_COLUMNS, each_once, pending_of
 
 if TYPE_CHECKING:

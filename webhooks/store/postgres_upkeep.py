@@ -12,7 +12,8 @@ from webhooks.store.outcomes import mentions, pack
 from webhooks.store.postgres_events import lock, update_states
 from webhooks.store.postgres_jobs import count_unserved
 from webhooks.store.postgres_session import SCOPES
-from webhooks.store.records import FORGOTTEN, IDENTITY_DAYS, EventState, Priority, StoreStatistics
+from webhooks.store.readings import StoreStatistics
+from webhooks.store.records import FORGOTTEN, IDENTITY_DAYS, EventState, Priority
 from webhooks.store.rows import STATES
 
 if TYPE_CHECKING:

@@ -14,17 +14,8 @@ from rewards_core.sqlite.connection import fetch
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.members import RENEW_EVERY
 from webhooks.store.queries import LATELY, MAX_DEPENDENTS, by_news
-from webhooks.store.records import (
-    Outcome,
-    PendingOperation,
-    PollBudget,
-    PollClaim,
-    PollClaims,
-    PollPermit,
-    PollResult,
-    Priority,
-    StoreActivity,
-)
+from webhooks.store.readings import PollBudget, StoreActivity
+from webhooks.store.records import Outcome, PendingOperation, PollClaim, PollClaims, PollPermit, PollResult, Priority
 from webhooks.store.rows import (
     ABOUT_KEPT,
     ONLY_ABOUT,

@@ -10,7 +10,8 @@ from rewards_core.clock import DAY, TrustedTime
 from rewards_core.operations import OperationRef
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.outcomes import mentions, pack
-from webhooks.store.records import FORGOTTEN, IDENTITY_DAYS, EventState, Priority, StoreStatistics
+from webhooks.store.readings import StoreStatistics
+from webhooks.store.records import FORGOTTEN, IDENTITY_DAYS, EventState, Priority
 from webhooks.store.rows import (
     DEAD,
     READY,

@@ -14,7 +14,8 @@ from rewards_core.operations import OperationRef
 from tests.webhooks.store_contract.handlers import JUMPS
 from tests.webhooks.store_contract.kit import Ear, Time, event, outcome, ref, resource
 from webhooks.store.base import Store
-from webhooks.store.records import PollClaim, PollResult, Priority, ProcessActivity, Wake
+from webhooks.store.readings import ProcessActivity, Wake
+from webhooks.store.records import PollClaim, PollResult, Priority
 
 RATE = 1_000.0
 """Polls per second, where the budget does not matter."""

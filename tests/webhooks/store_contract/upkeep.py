@@ -401,5 +401,5 @@ class UpkeepContract:
             await call(here)
 
     def test_every_method_of_a_store_is_tried_after_its_end(self) -> None:
-        methods = {name for name in vars(Store) if name[0] != "_"}
+        methods = {name for name in dir(Store) if name[0] != "_"}
         assert methods - CALLS.keys() == {"unsubscribe", "refused", "woken", "unwatch", "aclose"}
