@@ -64,6 +64,7 @@ _MOVERS = frozenset({"from_user_uid", "from_app_user_uid"})
 _OF_THEMSELVES = frozenset({ASSET, COLLECTION})
 _ALL_UID_FIELDS = frozenset({"uid", *_UID_FIELDS})
 _OTHER_OBJECTS = frozenset({"app", "transaction_log", "transactionlog", "user", "to_user", "touser", "from_user", "fromuser"})
+# without `from_app_user_uid`, which only transfers and burns have: their `asset_uid` labels them
 _OPERATION_FIELDS = frozenset({"reward_uid", "to_user_uid", "from_user_uid", "to_address", "amount", "nonce"})
 _FOREIGN_FIELDS = frozenset({"token_type", "token_name", "contract_address", "name", "email", "wallet_address", "asset_uid"})
 _MAX_OPERATIONS = 1_001  # one in Event.ref, the others in Event.also

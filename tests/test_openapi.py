@@ -133,7 +133,9 @@ async def test_what_the_client_of_original_sends_and_gets_is_described(
 
 @pytest.mark.parametrize("older", [False, True])
 async def test_what_the_client_of_original_sends_of_assets_is_described(original: Description, older: bool) -> None:
-    shapes: dict[str, Any] = {"user_shape": "wallet_address", "token_ids": "text"} if older else {}
+    shapes: dict[str, Any] = {}
+    if older:
+        shapes = {"user_shape": "wallet_address", "token_ids": "text", "from_user_key": "from_app_user_uid"}
     sandbox = CheckedOriginal(confirm="never", **shapes)
     sandbox.described, sandbox.met = original, {}
     async with original_client(sandbox) as client:

@@ -14,6 +14,7 @@ from aiohttp import web
 from vendor_sandboxes.enkash_state import Coins, Failed
 from vendor_sandboxes.enkash_tokens import Rejection, Tokens
 from vendor_sandboxes.options import EnkashOptions
+from vendor_sandboxes.received_json import read_json
 from vendor_sandboxes.server import Sandbox, json_reply, no_such_route
 
 CLIENT_ID = "CEKSANDBOX"
@@ -212,8 +213,8 @@ class EnkashSandbox(Sandbox):
         if request.content_type != "application/json":
             raise Failed(415, f"Content type '{request.content_type}' not supported")
         try:
-            value = json.loads(self._body_cipher().decrypt(body) if self.options.encrypted else body)
-        except (ValueError, RecursionError):
+            value = read_json(self._body_cipher().decrypt(body) if self.options.encrypted else body)
+        except ValueError:
             raise Failed(422 if self.options.encrypted else 400, "Invalid request body") from None
         if not isinstance(value, dict):
             raise Failed(400, "Invalid request body")
@@ -254,7 +255,7 @@ class BodyCipher:
 
     def decrypt(self, envelope: bytes) -> bytes:
         """Return the body in an envelope. Raises `ValueError` if it is not an envelope, or was encrypted under another secret."""
-        match json.loads(envelope):
+        match read_json(envelope):
             case {"request": str(text)}:
                 secret = base64.b64decode(text, validate=True)
             case _:

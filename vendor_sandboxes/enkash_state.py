@@ -9,6 +9,7 @@ from typing import Any
 from attrs import define, frozen
 
 _CONFIGURATIONS = ("DEFAULT", "CUSTOM")
+_MAX_AMOUNT = 2**63 - 1
 _NO_FUNDS = "Insufficient balance in card account"
 _ALLOCATED = "Successfully allocated enkash Coins"
 
@@ -180,6 +181,8 @@ def _amount(body: Mapping[str, Any]) -> int:
         raise Failed(400, "amount is required")
     if type(amount) is not int or amount < 0:
         raise Failed(422, "amount must be an integer, 0 or more")
+    if amount > _MAX_AMOUNT:
+        raise Failed(422, f"amount must be at most {_MAX_AMOUNT}")
     return amount
 
 

@@ -6,11 +6,12 @@ import base64
 import binascii
 import hashlib
 import hmac
-import json
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from vendor_sandboxes.original_replies import Refused, client_error
+from vendor_sandboxes.received_json import read_json
 
 _CACHED_TOKENS = 1000
 
@@ -30,7 +31,7 @@ class Credentials:
         self._key = key
         self._secret = secret.encode()
         self._clock = clock
-        self._known: dict[str, float | None] = {}
+        self._known: dict[str, int | Decimal | None] = {}
 
     def check(self, headers: Mapping[str, str]) -> None:
         """Raise `Refused` with 401 for missing or wrong credentials, and with 403 for a token without all permissions."""
@@ -49,7 +50,7 @@ class Credentials:
         if expiry is not None and expiry <= self._clock():
             raise client_error(401, "authentication_failed", "Signature has expired.")
 
-    def _expiry_of(self, token: str) -> float | None:
+    def _expiry_of(self, token: str) -> int | Decimal | None:
         claims = self._claims_of(token)
         if any(claims.get(name) != "*" for name in ("user_id", "resource", "action")):
             raise client_error(403, "permission_denied", "You do not have permission to perform this action.")
@@ -58,15 +59,15 @@ class Credentials:
         expiry = claims.get("exp")
         if expiry is None:
             return None
-        if isinstance(expiry, bool) or not isinstance(expiry, int | float):
+        if isinstance(expiry, bool) or not isinstance(expiry, int | Decimal):
             raise _bad_token()
-        return float(expiry)
+        return expiry
 
     def _claims_of(self, token: str) -> dict[str, Any]:
         try:
             signed, _, signature = token.rpartition(".")
             header_part, claims_part = signed.split(".")
-            header, claims = json.loads(_part(header_part)), json.loads(_part(claims_part))
+            header, claims = read_json(_part(header_part)), read_json(_part(claims_part))
             digest = _part(signature)
         except (ValueError, binascii.Error):
             raise _bad_token() from None

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from vendor_sandboxes.received_json import read_json
 from vendor_sandboxes.server import json_reply
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _AMOUNT = re.compile(r"[0-9]{1,60}(\.[0-9]{1,30})?", re.ASCII)
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+", re.ASCII)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LARGEST_EXPONENT = 60
 
 
@@ -69,17 +71,13 @@ def no_match() -> web.Response:
     return json_reply('{"success":false,"data":null}')
 
 
-def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is not JSON")
-
-
 def read_body(request: web.BaseRequest, body: bytes) -> dict[str, Any]:
-    """Return the request's JSON object with every number exact, or raise `Refused`."""
+    """Return the request's JSON object, or raise `Refused`."""
     if request.content_type != "application/json":
         raise client_error(415, "unsupported_media_type", f'Unsupported media type "{request.content_type}" in request.')
     try:
-        value = json.loads(body, parse_float=Decimal, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        value = read_json(body)
+    except ValueError:
         raise client_error(400, "parse_error", "JSON parse error") from None
     if not isinstance(value, dict):
         raise Refused(400, "validation_error", {"code": "invalid", "message": "Invalid data. Expected a dictionary."})
@@ -115,6 +113,9 @@ class Fields:
             self._add_error(name, "invalid", "Not a valid string.")
         elif not value.strip():
             self._add_error(name, "blank", "This field may not be blank.")
+        elif surrogate := _SURROGATE.search(value):
+            message = f"Surrogate characters are not allowed: U+{ord(surrogate[0]):X}."
+            self._add_error(name, "surrogate_characters_not_allowed", message)
         else:
             return value
         return ""
@@ -171,6 +172,8 @@ class Fields:
             fields.optional_text("display_type")
             if fields._present("value") and not isinstance(each["value"], str | int | Decimal):
                 fields._add_error("value", "invalid", "Not a valid string.")
+            elif not _is_finite(each):
+                self._add_error(name, "invalid", "Value must be valid JSON.")
         return tuple(sent)
 
     def amount(self, name: str) -> Decimal:
@@ -207,3 +210,10 @@ class Fields:
         """Raise `Refused` with all errors: one as an object, several as a list."""
         if self._errors:
             raise Refused(400, "validation_error", self._errors[0] if len(self._errors) == 1 else self._errors)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a value holds no infinity, which JSON cannot express."""
+    if isinstance(value, dict | list):
+        return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, Decimal) or value.is_finite()

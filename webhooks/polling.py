@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import shlex
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +17,7 @@ from attrs import evolve, field, frozen
 from rewards_core.backoff import delay
 from rewards_core.clock import DAY, HOUR, loop_time
 from rewards_core.errors import NotFound, StoreClosed, StoreError
-from rewards_core.validation import number
+from rewards_core.validation import is_id, number
 from webhooks.pacing import Pacer, Turn
 from webhooks.store.records import PollClaim, PollClaims, PollResult, Priority
 from webhooks.supervise import wait_at_most
@@ -137,6 +138,7 @@ class Poller:
         self._hurries: dict[Priority, dict[OperationRef, None]] = {}
         self._hurried_at: deque[float] = deque(maxlen=max(1, int(policy.max_per_second * DEADLINE_LEAD)))
         self._unknown_refs: list[OperationRef] = []
+        self._refused_refs: set[OperationRef] = set()
 
     def first_delay(self) -> float:
         """Return the seconds before the first poll of an operation."""
@@ -245,6 +247,9 @@ class Poller:
         return _MAX_SLEEP if full else min(max(0.0, self._claim_at - loop_time()), _MAX_SLEEP)
 
     async def _run_claim(self, claim: PollClaim, since: float, at: float) -> None:
+        if self._is_refused(claim.ref):
+            self._finish_claim(claim, PollResult(claim=claim, retry_in=DAY, counted=False))
+            return
         stays_urgent = claim.priority is Priority.LOOKUP and claim.attempt + 1 < URGENT_POLLS
         again = PollResult(
             claim=claim,
@@ -257,6 +262,19 @@ class Poller:
             self._finish_claim(claim, again)
             raise
         self._finish_claim(claim, result)
+
+    def _is_refused(self, ref: OperationRef) -> bool:
+        """Whether the client can read no such operation, as some other program may have stored it; warn of each once."""
+        try:
+            self._client.ref_of(ref)
+        except ValueError as error:
+            if ref not in self._refused_refs:
+                self._refused_refs.add(ref)
+                logger.warning("%s is pending, but cannot be polled. %s The client says: %s", ref, _how_to_remove(ref), error)
+            return True
+        except Exception:  # noqa: BLE001 - the poll meets it again and reports it
+            return False
+        return False
 
     def _finish_claim(self, claim: PollClaim, result: PollResult | None) -> None:
         del self._in_flight[claim.fence]
@@ -309,3 +327,10 @@ class Poller:
 
 def _returned(claim: PollClaim, *, retry_in: float = 0.0) -> PollResult:
     return PollResult(claim=claim, retry_in=retry_in, priority=claim.priority, counted=False)
+
+
+def _how_to_remove(ref: OperationRef) -> str:
+    if not (is_id(ref.kind) and is_id(ref.uid)):
+        return "Remove it with Store.remove_pending."
+    options = [f"--kind={ref.kind}", f"--scope={ref.scope}"]
+    return f"To remove it, run `{shlex.join(['webhook-listener', 'pending', 'forget', *options, '--', ref.uid])}`."

@@ -58,6 +58,23 @@ _KNOWN_ABOUT: Mapping[str, Callable[[str], str]] = {
 """The kinds whose uid tells what they are about."""
 
 
+def checked_ref(ref: OperationRef) -> OperationRef:
+    """Return a ref with what it is about, after checking that Original can have such an operation.
+
+    Raises:
+        ValueError: Original has no such kind, or operations of this kind have other uids.
+    """
+    if ref.kind not in KINDS:
+        raise ValueError(f"operation: {ref} is of no kind that Original has: give one of {listed(list(KINDS))}.")
+    if not plain_id(ref.uid):
+        check_id(ref.uid, "uid")
+    if ref.kind == EDIT and not is_edit_uid(ref.uid):
+        raise ValueError(f"operation: {ref} is no edit: its uid is the asset's, a colon and the token of the call.")
+    if ref.about is None and ref.kind in _KNOWN_ABOUT:
+        return evolve(ref, about=_KNOWN_ABOUT[ref.kind](ref.uid))
+    return ref
+
+
 class OperationCalls(RewardCalls, AssetCalls, TransferCalls):
     """Operations of every kind, for `Completions`."""
 
@@ -75,15 +92,7 @@ class OperationCalls(RewardCalls, AssetCalls, TransferCalls):
             raise TypeError(f"operation: give an operation such as an Allocation, a ref or a uid, not {kind_of(operation)}.")
         if ref.scope != self._scope:
             raise ValueError(f"operation: {ref} is not of scope {self._scope!r}. Use the client of its scope.")
-        if ref.kind not in KINDS:
-            raise ValueError(f"operation: {ref} is of no kind that Original has: give one of {listed(list(KINDS))}.")
-        if not plain_id(ref.uid):
-            check_id(ref.uid, "uid")
-        if ref.kind == EDIT and not is_edit_uid(ref.uid):
-            raise ValueError(f"operation: {ref} is no edit: its uid is the asset's, a colon and the token of the call.")
-        if ref.about is None and ref.kind in _KNOWN_ABOUT:
-            return evolve(ref, about=_KNOWN_ABOUT[ref.kind](ref.uid))
-        return ref
+        return checked_ref(ref)
 
     async def read_operation(
         self, ref: OperationRef, *, may_send: MaySend | None = None, timeout: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,45 @@ async def test_numbers_of_attributes_and_prices_are_exact(caller_of: CallerOf, n
         uid = (await caller.call("POST", "/asset", sent.encode())).data["uid"]
         read = await caller.asset(uid)
         assert read["sale_price_in_usd"] == read["metadata"]["attributes"][0]["value"] == Decimal(number)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ('"more"', "[" * 700 + "]" * 700, "parse_error"),
+        ('"more"', f'[{{"deep": -1e{"9" * 20}}}]', "invalid"),
+        ('"more"', "1e400", "invalid"),
+        ('"trait"', f"1e{'9' * 20}", "invalid"),
+        ('"image"', '"\\ud800"', "surrogate_characters_not_allowed"),
+        ('"user"', '"\\udfff"', "surrogate_characters_not_allowed"),
+    ],
+)
+async def test_what_could_not_be_shown_again_is_refused_and_not_stored(
+    caller_of: CallerOf, old: str, new: str, code: str
+) -> None:
+    async with OriginalSandbox(confirm=None) as sandbox:
+        caller = caller_of(sandbox)
+        sent = (
+            '{"user_uid": "user", "collection_uid": "c", "asset_external_id": "e", "data": {"name": "n", "unique_name": true, '
+            '"image_url": "image", "store_image_on_ipfs": false, '
+            '"attributes": [{"trait_type": "t", "value": "trait", "x": "more"}]}}'
+        )
+        answer = await caller.call("POST", "/asset", sent.replace(old, new).encode())
+        assert (answer.status, answer.error["detail"]["code"]) == (400, code)
+        assert sandbox.books()["assets"] == []
+        assert (await caller.call("POST", "/asset", sent.encode())).status == 201
+        assert len(sandbox.books()["assets"]) == 1
+
+
+async def test_number_too_small_for_any_type_is_nothing(caller_of: CallerOf) -> None:
+    async with OriginalSandbox(confirm=None) as sandbox:
+        caller = caller_of(sandbox)
+        uid = (await caller.mint(look={**LOOK, "attributes": [{"trait_type": "t", "value": 1}]})).data["uid"]
+        sent = json.dumps({"data": {**LOOK, "attributes": [{"trait_type": "t", "value": 1}]}}).replace("1}", f"1e-{'9' * 20}}}")
+        await sandbox.settle(uid, kind="asset")
+        assert (await caller.call("PUT", f"/asset/{uid}", sent.encode())).status == 200
+        await sandbox.settle(uid, kind="edit")
+        assert (await caller.asset(uid))["metadata"]["attributes"][0]["value"] == 0
 
 
 async def test_image_kept_on_ipfs_has_another_address(caller_of: CallerOf) -> None:

@@ -38,7 +38,9 @@ async def knock(caller: Caller, *, key: str = API_KEY, authorization: str) -> An
     return await caller.call("GET", "/reward/764893807463", headers={"X-API-KEY": key, "Authorization": authorization})
 
 
-@pytest.mark.parametrize("claims", [ALL, {**ALL, "api_key": API_KEY}, {**ALL, "exp": NOW + 1}, {**ALL, "iat": int(NOW)}])
+@pytest.mark.parametrize(
+    "claims", [ALL, {**ALL, "api_key": API_KEY}, {**ALL, "exp": NOW + 1}, {**ALL, "exp": 10**400}, {**ALL, "iat": int(NOW)}]
+)
 async def test_every_form_of_token_the_vendor_takes_is_taken(caller_of: CallerOf, claims: dict[str, Any]) -> None:
     async with OriginalSandbox(clock=lambda: NOW) as sandbox:
         assert (await knock(caller_of(sandbox), authorization=f"Bearer {signed(claims)}")).status == 200
@@ -59,6 +61,8 @@ async def test_every_form_of_token_the_vendor_takes_is_taken(caller_of: CallerOf
         (f"Bearer {signed([])}", "authentication_failed"),
         (f"Bearer {signed({**ALL, 'exp': True})}", "authentication_failed"),
         (f"Bearer {signed({**ALL, 'exp': NOW})}", "authentication_failed"),
+        (f"Bearer {signed({**ALL, 'exp': float('nan')})}", "authentication_failed"),
+        (f"Bearer e30.{base64.urlsafe_b64encode(b'[' * 4500).decode()}.x", "authentication_failed"),
     ],
 )
 async def test_whoever_cannot_prove_it_is_answered_401(caller_of: CallerOf, authorization: str, code: str) -> None:

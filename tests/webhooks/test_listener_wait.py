@@ -72,7 +72,11 @@ def test_a_program_reads_every_digit_of_the_resource_as_a_number(folder: Path) -
 
 
 @pytest.mark.parametrize(
-    "words", ["1 --kind nonsense", "../1", "%", "1 --scope a/b", "1 --timeout -1", "1 --timeout nan", "1 --timeout inf"]
+    "words",
+    [
+        *("1 --kind nonsense", "../1", "%", "1 --scope a/b", "1 --timeout -1", "1 --timeout nan", "1 --timeout inf"),
+        *(f"{uid} --kind edit --timeout 0" for uid in ("1", "1:", ":x", "1:zz", "a:b:c", f"1:{'A' * 24}")),
+    ],
 )
 def test_what_cannot_be_waited_for_is_exit_code_2_and_leaves_nothing_pending(folder: Path, words: str) -> None:
     fill(folder, some_events)

@@ -38,6 +38,48 @@ async def test_operations_that_the_client_fails_over_end_nobody_elses_wait(caplo
         said("operations that the client fails over end nobody elses wait", caplog.messages[0])
 
 
+class Picky(FakeVendor):
+    """Knows nothing but things with numbers."""
+
+    def ref_of(self, operation: Operation | OperationRef | str) -> OperationRef:
+        ref = super().ref_of(operation)
+        if ref.kind == "broken":
+            raise KeyError(ref.kind)
+        if ref.kind != "thing" or not ref.uid.isdecimal():
+            raise ValueError(f"{ref} is no thing.")
+        return ref
+
+
+@virtual_time
+async def test_rows_of_other_programs_that_the_client_does_not_accept_are_named_once_and_not_polled(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    vendor, store = Picky(), MemoryStore(clock=wall)
+    vendor.will("1", *["pending"] * 20, "done")
+    odd = [OperationRef("default", "edit", "-1:"), OperationRef("default", "thing", "a/b")]
+    await store.add_pending(odd, poll_in=0.0)
+    async with Completions(vendor, store, clock=wall) as completions:
+        assert (await completions.wait("1")).status is OperationStatus.DONE
+        await asyncio.sleep(3 * 86_400)
+        assert completions.statistics.restarts == 0
+    assert {ref.uid for _, ref in vendor.reads} == {"1"}
+    left = await store.list_pending()
+    assert [(one.ref, one.polls) for one in left] == [(ref, 0) for ref in odd]
+    assert all(one.due_in > 3_600 for one in left)
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+    said("rows of other programs that the client does not accept", "\n".join(sorted(caplog.messages)))
+
+
+@virtual_time
+async def test_a_client_that_fails_over_a_ref_ends_nobody_elses_wait() -> None:
+    vendor, store = Picky(), MemoryStore(clock=wall)
+    vendor.will("1", *["pending"] * 20, "done")
+    await store.add_pending([OperationRef("default", "broken", "2")], poll_in=0.0)
+    async with Completions(vendor, store, clock=wall) as completions:
+        assert (await completions.wait("1")).status is OperationStatus.DONE
+        assert completions.statistics.restarts == 0
+
+
 @virtual_time
 @pytest.mark.parametrize("odd", [asyncio.CancelledError(), ValueError("odd")])
 async def test_what_the_client_raises_by_mistake_is_one_poll_that_found_nothing(odd: BaseException) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from original_async import OriginalClient, kinds
+from original_async.calls.operations import checked_ref
 from original_async.settings import has_credentials
 from original_async.settlement import ending_in_words
 from rewards_core.cli.exit_codes import Exit
@@ -61,7 +62,7 @@ def wait(
     polls = has_credentials(os.environ) if poll is None else poll
 
     async def work() -> None:
-        ref = OperationRef(check_id(scope, "--scope"), kind.value, check_id(uid, "uid"))
+        ref = checked_ref(OperationRef(check_id(scope, "--scope"), kind.value, check_id(uid, "uid")))
         async with open_existing(store) as inbox:
             if polls:
                 async with (
