@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeAlias, cast
 from payouts.rows import InvalidRow, Row
 from payouts.source.csv_records import CsvRecords
 from payouts.source.encodings import plain_start
-from payouts.source.layout import REQUIRED, Layout
+from payouts.source.layout import SAMPLES, Layout
 from payouts.source.lines import WORKBOOKS, Lines
 from payouts.source.mistakes import OnMistake, OnNote, Reading, ignore, refuse
 from payouts.source.sheets import SheetRecords
@@ -190,7 +190,7 @@ class _Builder:
 
     def _report_each(self, number: int, values: Mapping[str, Any], column_of: Callable[[str], int]) -> Collection[str]:
         """Check field by field, with valid values for the others, so that all mistakes of a line are reported together."""
-        valid = dict.fromkeys(REQUIRED[self._layout.vendor], "1")
+        valid = SAMPLES[self._layout.vendor]
         wrong = []
         for name in self._layout.fields:
             try:
