@@ -6,6 +6,7 @@ import re
 import unicodedata
 from decimal import Decimal
 from itertools import zip_longest
+from typing import Any
 
 from attrs import frozen
 
@@ -86,6 +87,24 @@ def told_apart(one: str, other: str) -> tuple[str, str]:
     pairs = list(zip_longest(*bare, fillvalue=""))
     alike = all(a == b or a.isascii() != b.isascii() for a, b in pairs)
     return (ascii(one)[1:-1], ascii(other)[1:-1]) if alike else (one, other)
+
+
+class RepeatedKey(ValueError):
+    """An object in JSON has a key twice; programs disagree on which of them counts."""
+
+
+def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, as an `object_pairs_hook`.
+
+    Raises:
+        RepeatedKey: it has a key twice.
+    """
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RepeatedKey(f"the key {quoted(twice)} appears twice: delete one of them")
+    return values
 
 
 def misspelled_id(value: object) -> Misspelling | None:

@@ -22,7 +22,7 @@ from payouts.source.lines import WORKBOOKS, Lines
 from payouts.source.mistakes import OnMistake, OnNote, Reading, ignore, refuse
 from payouts.source.sheets import SheetRecords
 from payouts.source.tables import Values, read_table
-from payouts.spelling import quoted
+from payouts.spelling import RepeatedKey, object_of, quoted
 from payouts.vendors import ROW_TYPES
 from rewards_core.validation import check_callable
 
@@ -205,20 +205,11 @@ class _Unreadable(ValueError):
     """A line is JSON, but cannot be a row."""
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _Unreadable(f"the key {quoted(twice)} appears twice in this line: delete one of them")
-    return values
-
-
 def _constant(text: str) -> Any:
     raise _Unreadable(f"{text} is not JSON: write null or leave the row out")
 
 
-_json = json.JSONDecoder(object_pairs_hook=_object, parse_float=Decimal, parse_int=str, parse_constant=_constant)
+_json = json.JSONDecoder(object_pairs_hook=object_of, parse_float=Decimal, parse_int=str, parse_constant=_constant)
 
 
 def _read_jsonl(lines: Lines) -> Iterator[Values]:
@@ -235,7 +226,7 @@ def _read_jsonl(lines: Lines) -> Iterator[Values]:
             column = len(line) - len(line.lstrip()) + problem.pos + 1
             lines.mistake("json", number, column, f"this line is not one JSON object: {problem.msg}")
             continue
-        except _Unreadable as problem:
+        except (RepeatedKey, _Unreadable) as problem:
             lines.mistake("json", number, 1, str(problem))
             continue
         except (RecursionError, InvalidOperation):

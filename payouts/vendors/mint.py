@@ -10,7 +10,16 @@ from attrs import field, frozen
 
 from payouts.details import write_details
 from payouts.rows import InvalidRow, check_field
-from payouts.spelling import misspelled_id, misspelled_link, misspelled_price, misspelled_text, misspelled_title, quoted
+from payouts.spelling import (
+    RepeatedKey,
+    misspelled_id,
+    misspelled_link,
+    misspelled_price,
+    misspelled_text,
+    misspelled_title,
+    object_of,
+    quoted,
+)
 from rewards_core.validation import check_amount, check_id, check_key, check_link, check_text, check_title, half_pair, whole
 
 _FLAGS = {"true": True, "false": False}
@@ -49,10 +58,11 @@ def attributes_of(text: str) -> list[dict[str, Any]]:
     """Return the traits in a JSON list, every number exact.
 
     Raises:
+        RepeatedKey: a trait has a key twice.
         ValueError: the text is not a JSON list of traits.
     """
     try:
-        found = json.loads(text, parse_float=Decimal)
+        found = json.loads(text, parse_float=Decimal, object_pairs_hook=object_of)
     except (RecursionError, InvalidOperation) as problem:
         raise ValueError from problem
     if not isinstance(found, list) or not all(map(_is_attribute, found)):
@@ -155,6 +165,8 @@ class MintRow:
         text = check_field(misspelled_text, check_text, "attributes", found)
         try:
             attributes_of(text)
+        except RepeatedKey as problem:
+            _refuse("attributes", str(problem))
         except ValueError:
             told = (
                 f"{quoted(text)} is not a JSON list of attributes: write it like {_TRAIT_FORM}, with a text or a number as value"
