@@ -21,7 +21,7 @@ from payouts.source.layout import SAMPLES, Layout
 from payouts.source.lines import WORKBOOKS, Lines
 from payouts.source.mistakes import OnMistake, OnNote, Reading, ignore, refuse
 from payouts.source.sheets import SheetRecords
-from payouts.source.tables import Values, read_table
+from payouts.source.tables import Values, misspelled_column, read_table
 from payouts.spelling import RepeatedKey, object_of, quoted
 from payouts.vendors import ROW_TYPES
 from rewards_core.validation import check_callable
@@ -214,7 +214,8 @@ _json = json.JSONDecoder(object_pairs_hook=object_of, parse_float=Decimal, parse
 
 def _read_jsonl(lines: Lines) -> Iterator[Values]:
     layout = lines.layout
-    wanted = tuple((name, layout.column(name)) for name in layout.fields)
+    wanted = {name: layout.column(name) for name in layout.fields}
+    columns = frozenset(wanted.values())
     for line in lines:
         text = line.strip()
         if not text:
@@ -235,9 +236,19 @@ def _read_jsonl(lines: Lines) -> Iterator[Values]:
         if not isinstance(found, dict):
             lines.mistake("json", number, 1, "this line is JSON, but not an object: write one object per line")
             continue
-        yield number, {name: found.get(key) for name, key in wanted}, partial(_character, layout, line)
+        unread = [key for key in found if key not in columns]
+        missing = tuple(wanted[name] for name in layout.optional if wanted[name] not in found) if unread else ()
+        misspelled = {key: why for key in unread if (why := misspelled_column(key, missing))}
+        for key, (meant, told) in misspelled.items():
+            lines.mistake("json", number, _character(line, key), told, meant)
+        if not misspelled:
+            yield number, {name: found.get(key) for name, key in wanted.items()}, partial(_character_of, layout, line)
 
 
-def _character(layout: Layout, line: str, name: str) -> int:
+def _character_of(layout: Layout, line: str, name: str) -> int:
+    return _character(line, layout.column(name))
+
+
+def _character(line: str, key: str) -> int:
     """Return the column of a key in a line of JSON, or the end of the line if it is missing."""
-    return line.find(json.dumps(layout.column(name), ensure_ascii=False)) + 1 or len(line.rstrip())
+    return line.find(json.dumps(key, ensure_ascii=False)) + 1 or len(line.rstrip())

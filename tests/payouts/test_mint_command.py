@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,6 +122,17 @@ def test_a_changed_file_is_refused_and_the_column_named(call: Call, folder: Path
     (mistake,) = [each for each in records(result) if each["event"] == "mistake"]
     assert (result.exit_code, mistake["kind"], mistake["line"], mistake["name"]) == (2, "changed", 3, "image_url")
     assert "img.example/9" in mistake["message"]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_nothing_is_sent_of_a_file_with_a_misspelled_column(call: Call, folder: Path, vendor: OriginalSandbox, form: str) -> None:
+    row = {"id": "r1", "user_uid": "12345", "collection_uid": COLLECTION, "name": "Badge", "image_url": "https://img.example/1"}
+    row["attribute.Colour"] = "blue"
+    lines = {"csv": f"{','.join(row)}\n{','.join(row.values())}\n", "jsonl": json.dumps(row)}
+    (folder / f"badges.{form}").write_text(lines[form])
+    result = run(call, file=f"badges.{form}")
+    (mistake,) = [each for each in records(result) if each["event"] == "mistake"]
+    assert (result.exit_code, mistake["name"], list(vendor.requests)) == (2, "attributes", [])
 
 
 def test_a_campaign_that_repeats_another_needs_a_decision(call: Call, folder: Path, vendor: OriginalSandbox) -> None:

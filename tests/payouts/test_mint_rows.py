@@ -239,6 +239,44 @@ def test_a_missing_column_is_named_with_its_option() -> None:
     assert "--image-url-column" in told
 
 
+@pytest.mark.parametrize(
+    ("title", "meant"),
+    [
+        ("atributes", "attributes"),
+        ("attribute.Colour", "attributes"),
+        ("attributes[0].value", "attributes"),
+        ("description (optional)", "description"),
+        ("salePriceInUsd", "sale_price_in_usd"),
+        ("uniquename", "unique_name"),
+        ("asset-external-ids", "asset_external_id"),
+    ],
+)
+def test_a_misspelled_column_is_refused_and_the_one_that_is_meant_is_named(title: str, meant: str) -> None:
+    result, found = checked(f"{HEADER.strip()},{title}\n{ROW},x\n")
+    assert (result.rows, [(each.line, each.column, each.name) for each in found]) == (0, [(1, 6, meant)])
+    line = json.dumps(json_line(**{title: "x"}))
+    result, found = checked(line, JSONL)
+    assert (result.rows, [(each.column, each.name) for each in found]) == (0, [(line.index(f'"{title}"') + 1, meant)])
+
+
+@pytest.mark.parametrize("title", ["user_external_id", "image", "tier", "price", "", "collection_description"])
+def test_a_column_that_is_like_none_that_is_missing_is_not_read(title: str) -> None:
+    assert checked(f"{HEADER.strip()},{title or '?'}\n{ROW},x\n")[0].rows == 1
+    assert checked(json.dumps(json_line(**{title: "x"})), JSONL)[0].rows == 1
+
+
+def test_a_column_is_no_misspelling_of_one_that_is_there() -> None:
+    assert checked(f"{HEADER.strip()},descriptions,description\n{ROW},x,y\n")[0].rows == 1
+    assert checked(json.dumps(json_line(descriptions="x", description="y")), JSONL)[0].rows == 1
+    layout = Layout(vendor=MINT, names={"asset_external_id": "badge"})
+    assert checked(f"{HEADER.strip()},badge,asset_external_ids\n{ROW},x,y\n", layout)[0].rows == 1
+
+
+def test_the_words_for_a_misspelled_column() -> None:
+    ((_, _, told),) = mistakes(f"{HEADER.strip()},attribute.Colour,tier\n{ROW},x,y\n")
+    said("mints: a misspelled column", told)
+
+
 def test_equal_content_gives_equal_details_and_prices_are_compared_as_numbers() -> None:
     assert mint_row("r1", sale_price_in_usd="12.50").details == mint_row("r1", sale_price_in_usd=Decimal("12.5")).details
     assert mint_row("r1", sale_price_in_usd="012.5").details == mint_row("r1", sale_price_in_usd="12.5").details
