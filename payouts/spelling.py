@@ -6,11 +6,12 @@ import re
 import unicodedata
 from decimal import Decimal
 from itertools import zip_longest
+from typing import Any
 
 from attrs import frozen
 
 from rewards_core.text import one_line
-from rewards_core.validation import MAX_TEXT, is_id
+from rewards_core.validation import MAX_LINK, MAX_TEXT, half_pair, is_id, unfit_for_title
 
 _MAX_SHOWN = 60
 
@@ -25,6 +26,7 @@ _quoted_formula = re.compile(r'=\s*["\u201c\u201d]').match
 _OPENING, _CLOSING = '"\u201c\u201d\u201e\u00ab', '"\u201c\u201d\u00bb'
 _full_width = re.compile(r"[\uff01-\uff5e]").search
 _white_space = re.compile(r"\s").search
+_fetchable = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+:.", re.ASCII | re.IGNORECASE).match  # one letter is a drive, as in C:\a.png
 
 _MANTISSA = r"[+-]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)"
 _float_id = re.compile(r"[+-]?[0-9]+[.,]0*").fullmatch
@@ -87,6 +89,24 @@ def told_apart(one: str, other: str) -> tuple[str, str]:
     return (ascii(one)[1:-1], ascii(other)[1:-1]) if alike else (one, other)
 
 
+class RepeatedKey(ValueError):
+    """An object in JSON has a key twice; programs disagree on which of them counts."""
+
+
+def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, as an `object_pairs_hook`.
+
+    Raises:
+        RepeatedKey: it has a key twice.
+    """
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RepeatedKey(f"the key {quoted(twice)} appears twice: delete one of them")
+    return values
+
+
 def misspelled_id(value: object) -> Misspelling | None:
     """Return what is wrong with the id of a row, user, reward or request, None if nothing is."""
     if isinstance(value, str) and _plain_id(value):
@@ -102,10 +122,41 @@ def misspelled_name(value: object) -> Misspelling | None:
     """Return what is wrong with the name of an event, None if nothing is."""
     if not isinstance(value, str):
         return _of_another_type(value, "a name")
-    found = _in_any_column(value, "a name")
-    if found is None and value != value.strip():
-        return Misspelling("white_space", f"{quoted(value)} begins or ends with white space: remove it")
+    return _in_any_column(value, "a name") or _at_the_ends(value)
+
+
+def misspelled_title(value: object) -> Misspelling | None:
+    """Return what is wrong with a name that people read, in any script; None if nothing is."""
+    if not isinstance(value, str):
+        return _of_another_type(value, "a name")
+    found = _in_any_text(value, "a name") or _at_the_ends(value) or _halved(value)
+    if found is None and (control := unfit_for_title(value)):
+        return _invisible(value, control[0])
     return found
+
+
+def misspelled_text(value: object) -> Misspelling | None:
+    """Return what is wrong with a text of any length, None if nothing is."""
+    if not isinstance(value, str):
+        return _of_another_type(value, "a text")
+    return _halved(value) if value.strip() else Misspelling("empty", "the cell is blank: give a text, or leave it out")
+
+
+def misspelled_link(value: object) -> Misspelling | None:
+    """Return what is wrong with the address of a page or an image, None if nothing is."""
+    if not isinstance(value, str):
+        return _of_another_type(value, "an address")
+    found = _in_any_column(value, "an address", MAX_LINK) or _at_the_ends(value)
+    if found is not None:
+        return found
+    if _white_space(value):
+        return Misspelling("white_space", f"{quoted(value)} contains white space: write %20 for each space")
+    if strange := _first_invisible(value):
+        return _invisible(value, strange)
+    if _fetchable(value):
+        return None
+    told = f"{quoted(value)} is not an address on the Internet: write all of it, such as https://example.com/1.png"
+    return Misspelling("address", told)
 
 
 def misspelled_amount(value: object) -> Misspelling | None:
@@ -125,14 +176,22 @@ def misspelled_amount(value: object) -> Misspelling | None:
     return Misspelling("sign", f"{value} is not above 0: a payment cannot be negative") if value < 0 else None
 
 
+def misspelled_price(value: object) -> Misspelling | None:
+    """Return what is wrong with a price, which is spelled like an amount and may be left out; None if nothing is."""
+    found = misspelled_amount(value)
+    if found is not None and found.kind in {"zero", "sign", "missing"}:
+        shown = quoted(value) if isinstance(value, str) else str(value)
+        return Misspelling(found.kind, f"{shown} is not a price: write one above 0 such as 2.50, or leave it out")
+    return found
+
+
 def unfit(value: object, *, is_amount: bool = False) -> Misspelling:
     """Return why the vendor would refuse a value whose spelling is right."""
     if is_amount:
         return _OUT_OF_RANGE
     text = str(value)
-    strange = next((each for each in text if not each.isprintable()), None)
-    if strange is not None:
-        return Misspelling("invisible", f"{quoted(text)} has an invisible character (U+{ord(strange):04X}): delete it")
+    if strange := _first_invisible(text):
+        return _invisible(text, strange)
     refused = next((each for each in text if not is_id(f"a{each}")), None)
     which = f"the character {refused}" if refused else "nothing but dots"
     return Misspelling("characters", f"{quoted(text)} has {which}; no id of the vendor does: check its source")
@@ -157,12 +216,44 @@ _EMPTY = Misspelling("empty", "there is no value: fill it in")
 _OUT_OF_RANGE = Misspelling("out_of_range", "the amount has more than 60 digits or more than 30 decimals: use fewer")
 
 
-def _in_any_column(value: str, wanted: str) -> Misspelling | None:
+def _at_the_ends(value: str) -> Misspelling | None:
+    if value == value.strip():
+        return None
+    return Misspelling("white_space", f"{quoted(value)} begins or ends with white space: remove it")
+
+
+def _halved(value: str) -> Misspelling | None:
+    if not half_pair(value):
+        return None
+    return Misspelling("half_pair", f"{quoted(value)} holds half a character: save the file as UTF-8")
+
+
+def _first_invisible(text: str) -> str | None:
+    return next((each for each in text if not each.isprintable()), None)
+
+
+def _invisible(text: str, character: str) -> Misspelling:
+    return Misspelling("invisible", f"{quoted(text)} has an invisible character (U+{ord(character):04X}): delete it")
+
+
+def _in_any_column(value: str, wanted: str, max_length: int = MAX_TEXT) -> Misspelling | None:
+    found = _in_any_text(value, wanted, max_length)
+    if found is not None:
+        return found
+    text = value.strip()
+    if _full_width(text):
+        return Misspelling("full_width", f"{quoted(value)} has full-width characters: use ordinary ones")
+    if text.isdecimal() and not text.isascii():
+        return Misspelling("other_digits", f"{quoted(value)} is not written in the digits 0 to 9: use those")
+    return None
+
+
+def _in_any_text(value: str, wanted: str, max_length: int = MAX_TEXT) -> Misspelling | None:
     text = value.strip()
     if not text:
         return _EMPTY
-    if len(value) > MAX_TEXT:
-        return Misspelling("too_long", f"{quoted(value)} has {len(value)} characters: {wanted} may have {MAX_TEXT}")
+    if len(value) > max_length:
+        return Misspelling("too_long", f"{quoted(value)} has {len(value)} characters: {wanted} may have {max_length}")
     if text.lower() in _MISSING:
         return Misspelling("missing", f"{quoted(value)} is a missing value, not {wanted}: fill it in or delete the row")
     if _error(text):
@@ -181,10 +272,6 @@ def _in_any_column(value: str, wanted: str) -> Misspelling | None:
             else ""
         )
         return Misspelling("text_mark", told + hint)
-    if _full_width(text):
-        return Misspelling("full_width", f"{quoted(value)} has full-width characters: use ordinary ones")
-    if text.isdecimal() and not text.isascii():
-        return Misspelling("other_digits", f"{quoted(value)} is not written in the digits 0 to 9: use those")
     return None
 
 

@@ -31,6 +31,8 @@ plain_id = re.compile(r"[A-Za-z0-9_:@+=~-][A-Za-z0-9_.:@+=~-]{0,254}", re.ASCII)
 """Matches the usual ids; `is_id` accepts others too."""
 half_pair = re.compile("[\ud800-\udfff]").search
 """Finds half of a surrogate pair, which UTF-8 cannot hold."""
+unfit_for_title = re.compile(r"[\x00-\x1f\x7f]").search
+"""Finds a control character, which no name may have."""
 _unfit_for_id = re.compile(r"[ /?#%\\]").search
 _plain_amount = re.compile(r"[0-9]{1,60}(?:\.[0-9]{1,30})?", re.ASCII).fullmatch
 _AMOUNT = "above 0, with up to 60 digits and up to 30 decimals"
@@ -71,6 +73,20 @@ def check_key(value: str, name: str) -> str:
 def check_name(value: str, name: str) -> str:
     """Check a name that is sent in bodies only: 1 to 255 printable characters, without white space at the ends."""
     return _printable(value, name, "Give the name that the vendor uses")
+
+
+def check_title(value: Any, name: str) -> str:
+    """Check a name that people read, in any script: 1 to 255 characters, without control characters and white space at the ends.
+
+    Other invisible characters are part of it: they join emoji, and the letters of Persian and Hindi.
+    """
+    text = check_text(value, name)
+    if 0 < len(text) <= MAX_TEXT and text == text.strip() and not unfit_for_title(text):
+        return text
+    raise ValueError(
+        f"{name}: {shown(text)} cannot be used. Give 1 to {MAX_TEXT} characters, without control characters and without white "
+        "space at the ends."
+    )
 
 
 def check_amount(value: str | int | Decimal, name: str = "amount") -> str:

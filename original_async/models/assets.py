@@ -18,16 +18,15 @@ from original_async.models.fields import DeploymentStatus, Unkeyed, ours_field, 
 from rewards_core.json import ANY, TEXT_OR_NUMBER
 from rewards_core.operations import DEFAULT_SCOPE, Operation, OperationRef, OperationStatus, subject_of
 from rewards_core.validation import (
-    MAX_TEXT,
     check_flag,
     check_instance,
     check_iterable,
     check_link,
     check_text,
+    check_title,
     checked,
     kind_of,
     optional,
-    shown,
 )
 
 
@@ -38,15 +37,6 @@ def _check_scalar(value: object, name: str) -> None:
         check_text(value, name)
     if isinstance(value, Decimal) and not value.is_finite():
         raise ValueError(f"{name}: give a finite number.")
-
-
-def _check_asset_name(value: object, name: str) -> None:
-    text = check_text(value, name)
-    if not 0 < len(text) <= MAX_TEXT or text != text.strip() or any(ord(each) < 32 or ord(each) == 127 for each in text):
-        raise ValueError(
-            f"{name}: {shown(text)} cannot be used. Give 1 to {MAX_TEXT} characters, without control characters and without "
-            "white space at the ends."
-        )
 
 
 @frozen(kw_only=True)
@@ -101,7 +91,7 @@ class AssetData:
         ValueError: the name or an address is empty, too long or not printable, or a text cannot be sent.
     """
 
-    name: str = field(validator=checked(_check_asset_name))
+    name: str = field(validator=checked(check_title))
     image_url: str = field(validator=checked(check_link))
     unique_name: bool = field(validator=checked(check_flag))
     store_image_on_ipfs: bool = field(default=False, validator=checked(check_flag))

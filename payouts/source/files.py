@@ -17,12 +17,12 @@ from typing import Any, BinaryIO, TypeAlias, cast
 from payouts.rows import InvalidRow, Row
 from payouts.source.csv_records import CsvRecords
 from payouts.source.encodings import plain_start
-from payouts.source.layout import REQUIRED, Layout
+from payouts.source.layout import SAMPLES, Layout
 from payouts.source.lines import WORKBOOKS, Lines
 from payouts.source.mistakes import OnMistake, OnNote, Reading, ignore, refuse
 from payouts.source.sheets import SheetRecords
-from payouts.source.tables import Values, read_table
-from payouts.spelling import quoted
+from payouts.source.tables import Values, misspelled_column, read_table
+from payouts.spelling import RepeatedKey, object_of, quoted
 from payouts.vendors import ROW_TYPES
 from rewards_core.validation import check_callable
 
@@ -190,7 +190,7 @@ class _Builder:
 
     def _report_each(self, number: int, values: Mapping[str, Any], column_of: Callable[[str], int]) -> Collection[str]:
         """Check field by field, with valid values for the others, so that all mistakes of a line are reported together."""
-        valid = dict.fromkeys(REQUIRED[self._layout.vendor], "1")
+        valid = SAMPLES[self._layout.vendor]
         wrong = []
         for name in self._layout.fields:
             try:
@@ -205,25 +205,17 @@ class _Unreadable(ValueError):
     """A line is JSON, but cannot be a row."""
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _Unreadable(f"the key {quoted(twice)} appears twice in this line: delete one of them")
-    return values
-
-
 def _constant(text: str) -> Any:
     raise _Unreadable(f"{text} is not JSON: write null or leave the row out")
 
 
-_json = json.JSONDecoder(object_pairs_hook=_object, parse_float=Decimal, parse_int=str, parse_constant=_constant)
+_json = json.JSONDecoder(object_pairs_hook=object_of, parse_float=Decimal, parse_int=str, parse_constant=_constant)
 
 
 def _read_jsonl(lines: Lines) -> Iterator[Values]:
     layout = lines.layout
-    wanted = tuple((name, layout.column(name)) for name in layout.fields)
+    wanted = {name: layout.column(name) for name in layout.fields}
+    columns = frozenset(wanted.values())
     for line in lines:
         text = line.strip()
         if not text:
@@ -235,7 +227,7 @@ def _read_jsonl(lines: Lines) -> Iterator[Values]:
             column = len(line) - len(line.lstrip()) + problem.pos + 1
             lines.mistake("json", number, column, f"this line is not one JSON object: {problem.msg}")
             continue
-        except _Unreadable as problem:
+        except (RepeatedKey, _Unreadable) as problem:
             lines.mistake("json", number, 1, str(problem))
             continue
         except (RecursionError, InvalidOperation):
@@ -244,9 +236,19 @@ def _read_jsonl(lines: Lines) -> Iterator[Values]:
         if not isinstance(found, dict):
             lines.mistake("json", number, 1, "this line is JSON, but not an object: write one object per line")
             continue
-        yield number, {name: found.get(key) for name, key in wanted}, partial(_character, layout, line)
+        unread = [key for key in found if key not in columns]
+        missing = tuple(wanted[name] for name in layout.optional if wanted[name] not in found) if unread else ()
+        misspelled = {key: why for key in unread if (why := misspelled_column(key, missing))}
+        for key, (meant, told) in misspelled.items():
+            lines.mistake("json", number, _character(line, key), told, meant)
+        if not misspelled:
+            yield number, {name: found.get(key) for name, key in wanted.items()}, partial(_character_of, layout, line)
 
 
-def _character(layout: Layout, line: str, name: str) -> int:
+def _character_of(layout: Layout, line: str, name: str) -> int:
+    return _character(line, layout.column(name))
+
+
+def _character(line: str, key: str) -> int:
     """Return the column of a key in a line of JSON, or the end of the line if it is missing."""
-    return line.find(json.dumps(layout.column(name), ensure_ascii=False)) + 1 or len(line.rstrip())
+    return line.find(json.dumps(key, ensure_ascii=False)) + 1 or len(line.rstrip())

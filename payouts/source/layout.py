@@ -16,6 +16,11 @@ REQUIRED = {
     vendor: tuple(each.name for each in fields(row_type) if each.init and each.default is NOTHING)
     for vendor, row_type in ROW_TYPES.items()
 }
+SAMPLES = {
+    vendor: {each.name: each.metadata.get("sample", "1") for each in fields(row_type) if each.name in REQUIRED[vendor]}
+    for vendor, row_type in ROW_TYPES.items()
+}
+"""A valid value of each required field."""
 OPTIONAL = {
     vendor: (row_type.key_field, *(name for name in row_type.detail_fields if name not in REQUIRED[vendor]))
     for vendor, row_type in ROW_TYPES.items()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from payouts.cells import unprotect
@@ -19,6 +21,8 @@ Values: TypeAlias = tuple[int, dict[str, Any], Callable[[str], int]]
 """The line of a row, its values by field, and a function that returns the column of a field."""
 
 _between_words = re.compile(r"[\s_-]+")
+_after_name = re.compile(r"[.\[(/:]")  # as in attribute.Colour
+_CLOSE = 0.85  # user_external_id is not a misspelling of asset_external_id
 _MAX_LISTED = 20
 
 
@@ -68,6 +72,22 @@ def folded(title: str) -> str:
     return _between_words.sub("_", title.strip()).casefold()
 
 
+@lru_cache(maxsize=1024)
+def misspelled_column(title: str, missing: tuple[str, ...]) -> tuple[str, str] | None:
+    """Return the column that an unknown one is a misspelling of, and the message for it; None if it is none.
+
+    Args:
+        title: The unknown column.
+        missing: The columns that the file could have and lacks.
+    """
+    columns = {folded(column): column for column in missing}
+    close = get_close_matches(folded(_after_name.split(title)[0]), columns, n=1, cutoff=_CLOSE)
+    if not close:
+        return None
+    column = columns[close[0]]
+    return column, f"{quoted(title)} looks like {column}, which is missing: rename it, or delete it if it is something else"
+
+
 def _without_blanks(cells: Sequence[str]) -> list[str]:
     kept = list(cells)
     while kept and not kept[-1].strip():
@@ -83,13 +103,13 @@ def _places(reading: Reading, at: int, titles: Sequence[str]) -> dict[str, int] 
     loose = {folded(column): name for column, name in exact.items() if spelled.count(folded(column)) == 1}
     places: dict[str, int] = {}
     respelled: list[str] = []
-    unread: list[str] = []
+    unread: dict[int, str] = {}
     sound = True
     for place, title in enumerate(titles):
         name = exact.get(title) or loose.get(folded(title))
         if name is None:
             if title.strip() or layout.form != "workbook":  # in a sheet a column may be left empty for looks
-                unread.append(title.strip() or "a column without a name")
+                unread[place] = title.strip() or "a column without a name"
         elif name in places:
             column = layout.column(name)
             told = f"{quoted(title)} names the column {column} a second time: rename or delete one of the two"
@@ -105,10 +125,16 @@ def _places(reading: Reading, at: int, titles: Sequence[str]) -> dict[str, int] 
             reading.mistake("hidden", at, place + 1, told, layout.column(name))
             sound = False
     sound = sound and _has_all(reading, at, titles, places)
+    missing = tuple(layout.column(name) for name in layout.optional if name not in places)
+    for place, title in unread.items():
+        if misspelled := misspelled_column(title, missing):
+            column, told = misspelled
+            reading.mistake("header", at, place + 1, told, column)
+            sound = False
     if respelled:
         reading.note("header_names", f"column names were read ignoring case, spaces and hyphens: {_listed(respelled)}")
     if unread and tuple(titles) != header_of(layout.vendor):
-        reading.note("ignored", f"columns not read: {_listed(unread)}")
+        reading.note("ignored", f"columns not read: {_listed([*unread.values()])}")
     return places if sound else None
 
 

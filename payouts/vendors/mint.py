@@ -10,8 +10,17 @@ from attrs import field, frozen
 
 from payouts.details import write_details
 from payouts.rows import InvalidRow, check_field
-from payouts.spelling import misspelled_amount, misspelled_id, misspelled_name, quoted
-from rewards_core.validation import check_amount, check_id, check_key, check_link, check_name, half_pair, whole
+from payouts.spelling import (
+    RepeatedKey,
+    misspelled_id,
+    misspelled_link,
+    misspelled_price,
+    misspelled_text,
+    misspelled_title,
+    object_of,
+    quoted,
+)
+from rewards_core.validation import check_amount, check_id, check_key, check_link, check_text, check_title, half_pair, whole
 
 _FLAGS = {"true": True, "false": False}
 _TRAIT_FORM = '[{"trait_type": "Colour", "value": "blue"}]'
@@ -41,28 +50,19 @@ def _store_image(value: object) -> bool:
 def _price(value: object) -> str | None:
     if value is None:
         return None
-    digits = check_field(misspelled_amount, check_amount, "sale_price_in_usd", value)
+    digits = check_field(misspelled_price, check_amount, "sale_price_in_usd", value)
     return digits.rstrip("0").rstrip(".") if "." in digits else digits  # two spellings of a price are one price
-
-
-def _check_text(name: str, value: object) -> None:
-    """Check a text of any length."""
-    if not isinstance(value, str):
-        check_field(misspelled_name, check_name, name, value)
-    elif not value.strip():
-        _refuse(name, "the cell is blank: give a text, or leave it out")
-    elif half_pair(value):
-        _refuse(name, f"{quoted(value)} holds half a character: save the file as UTF-8")
 
 
 def attributes_of(text: str) -> list[dict[str, Any]]:
     """Return the traits in a JSON list, every number exact.
 
     Raises:
+        RepeatedKey: a trait has a key twice.
         ValueError: the text is not a JSON list of traits.
     """
     try:
-        found = json.loads(text, parse_float=Decimal)
+        found = json.loads(text, parse_float=Decimal, object_pairs_hook=object_of)
     except (RecursionError, InvalidOperation) as problem:
         raise ValueError from problem
     if not isinstance(found, list) or not all(map(_is_attribute, found)):
@@ -90,12 +90,12 @@ class MintRow:
         user_uid: The recipient.
         collection_uid: The collection.
         name: The asset's name.
-        image_url: The address of its image.
+        image_url: The whole address of its image, such as `https://example.com/1.png`.
         asset_external_id: The asset's external id, if the file has its own; derived from the id otherwise.
         unique_name: Whether the vendor refuses a name that the collection has already; a bool, or `"true"` or `"false"`.
         store_image_on_ipfs: Whether the image is stored on IPFS; as `unique_name`.
         description: Its description.
-        external_url: A page about it.
+        external_url: The whole address of a page about it.
         sale_price_in_usd: Its exact price; a str, int or `Decimal` above zero.
         attributes: Its traits, as the text of a JSON list such as `[{"trait_type": "Colour", "value": "blue"}]`.
         line: The line in the file, 0 if there is none.
@@ -131,7 +131,7 @@ class MintRow:
     user_uid: str
     collection_uid: str
     name: str
-    image_url: str
+    image_url: str = field(metadata={"sample": "https://example.com/1.png"})
     asset_external_id: str | None = None
     unique_name: bool = field(default=False, converter=_unique_name)
     store_image_on_ipfs: bool = field(default=False, converter=_store_image)
@@ -148,21 +148,25 @@ class MintRow:
         check_field(misspelled_id, check_id, "collection_uid", self.collection_uid)
         if self.asset_external_id is not None:
             check_field(misspelled_id, check_key, "asset_external_id", self.asset_external_id)
-        check_field(misspelled_name, check_name, "name", self.name)
-        check_field(misspelled_name, check_link, "image_url", self.image_url)
+        check_field(misspelled_title, check_title, "name", self.name)
+        check_field(misspelled_link, check_link, "image_url", self.image_url)
         if self.external_url is not None:
-            check_field(misspelled_name, check_link, "external_url", self.external_url)
+            check_field(misspelled_link, check_link, "external_url", self.external_url)
         if self.description is not None:
-            _check_text("description", self.description)
+            check_field(misspelled_text, check_text, "description", self.description)
         if self.attributes is not None:
             self._check_attributes(self.attributes)
         kept = {name: getattr(self, name) for name in self.detail_fields}
         object.__setattr__(self, "details", write_details(kept))
 
-    def _check_attributes(self, text: str) -> None:
-        _check_text("attributes", text)
+    def _check_attributes(self, found: object) -> None:
+        if isinstance(found, list | dict):
+            _refuse("attributes", f"this is not a text: write the list of attributes in quotes, like {json.dumps(_TRAIT_FORM)}")
+        text = check_field(misspelled_text, check_text, "attributes", found)
         try:
             attributes_of(text)
+        except RepeatedKey as problem:
+            _refuse("attributes", str(problem))
         except ValueError:
             told = (
                 f"{quoted(text)} is not a JSON list of attributes: write it like {_TRAIT_FORM}, with a text or a number as value"

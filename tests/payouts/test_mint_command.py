@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_a_file_is_minted_once_and_the_report_says_minted(call: Call, folder: Pa
 def test_the_results_can_be_minted_from_again(call: Call, folder: Path, vendor: OriginalSandbox) -> None:
     (folder / "users.csv").write_text(
         "id,user_uid,collection_uid,name,image_url,unique_name,description,attributes\n"
-        f'r1,12345,{COLLECTION},Badge,i.png,true,=1+1,"[{{""trait_type"": ""Size"", ""value"": 1.50}}]"\n'
+        f'r1,12345,{COLLECTION},Badge,https://img.example/i.png,true,=1+1,"[{{""trait_type"": ""Size"", ""value"": 1.50}}]"\n'
     )
     assert run(call, "--results=r.csv").exit_code == 0
     result = run(call, file="r.csv")
@@ -123,9 +124,22 @@ def test_a_changed_file_is_refused_and_the_column_named(call: Call, folder: Path
     assert "img.example/9" in mistake["message"]
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_nothing_is_sent_of_a_file_with_a_misspelled_column(call: Call, folder: Path, vendor: OriginalSandbox, form: str) -> None:
+    row = {"id": "r1", "user_uid": "12345", "collection_uid": COLLECTION, "name": "Badge", "image_url": "https://img.example/1"}
+    row["attribute.Colour"] = "blue"
+    lines = {"csv": f"{','.join(row)}\n{','.join(row.values())}\n", "jsonl": json.dumps(row)}
+    (folder / f"badges.{form}").write_text(lines[form])
+    result = run(call, file=f"badges.{form}")
+    (mistake,) = [each for each in records(result) if each["event"] == "mistake"]
+    assert (result.exit_code, mistake["name"], list(vendor.requests)) == (2, "attributes", [])
+
+
 def test_a_campaign_that_repeats_another_needs_a_decision(call: Call, folder: Path, vendor: OriginalSandbox) -> None:
     run(call)
-    (folder / "again.csv").write_text(THREE.replace("img.example", "cdn.example") + f"r4,42345,{COLLECTION},Badge 4,i.png\n")
+    (folder / "again.csv").write_text(
+        THREE.replace("img.example", "cdn.example") + f"r4,42345,{COLLECTION},Badge 4,https://img.example/i.png\n"
+    )
     again = ("run", "again.csv", "--vendor=original", "--kind=mint", "--campaign=more", "--yes", *QUICK)
     result = call(*again)
     (repeat,) = [each for each in records(result) if each["event"] == "repeats"]
@@ -262,7 +276,7 @@ def test_refused_rows_are_looked_up_in_bulk_if_the_key_sees_their_collections(
     call: Call, folder: Path, vendor: OriginalSandbox
 ) -> None:
     (folder / "users.csv").write_text(
-        f"{HEADER.strip()},asset_external_id\nr1,12345,{COLLECTION},Badge,i.png,\nr2,12345,{COLLECTION},Badge 2,j.png,taken\n"
+        f"{HEADER.strip()},asset_external_id\nr1,12345,{COLLECTION},Badge,https://img.example/i.png,\nr2,12345,{COLLECTION},Badge 2,https://img.example/j.png,taken\n"
     )
     nothing: dict[str, Any] = dict.fromkeys(("description", "external_url", "attributes"))
     content = Content(name="n", unique_name=False, image_url="i.png", on_ipfs=False, **nothing)

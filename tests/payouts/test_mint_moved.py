@@ -28,7 +28,7 @@ def test_workers_mint_the_rest_of_a_moved_campaign(call: Call, folder: Path, url
 def test_a_planned_file_is_minted_by_workers_and_a_changed_one_is_refused(
     call: Call, folder: Path, url: str, vendor: str
 ) -> None:
-    (folder / "users.csv").write_text(HEADER + f"r1,12345,{COLLECTION},Badge,i.png\n")
+    (folder / "users.csv").write_text(HEADER + f"r1,12345,{COLLECTION},Badge,https://img.example/i.png\n")
     plan = ("plan", "users.csv", "--vendor=original", "--kind=mint", "--campaign=badges", "--yes", f"--ledger={url}")
     assert call(*plan).exit_code == 0
     assert call("work", *QUICK, f"--ledger={url}").exit_code == 0
@@ -36,7 +36,7 @@ def test_a_planned_file_is_minted_by_workers_and_a_changed_one_is_refused(
     with LedgerReader(url) as reader:
         (entry,) = reader.entries(reader.campaign())
     assert (entry.state, minted(books(vendor))) == (State.DONE, {entry.key: 1})
-    (folder / "users.csv").write_text(HEADER + f"r1,12345,{COLLECTION},Badge,j.png\n")
+    (folder / "users.csv").write_text(HEADER + f"r1,12345,{COLLECTION},Badge,https://img.example/j.png\n")
     changed = call(*plan)
     assert changed.exit_code == 2
     assert "j.png" in changed.output

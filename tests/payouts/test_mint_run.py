@@ -149,8 +149,8 @@ async def test_an_older_asset_under_the_external_id_is_not_what_the_row_minted(t
 async def test_a_row_that_now_mints_something_else_ends_the_run(tmp_path: Path) -> None:
     async with OriginalSandbox(**SOON) as sandbox, client_of(sandbox) as client, ledger_at(tmp_path / "a.db", MINT) as ledger:
         await mint([mint_row("r1")], client=client, ledger=ledger)
-        with pytest.raises(RowChanged, match=r"image_url b\.png instead of https://img\.example/badge\.png"):
-            await mint([mint_row("r1", image_url="b.png")], client=client, ledger=ledger)
+        with pytest.raises(RowChanged, match=r"image_url https://img\.example/b\.png instead of https://img\.example/badge\.png"):
+            await mint([mint_row("r1", image_url="https://img.example/b.png")], client=client, ledger=ledger)
 
 
 def test_the_ledger_says_what_an_original_client_grants() -> None:
