@@ -17,6 +17,7 @@ from rewards_core.backoff import RetryPolicy, parse_http_date
 from rewards_core.errors import ClientClosed
 from rewards_core.http.calls import Call, Failure, FailureKind
 from rewards_core.http.messages import MAX_REPLY, Answer, Authorizer, Effect, Headers, Refusal, Request
+from rewards_core.http.time_limits import TimeLimits
 from rewards_core.http.timeouts import Timeouts
 from rewards_core.observe import Observers
 from rewards_core.rate import Limiter, Limits
@@ -105,6 +106,7 @@ class Transport:
         self._pid = os.getpid()
         self._closed = False
         self._usual_timeout = self._timeout(self.timeouts.read)
+        self._time_limits = TimeLimits()
         self._last_date: tuple[str, float] = ("", 0.0)
 
     def __repr__(self) -> str:
@@ -198,7 +200,7 @@ class Transport:
         session = self._borrowed or self._session(bare=request.effect is Effect.BARE)
         response: aiohttp.ClientResponse | None = None
         try:
-            async with asyncio.timeout(min(timeout, self.timeouts.read)):
+            with self._time_limits.limit(min(timeout, self.timeouts.read)):
                 response = await session.request(
                     request.method,
                     request.url,
