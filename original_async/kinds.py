@@ -14,6 +14,8 @@ COLLECTION = "collection"
 """The deployment of a collection."""
 REWARD = "reward"
 """The deployment of a reward contract."""
+KINDS = (ALLOCATION, CLAIM, ASSET, EDIT, TRANSFER, BURN, COLLECTION, REWARD)
+"""All of them."""
 
 WHAT_HAPPENED = {
     ALLOCATION: "Nothing was paid; to try again, use a new nonce.",

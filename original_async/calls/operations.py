@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from attrs import evolve
@@ -16,15 +15,15 @@ from original_async.calls.transfers import TransferCalls
 from original_async.kinds import ALLOCATION, ASSET, BURN, CLAIM, COLLECTION, EDIT, REWARD, TRANSFER
 from original_async.models.assets import Asset
 from original_async.models.assets import Collection as AssetCollection
-from original_async.models.edits import Edit, is_edit_uid
+from original_async.models.edits import Edit
 from original_async.models.rewards import Allocation, AllocationRequest, Claim, Reward
 from original_async.models.transfers import Burn, Transfer
+from original_async.refs import checked_ref
 from original_async.settlement import REQUESTS, OriginalOperation, conclude
 from rewards_core.errors import UnexpectedResponse
 from rewards_core.json import structure
-from rewards_core.operations import KeyedRequest, OperationRef, subject_of
-from rewards_core.text import listed
-from rewards_core.validation import check_id, check_iterable, check_methods, kind_of, plain_id
+from rewards_core.operations import KeyedRequest, OperationRef
+from rewards_core.validation import check_id, check_iterable, check_methods, kind_of
 
 if TYPE_CHECKING:
     from original_async.calls.reading import BeforePage
@@ -50,29 +49,6 @@ KINDS: Mapping[str, Kind] = {
     REWARD: Kind(Reward, "get_reward", ("reward",)),
 }
 """The kinds of operations."""
-_KNOWN_ABOUT: Mapping[str, Callable[[str], str]] = {
-    ASSET: partial(subject_of, ASSET),
-    COLLECTION: partial(subject_of, COLLECTION),
-    EDIT: lambda uid: subject_of(ASSET, uid.rpartition(":")[0]),
-}
-"""The kinds whose uid tells what they are about."""
-
-
-def checked_ref(ref: OperationRef) -> OperationRef:
-    """Return a ref with what it is about, after checking that Original can have such an operation.
-
-    Raises:
-        ValueError: Original has no such kind, or operations of this kind have other uids.
-    """
-    if ref.kind not in KINDS:
-        raise ValueError(f"operation: {ref} is of no kind that Original has: give one of {listed(list(KINDS))}.")
-    if not plain_id(ref.uid):
-        check_id(ref.uid, "uid")
-    if ref.kind == EDIT and not is_edit_uid(ref.uid):
-        raise ValueError(f"operation: {ref} is no edit: its uid is the asset's, a colon and the token of the call.")
-    if ref.about is None and ref.kind in _KNOWN_ABOUT:
-        return evolve(ref, about=_KNOWN_ABOUT[ref.kind](ref.uid))
-    return ref
 
 
 class OperationCalls(RewardCalls, AssetCalls, TransferCalls):

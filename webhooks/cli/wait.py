@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from original_async import OriginalClient, kinds
-from original_async.calls.operations import checked_ref
+from original_async.refs import checked_ref
 from original_async.settings import has_credentials
 from original_async.settlement import ending_in_words
 from rewards_core.cli.exit_codes import Exit
