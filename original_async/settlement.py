@@ -120,9 +120,7 @@ def _compare(asked: OriginalOperation | OriginalRequest, final: OriginalOperatio
         differences: dict[str, tuple[object, object]] = {"kind": (kind, final.ref.kind)}
     else:
         pairs = {name: (getattr(asked, name), getattr(final, name)) for name in _COMPARED[type(asked)]}
-        differences = {name: pair for name, pair in pairs.items() if not _equal(name, *pair)}
-        if isinstance(final, Asset) and final.is_named(asked.name):  # type: ignore[union-attr]
-            differences.pop("name", None)
+        differences = {name: pair for name, pair in pairs.items() if not _equal(final, name, *pair)}
     if not differences:
         return
     words = ", ".join(f"{name} {got} instead of {wanted}" for name, (wanted, got) in differences.items())
@@ -137,9 +135,11 @@ def _compare(asked: OriginalOperation | OriginalRequest, final: OriginalOperatio
     )
 
 
-def _equal(name: str, wanted: Any, got: Any) -> bool:
+def _equal(final: OriginalOperation, name: str, wanted: Any, got: Any) -> bool:
     if name == "to_address":
         return same_address(wanted, got)
+    if name == "name" and isinstance(final, Asset):
+        return final.is_named(wanted)
     if name in _UNTOLD_WHILE_NONE and None in {wanted, got}:
         return True
     return bool(wanted == got)

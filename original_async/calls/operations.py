@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rewards_core.operations import Event, MaySend, Operation
 
 
-class Kind(NamedTuple):
+class Reading(NamedTuple):
     """How the operations of one kind are read."""
 
     model: type[Any]
@@ -38,17 +38,17 @@ class Kind(NamedTuple):
     path: tuple[str, ...]
 
 
-KINDS: Mapping[str, Kind] = {
-    ALLOCATION: Kind(Allocation, "get_allocation", ()),  # at one of two paths
-    CLAIM: Kind(Claim, "get_claim", ("reward", "claim")),
-    ASSET: Kind(Asset, "get_asset", ("asset",)),
-    EDIT: Kind(Edit, "get_asset", ()),  # by its asset
-    TRANSFER: Kind(Transfer, "get_transfer", ("transfer",)),
-    BURN: Kind(Burn, "get_burn", ("burn",)),
-    COLLECTION: Kind(AssetCollection, "get_collection", ("collection",)),
-    REWARD: Kind(Reward, "get_reward", ("reward",)),
+_READINGS: Mapping[str, Reading] = {
+    ALLOCATION: Reading(Allocation, "get_allocation", ()),  # at one of two paths
+    CLAIM: Reading(Claim, "get_claim", ("reward", "claim")),
+    ASSET: Reading(Asset, "get_asset", ("asset",)),
+    EDIT: Reading(Edit, "get_asset", ()),  # by its asset
+    TRANSFER: Reading(Transfer, "get_transfer", ("transfer",)),
+    BURN: Reading(Burn, "get_burn", ("burn",)),
+    COLLECTION: Reading(AssetCollection, "get_collection", ("collection",)),
+    REWARD: Reading(Reward, "get_reward", ("reward",)),
 }
-"""The kinds of operations."""
+"""How the operations of each of `kinds.KINDS` are read."""
 
 
 class OperationCalls(RewardCalls, AssetCalls, TransferCalls):
@@ -94,9 +94,9 @@ class OperationCalls(RewardCalls, AssetCalls, TransferCalls):
             return await self._allocations.one(ref.uid, deadline, may_send=may_send)
         if ref.kind == EDIT:
             return await self._read_edit(ref.uid, deadline, may_send=may_send)
-        kind = KINDS[ref.kind]
+        reading = _READINGS[ref.kind]
         operation: OriginalOperation = await self._reader.one(
-            kind.call, kind.model, ref.uid, deadline, *kind.path, may_send=may_send
+            reading.call, reading.model, ref.uid, deadline, *reading.path, may_send=may_send
         )
         return operation
 
@@ -202,7 +202,7 @@ class OperationCalls(RewardCalls, AssetCalls, TransferCalls):
         if ref.kind == EDIT:
             edit = Edit(uid=ref.uid, scope=ref.scope, raw=resource)
             return evolve(edit, asset=self._reader.checked(structure(resource, Asset), edit.asset_uid))
-        operation: OriginalOperation = self._reader.checked(structure(resource, KINDS[ref.kind].model), ref.uid)
+        operation: OriginalOperation = self._reader.checked(structure(resource, _READINGS[ref.kind].model), ref.uid)
         return operation
 
     def operation_of(self, event: Event) -> OriginalOperation | None:

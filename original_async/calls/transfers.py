@@ -154,7 +154,6 @@ class TransferCalls(Calls):
             "asset_uid": check_id(asset_uid, "asset_uid"),
             "from_user_uid": check_id(from_user_uid, "from_user_uid"),
         }
-
         repeated = check_flag(repeated, "repeated")
 
         def asked() -> BurnRequest:
@@ -256,8 +255,11 @@ class TransferCalls(Calls):
         """Read a user's transfers of some assets, the newest first; cancelled ones last, because they must not hide another."""
         select = partial(select_by_key, Transfer, "asset_uid", asset_uids)
         listing = await self._reader.listing("find_transfer", select, user_uid, deadline, "transfer", **options)
-        newest = sorted(listing.found, key=lambda each: in_utc(each.created_at), reverse=True)
-        return evolve(listing, found=sorted(newest, key=lambda each: each.status is OperationStatus.CANCELLED))
+
+        def rank(each: Transfer) -> tuple[bool, datetime]:
+            return each.status is not OperationStatus.CANCELLED, in_utc(each.created_at)
+
+        return evolve(listing, found=sorted(listing.found, key=rank, reverse=True))
 
     async def _burns_of_assets(
         self, user_uid: str, asset_uids: Collection[str], deadline: float, **options: Any

@@ -62,7 +62,7 @@ def wait(
     polls = has_credentials(os.environ) if poll is None else poll
 
     async def work() -> None:
-        ref = checked_ref(OperationRef(check_id(scope, "--scope"), kind.value, check_id(uid, "uid")))
+        ref = checked_ref(OperationRef(check_id(scope, "--scope"), kind.value, uid))
         async with open_existing(store) as inbox:
             if polls:
                 async with (
