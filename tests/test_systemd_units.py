@@ -131,7 +131,7 @@ async def test_a_listener_does_nothing_that_its_unit_or_a_read_only_image_forbid
     assert re.findall(r"m(?:map|protect)\(.*PROT_WRITE\|PROT_EXEC.*", trace) == []  # MemoryDenyWriteExecute=
     families = {*re.findall(r"socket(?:pair)?\((AF_\w+)", trace)}
     assert families <= {*values(LISTENER_UNIT, "RestrictAddressFamilies")[0].split()}
-    written = set(re.findall(r'openat\([^"]*"([^"]+)", [^)]*O_(?:WRONLY|RDWR|CREAT)', trace))
+    written = set(re.findall(r'openat\([^"\n]*"([^"\n]+)", [^)\n]*O_(?:WRONLY|RDWR|CREAT)', trace))
     elsewhere = {Path(path) for path in written if "/" in path and not path.startswith((str(state), "/dev/"))}
     assert {path for path in elsewhere if path.parent != Path("/tmp")} == set()
     read = set(re.findall(r'openat\([^"]*"(/(?:dev|proc)/[^"]+)", [^)]*\) = \d', trace))
