@@ -104,13 +104,14 @@ def _preflight(terms: Terms, stack: ExitStack) -> Preflight | None:
 
 
 def _warn_of_another_ledger(preflight: Preflight | None, terms: Terms) -> None:
-    """Warn if coins may be paid twice because the wrong ledger was named; Original knows the keys of any other ledger."""
-    if terms.vendor != "enkash" or (preflight is not None and preflight.campaign is not None):
+    """Warn if rows may be paid twice because the wrong ledger was named; of tokens, Original knows the keys of any ledger."""
+    if terms.vendor == "original" or (preflight is not None and preflight.campaign is not None):
         return
     identity = None if preflight is None else preflight.identity
     if is_paid_elsewhere(identity, terms.vendor, terms.campaign):
         told = f"A campaign {terms.campaign} was paid from another ledger before; {terms.ledger} does not know it"
-        print_stderr(f"{told}. EnKash may pay its rows a second time: check --ledger before you continue.", "bold yellow")
+        again = "EnKash may pay its rows" if terms.vendor == "enkash" else "Original may mint its rows"
+        print_stderr(f"{told}. {again} a second time: check --ledger before you continue.", "bold yellow")
 
 
 def _check_patterns(names: Sequence[str], terms: Terms) -> None:

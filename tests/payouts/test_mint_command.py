@@ -57,6 +57,12 @@ def test_a_file_is_minted_once_and_the_report_says_minted(call: Call, folder: Pa
     assert '"Badge 1","https://img.example/1.png","false","false"' in first
 
 
+def test_a_campaign_that_another_ledger_has_minted_is_warned_of(call: Call, folder: Path, vendor: OriginalSandbox) -> None:
+    for ledger, warned in (("one.db", False), ("one.db", False), ("two.db", True)):
+        result = run(call, f"--ledger={ledger}")
+        assert (result.exit_code, "another ledger" in result.stderr, "Original may mint" in result.stderr) == (0, warned, warned)
+
+
 def test_the_results_can_be_minted_from_again(call: Call, folder: Path, vendor: OriginalSandbox) -> None:
     (folder / "users.csv").write_text(
         "id,user_uid,collection_uid,name,image_url,unique_name,description,attributes\n"
