@@ -105,8 +105,10 @@ def test_a_damaged_utf8_file_is_not_taken_for_windows_1252() -> None:
     assert places_in(UTF8_DAMAGED) == [("encoding", 3, 5)]
     early = NAMED.encode().replace("é".encode(), b"\xe9")
     assert places_in(early) == [("encoding", 2, 5)]
-    long = HEADER.encode() + b"".join(b"r%d,1,32,1,\n" % at for at in range(200_000))
-    assert places_in(long.replace(b"r5,1,32,1,", b"r5,1,32,1,\xe9") + "r,1,32,1,é\n".encode()) == [("encoding", 7, 5)]
+    longer_than_a_part = HEADER.encode() + b"".join(b"%0250d,1,32,1,\n" % at for at in range(5_000))
+    second = b"%0250d,1,32,1," % 1
+    damaged = longer_than_a_part.replace(second, second + b"\xe9") + "r,1,32,1,é\n".encode()
+    assert places_in(damaged) == [("encoding", 3, 5)]
 
 
 def test_bytes_that_windows_1252_does_not_have_are_mistakes() -> None:
