@@ -153,13 +153,15 @@ def paid_on(cores: Collection[int], number: int, rounds: int) -> dict[str, Cost]
         os.sched_setaffinity(0, allowed)
 
 
-def peak_memory(number: int) -> float:
-    """Return the peak memory in MiB of a process that pays a file of so many rows."""
+def paced_payout(number: int) -> tuple[float, float]:
+    """Return the peak memory in MiB of a process that pays a file of so many rows at `PACE`, and its rows per second."""
     command = [sys.executable, "-m", "benchmarks.payouts", str(number)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    memory, pace = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return float(memory), float(pace)
 
 
-async def _pay_file(number: int) -> None:
+async def _pay_file(number: int) -> float:
+    """Pay a file of so many rows and return how many per second."""
     with tempfile.TemporaryDirectory(prefix="payouts-") as folder, vendor() as url:
         path = Path(folder) / "rewards.csv"
         write_file(path, number)
@@ -171,14 +173,16 @@ async def _pay_file(number: int) -> None:
             with path.open("rb") as stream:
                 given = read_rows(stream, Layout(vendor="original"))
                 options = RunOptions(rate=PACE, concurrency=AT_ONCE)
+                begun = time.monotonic()
                 async for _ in run_payouts(given, client=client, completions=completions, ledger=ledger, options=options):
                     pass
+                return number / (time.monotonic() - begun)
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
     """Return the rows of this benchmark."""
     few, many = (200, 1_000) if quick else (10_000, 1_000_000)
-    small, large = peak_memory(few), peak_memory(many)
+    (small, _), (large, pace) = paced_payout(few), paced_payout(many)
     extent = (100, 1) if quick else (6_000, 5)
     cores = sorted(os.sched_getaffinity(0))
     cost, alone = paid_on(cores, *extent), paid_on(cores[:1], *extent)
@@ -190,6 +194,14 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
             "reference": f"{few:,} rows: {small:.1f} MiB",
             "ratio": large / small,
             "bar": "≤ 1.3",
+        },
+        {
+            "name": "Rows per second of that payout",
+            "value": pace,
+            "unit": "/s",
+            "reference": f"its rate: {PACE} /s",
+            "ratio": pace / PACE,
+            "bar": "≥ 0.95",
         },
         {
             "name": f"CPU of the ledger per row, from planned to done, {AT_ONCE} at a time",
@@ -214,5 +226,5 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    asyncio.run(_pay_file(int(sys.argv[1])))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    pace = asyncio.run(_pay_file(int(sys.argv[1])))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, pace)

@@ -64,10 +64,20 @@ class Limiter:
 
     def take(self) -> bool:
         """Take a slot if no wait is needed."""
-        if self._free > 0 and self._start_now():
+        if self._free > 0 and self.turn_within(0.0) is not None:
             self._free -= 1
             return True
         return False
+
+    def turn_within(self, seconds: float) -> float | None:
+        """Take the next turn by pause and rate if it comes within so many seconds; return when, in the loop's time."""
+        wait = self.ready_in()
+        if wait > seconds:
+            return None
+        now = loop_time()
+        if self._interval is not None:
+            self._next_start = max(now, self._next_start) + self._interval
+        return now + wait
 
     def ready_in(self) -> float:
         """Return the seconds until pause and rate let the next call start."""
@@ -120,13 +130,6 @@ class Limiter:
     def paused_for(self) -> float:
         """Return the seconds left of the pause, 0 without one."""
         return max(0.0, self.paused_until - loop_time())
-
-    def _start_now(self) -> bool:
-        if self.ready_in() > 0.0:
-            return False
-        if self._interval is not None:
-            self._next_start = max(loop_time(), self._next_start) + self._interval
-        return True
 
     async def _outlast_pause(self, deadline: float) -> bool:
         while (now := loop_time()) < self.paused_until:

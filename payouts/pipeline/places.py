@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rewards_core.clock import loop_time
 from rewards_core.rate import Limiter, Limits
 
 if TYPE_CHECKING:
     import asyncio
 
     from payouts.progress import Stop
+
+_AHEAD = 0.1
+"""Seconds by which rows are marked as sent before their turn: the disk takes less, so no turn is lost while it writes."""
 
 
 class Places:
@@ -30,26 +34,30 @@ class Places:
         self._sent = Limiter(Limits(connections=max_sent))
         self._pending = Limiter(Limits(connections=max_pending))
 
-    def admit_now(self) -> bool:
-        """Return whether one more row may be sent without waiting; its places are taken then."""
-        if self._stop.wished or not self._room.is_set() or not self.take_now():
-            return False
-        if self._limiter.take():
-            return True
-        self.free()
-        return False
+    def admit_now(self, within: float = 0.0) -> float | None:
+        """Take the places of one more row, and its turn if that comes within so many seconds, if none of it needs waiting.
 
-    async def admit(self, most: int = 1) -> int:
-        """Wait until a row may be sent; return how many of `most` may be sent then, 0 if the run is to end first."""
+        Returns:
+            When the row may leave, in the loop's time; None if it may not.
+        """
+        if self._stop.wished or not self._room.is_set() or not self.take_now():
+            return None
+        at = self._limiter.turn_within(within)
+        if at is None:
+            self.free()
+        return at
+
+    async def admit(self, most: int = 1) -> list[float]:
+        """Wait until a row may be sent; return when it and those after it may leave, nothing if the run is to end first."""
         if not await self._stop.before(self._room.wait()) or not await self.take():
-            return 0
+            return []
         if not await self.turn():
             self.free()
-            return 0
-        admitted = 1
-        while admitted < most and self.admit_now():
-            admitted += 1
-        return admitted
+            return []
+        turns = [loop_time()]
+        while len(turns) < most and (at := self.admit_now(_AHEAD)) is not None:
+            turns.append(at)
+        return turns
 
     def give_back(self, rows: int) -> None:
         """Take back the admission of rows that are not sent after all."""
@@ -57,13 +65,15 @@ class Places:
             self.free()
             self._limiter.give_back()
 
-    async def leave(self, at: float | None) -> bool:  # noqa: ARG002 - where workers share a rate, it matters
+    async def leave(self, at: float | None) -> bool:
         """Wait until a row may leave now; return False if the run is to end first.
 
         Args:
-            at: When it was admitted to leave, in seconds of the uptime; None if it was sent before.
+            at: When it was admitted to leave, in the time of these places; None if it was sent before.
         """
-        return not self._stop.wished
+        if at is None or (wait := at - loop_time()) <= 0.0:
+            return not self._stop.wished
+        return await self._stop.pause(wait)
 
     async def turn(self) -> bool:
         """Wait for a turn by the rate; return False if the run is to end first."""

@@ -107,14 +107,15 @@ class RunPipeline(Pipeline):
         If no row may leave any more, all are planned for the next run.
         """
         most = len(rows) if self._left is None else min(len(rows), self._left)
-        places = await self._places.admit(most) if most else 0
-        entries = await (self._ledger.plan_sent(rows, places) if places else self._ledger.plan(rows))
+        turns = await self._places.admit(most) if most else []
+        entries = await (self._ledger.plan_sent(rows, len(turns)) if turns else self._ledger.plan(rows))
         self._progress.read += len(entries)
         fresh = {entry.number: entry for entry in entries if self._is_fresh(entry)}
+        leaving = iter(turns)
         for entry in fresh.values():
             self._begin(entry)
-            self._sender.start(entry)
-        self._places.give_back(places - len(fresh))
+            self._sender.start(entry, next(leaving))
+        self._places.give_back(len(turns) - len(fresh))
         return entries
 
     async def _admit(self, planned: Sequence[Entry], groups: asyncio.TaskGroup) -> None:
@@ -125,7 +126,7 @@ class RunPipeline(Pipeline):
                 continue
             if self._left == 0:
                 break
-            if not self._places.admit_now():
+            if self._places.admit_now() is None:
                 if admitted:
                     groups.create_task(self._sender.send(admitted))
                     admitted = []

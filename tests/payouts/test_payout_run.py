@@ -696,6 +696,37 @@ async def test_rows_leave_no_faster_than_the_rate(vendor: StubOriginal, ledger: 
     assert left == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
+@virtual_time
+async def test_rows_leave_at_the_rate_one_by_one_although_they_are_stored_together(vendor: StubOriginal, ledger: Ledger) -> None:
+    left = []
+
+    async def look(_: str) -> None:
+        left.append(round(now(), 6))
+
+    vendor.before = look
+    await pay(rows(300), vendor, ledger, options=RunOptions(rate=500.0, concurrency=100))
+    assert left == [round(number / 500, 6) for number in range(300)]
+
+
+@virtual_time
+async def test_a_stop_takes_back_rows_that_were_stored_as_sent_before_their_turn(vendor: StubOriginal, ledger: Ledger) -> None:
+    run = run_payouts(rows(100), client=vendor, ledger=ledger, options=RunOptions(rate=500.0, concurrency=100, wait=False))
+
+    async def look(_: str) -> None:
+        if len(vendor.created) == 10:
+            stored.append(await ledger.counts())
+            run.stop()
+
+    stored: list[dict[State, int]] = []
+    vendor.before = look
+    ended = [entry async for entry in run]
+    assert stored[0][State.SENT] > 10
+    assert len(ended) == len(vendor.created) == 10
+    assert await ledger.counts() == {State.ACCEPTED: 10, State.PLANNED: 90}
+    await pay(rows(100), vendor, ledger, options=RunOptions(rate=None, wait=False))
+    assert len(vendor.created) == len(set(vendor.created)) == 100
+
+
 async def test_no_more_rows_are_sent_than_the_limit(vendor: StubOriginal, ledger: Ledger) -> None:
     await pay(rows(2), vendor, ledger)
     ended = await pay(rows(10), vendor, ledger, options=RunOptions(rate=None, limit=3))
