@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from payouts.progress import Stop
 
 _AHEAD = 0.1
-"""Seconds by which rows are marked as sent before their turn: the disk takes less, so no turn is lost while it writes."""
+"""Seconds by which rows are stored as sent before their turn: the disk takes less, so no turn is lost while it writes."""
 
 
 class Places:
@@ -34,28 +34,25 @@ class Places:
         self._sent = Limiter(Limits(connections=max_sent))
         self._pending = Limiter(Limits(connections=max_pending))
 
-    def admit_now(self, within: float = 0.0) -> float | None:
-        """Take the places of one more row, and its turn if that comes within so many seconds, if none of it needs waiting.
-
-        Returns:
-            When the row may leave, in the loop's time; None if it may not.
-        """
+    def admit_now(self) -> float | None:
+        """Take the places and the turn of one more row, if none needs waiting; return when it may leave, None if it may not."""
         if self._stop.wished or not self._room.is_set() or not self.take_now():
             return None
-        at = self._limiter.turn_within(within)
+        at = self._limiter.turn_within(_AHEAD)
         if at is None:
             self.free()
         return at
 
     async def admit(self, most: int = 1) -> list[float]:
-        """Wait until a row may be sent; return when it and those after it may leave, nothing if the run is to end first."""
+        """Wait until a row may be stored as sent; return when up to `most` rows may leave, nothing if the run is to end first."""
         if not await self._stop.before(self._room.wait()) or not await self.take():
             return []
-        if not await self.turn():
-            self.free()
-            return []
-        turns = [loop_time()]
-        while len(turns) < most and (at := self.admit_now(_AHEAD)) is not None:
+        while (at := self._limiter.turn_within(_AHEAD)) is None:
+            if not await self._stop.pause(self._limiter.ready_in() - _AHEAD):
+                self.free()
+                return []
+        turns = [at]
+        while len(turns) < most and (at := self.admit_now()) is not None:
             turns.append(at)
         return turns
 
@@ -69,7 +66,8 @@ class Places:
         """Wait until a row may leave now; return False if the run is to end first.
 
         Args:
-            at: When it was admitted to leave, in the time of these places; None if it was sent before.
+            at: The moment for which it was admitted, in the loop's time; where workers share the rate, in the uptime. None if it
+                was sent before.
         """
         if at is None or (wait := at - loop_time()) <= 0.0:
             return not self._stop.wished

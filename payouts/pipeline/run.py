@@ -120,20 +120,23 @@ class RunPipeline(Pipeline):
 
     async def _admit(self, planned: Sequence[Entry], groups: asyncio.TaskGroup) -> None:
         """Send rows as soon as there is room for them; rows that need not wait are marked as sent together."""
-        admitted: list[Entry] = []
+        admitted: list[tuple[Entry, float]] = []
         for entry in planned:
             if not self._is_to_be_sent(entry):
                 continue
             if self._left == 0:
                 break
-            if self._places.admit_now() is None:
+            at = self._places.admit_now()
+            if at is None:
                 if admitted:
                     groups.create_task(self._sender.send(admitted))
                     admitted = []
-                if not await self._places.admit():
+                turns = await self._places.admit()
+                if not turns:
                     break
+                at = turns[0]
             self._begin(entry)
-            admitted.append(entry)
+            admitted.append((entry, at))
         if admitted:
             groups.create_task(self._sender.send(admitted))
 

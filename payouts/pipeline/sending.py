@@ -130,14 +130,19 @@ class Sender:
         """Send an admitted row that was marked as sent when it was planned or claimed; see `Places.leave` for `at`."""
         self._work.put_nowait((entry, True, at))
 
-    async def send(self, entries: Sequence[Entry]) -> None:
-        """Send admitted rows: planned ones, and some that may have been sent before and that the vendor does not list."""
-        for entry in entries:
+    async def send(self, admitted: Sequence[tuple[Entry, float | None]]) -> None:
+        """Send admitted rows, planned ones and some that may have been sent before and that the vendor does not list.
+
+        Args:
+            admitted: Each row with its `at`; see `Places.leave`.
+        """
+        for entry, at in admitted:
             if entry.state is not State.PLANNED:
-                self._work.put_nowait((entry, False, None))
-        planned: list[Move] = [(entry, State.SENT, {}) for entry in entries if entry.state is State.PLANNED]
-        for entry in await self._ledger.move_each(planned) if planned else ():
-            self._work.put_nowait((entry, True, None))
+                self._work.put_nowait((entry, False, at))
+        planned = [(entry, at) for entry, at in admitted if entry.state is State.PLANNED]
+        moves: list[Move] = [(entry, State.SENT, {}) for entry, _ in planned]
+        for sent, (_, at) in zip(await self._ledger.move_each(moves) if moves else (), planned, strict=True):
+            self._work.put_nowait((sent, True, at))
 
     async def wait_for(self, entry: Entry) -> None:
         """Wait for a row that an earlier run left accepted, once there is room among the rows that wait."""

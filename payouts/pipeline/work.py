@@ -131,7 +131,7 @@ class WorkPipeline(Pipeline):
             if row.state is State.ACCEPTED:
                 await self._sender.wait_for(row)
             elif row.state is not State.PLANNED and self._may_repeat(row) and await self._places.take():
-                await self._sender.send([row])
+                await self._sender.send([(row, None)])
 
     def _may_repeat(self, row: Entry) -> bool:
         return self._payer.may_repeat and row.uid is None and row.number not in self._sender.accepted_here
