@@ -48,7 +48,7 @@ class Places:
         if not await self._stop.before(self._room.wait()) or not await self.take():
             return []
         while (at := self._limiter.turn_within(_AHEAD)) is None:
-            if not await self._stop.pause(self._limiter.ready_in() - _AHEAD):
+            if not await self._stop.pause(self._limiter.ready_in() - _AHEAD / 2):
                 self.free()
                 return []
         turns = [at]
