@@ -14,7 +14,7 @@ GREENLETS = $(addprefix tests/payouts/test_,$(addsuffix .py,postgres_ledger work
 unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes would each compile what they import
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fleet test check lint types contracts docs docs-live screenshots unit floor wheel-check dist release-check soak mutants bench clean
+.PHONY: help demo demo-fleet test check lint types contracts docs docs-live screenshots unit slow floor wheel-check dist release-check soak mutants bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -32,9 +32,9 @@ demo-fleet: $(STAMP) ## the same by a fleet of processes, some of which are kill
 	@tests/install_system_parts.sh --fleet
 	$(BIN)/python -m examples.fleet
 
-test: check unit ## run every check that a change must pass
+test: check unit ## run the checks, and the quick tests with coverage
 
-check: lint types contracts docs ## run linters, type checkers and import contracts, and build the documents
+check: lint types contracts ## run linters, type checkers and import contracts
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -60,11 +60,15 @@ screenshots: $(STAMP) ## make the pictures of the documents from real runs
 unit: $(STAMP)
 	@tests/install_system_parts.sh
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(addprefix --ignore=,$(GREENLETS))
-	$(BIN)/python -m coverage run --concurrency=thread,greenlet -m pytest -n $(WORKERS) --dist worksteal $(GREENLETS)
+	$(BIN)/python -m coverage run -m pytest -n $(WORKERS) --dist worksteal -m 'not slow' $(PYTEST_ARGS) $(addprefix --ignore=,$(GREENLETS))
+	$(BIN)/python -m coverage run --concurrency=thread,greenlet -m pytest -n $(WORKERS) --dist worksteal -m 'not slow' $(GREENLETS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --fail-under=95
 	$(BIN)/python -m coverage report --fail-under=100 --include='$(EXACT)'
+
+slow: $(STAMP) ## run the tests that take over half a second each
+	@tests/install_system_parts.sh
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(PYTEST_ARGS)
 
 floor: ## test on the lowest declared versions of dependencies
 	@tests/install_system_parts.sh

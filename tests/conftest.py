@@ -33,7 +33,7 @@ settings.register_profile("project", UNHURRIED, derandomize=True, max_examples=3
 settings.register_profile("soak", UNHURRIED, print_blob=True, max_examples=1000)
 settings.load_profile("project")
 
-_MEASURED_CASES = 20
+_MEASURED_CASES = 8
 """The cases of each test whose coverage is measured: most lines are reached by the first, and measuring doubles the time."""
 _NOT_MEASURED = pytest.StashKey[bool]()
 _COVERAGE_OF_PROCESSES: dict[str, str] = {}

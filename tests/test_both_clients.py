@@ -174,6 +174,7 @@ async def test_a_read_is_retried_and_then_fails_as_a_read(door: Door, stepped_ti
     assert caught.value.attempts == 3
 
 
+@pytest.mark.slow
 async def test_a_timeout_ends_that_call_and_no_other(door: Door, stepped_time: SteppedTime) -> None:
     for method in ("GET", "POST", "PATCH", "PUT"):
         door.wire.add(re.compile(""), method, status=429, headers={"Retry-After": "10"}, repeat=True)

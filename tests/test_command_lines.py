@@ -168,12 +168,14 @@ def test_no_two_options_have_one_variable(program: Program) -> None:
     assert not shared.keys() & single.keys()
 
 
+@pytest.mark.slow
 def test_a_snapshot_is_asked_of_one_command_only(tmp_path: Path) -> None:
     done = process("payouts", "audit", "--ledger", str(tmp_path / "none.db"), PAYOUTS_SNAPSHOT="1")
     assert done.returncode == 2
     assert "Set PAYOUTS_RUN_SNAPSHOT, PAYOUTS_PLAN_SNAPSHOT and PAYOUTS_AUDIT_SNAPSHOT instead" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_variables_of_earlier_versions_name_the_store(tmp_path: Path) -> None:
     variables = {"WEBHOOK_STORE": f"sqlite:///{tmp_path}/old.db"}
     assert "/old.db" in process("webhooks", "events", "list", **variables).stderr
@@ -181,6 +183,7 @@ def test_the_variables_of_earlier_versions_name_the_store(tmp_path: Path) -> Non
     assert "/new.db" in process("webhooks", "events", "list", **variables).stderr
 
 
+@pytest.mark.slow
 def test_results_are_json_or_text_as_the_file_says(tmp_path: Path) -> None:
     config = tmp_path / "payouts.toml"
     ledger = tmp_path / "payouts.db"

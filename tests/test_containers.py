@@ -114,6 +114,7 @@ async def healthy(port: str) -> int:
     return await checking.wait()
 
 
+@pytest.mark.slow
 async def test_the_health_check_asks_whether_deliveries_should_be_sent_here(tmp_path: Path) -> None:
     async with running(tmp_path, "--body-timeout", "60", "--log-level", "info") as listener:
         port = listener.where["admin"].rpartition(":")[2]

@@ -197,6 +197,7 @@ def build(folder: Path, page: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_diagram_is_drawn_where_its_marker_stands(tmp_path: Path) -> None:
     done = build(tmp_path, "# A page\n\n" + "\n\n".join(f"Before {name}.\n\n<!-- diagram: {name} -->" for name in NAMES))
     assert done.returncode == 0, done.stderr
@@ -208,6 +209,7 @@ def test_a_diagram_is_drawn_where_its_marker_stands(tmp_path: Path) -> None:
     assert (tmp_path / "html" / style).read_text("utf-8") == LOOK
 
 
+@pytest.mark.slow
 def test_a_marker_of_a_diagram_that_is_not_there_ends_the_build(tmp_path: Path) -> None:
     done = build(tmp_path, "# A page\n\n<!-- diagram: flaw -->\n")
     assert done.returncode

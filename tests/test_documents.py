@@ -34,8 +34,9 @@ RUN_ELSEWHERE = {
     "make test": "this very run",
     "make demo-fleet": "test_fleet runs it with fewer rows",
     "make check": "a part of make test",
-    "make docs": "a part of make check",
+    "make docs": "test_site builds them",
     "make mutants": "takes the whole suite apart; run by hand and before a release",
+    "make slow": "the rest of this very run",
     "make soak": "the long versions",
     "make bench": "measures; see test_benchmarks_run",
 }
@@ -257,6 +258,7 @@ def test_every_test_the_documents_name_exists() -> None:
         assert f"def {name}" in source or f"class {name}" in source, f"{path}::{name}"
 
 
+@pytest.mark.slow
 def test_every_guarantee_has_a_test_that_was_seen_to_fail() -> None:
     mutants = [tomllib.loads(part.read_text("utf-8"))["mutant"] for part in (ROOT / "tests" / "mutants").glob("*.toml")]
     seen = [test.partition("[")[0].split("::") for part in mutants for mutant in part for test in mutant["tests"]]

@@ -69,6 +69,7 @@ async def test_without_a_secret_nothing_starts(
         load("event_source").make_app()
 
 
+@pytest.mark.slow
 async def test_a_paid_order_is_rewarded(url: str, original_sandbox: OriginalServer, rewards_books: RewardsBooks) -> None:
     body = body_of()
     assert await deliver(url, body, signed(body)) == 200

@@ -51,6 +51,7 @@ async def test_an_order_is_paid(example: Any, states: list[str], rewards: Reward
     assert rewards_books.paid(USER, "1.23", once=True)
 
 
+@pytest.mark.slow
 @pytest.mark.rewards(list_lag=600)  # only its webhook shows it
 async def test_an_answer_that_was_lost_is_found(
     example: Any, states: list[str], rewards: Rewards, original_sandbox: OriginalServer, rewards_books: RewardsBooks
@@ -61,6 +62,7 @@ async def test_an_answer_that_was_lost_is_found(
     assert rewards_books.paid(USER, "1.23", once=True)
 
 
+@pytest.mark.slow
 @pytest.mark.rewards(list_lag=600, webhook_loss=1)
 async def test_an_order_without_an_answer_survives_a_restart(
     example: Any, states: list[str], rewards: Rewards, original_sandbox: OriginalServer, rewards_books: RewardsBooks
@@ -93,6 +95,7 @@ async def test_an_order_that_may_have_been_sent_is_sent_again_under_its_nonce(
     assert rewards_books.paid(USER, "1.23", once=True)
 
 
+@pytest.mark.slow
 async def test_an_order_that_never_arrived_is_sent_again(
     example: Any, states: list[str], rewards: Rewards, original_sandbox: OriginalServer, rewards_books: RewardsBooks
 ) -> None:
@@ -121,6 +124,7 @@ async def test_a_failure_on_the_blockchain_ends_an_order(example: Any, states: l
     assert states == ["sent", "accepted", "failed"]
 
 
+@pytest.mark.slow
 @pytest.mark.rewards(strict=True)
 async def test_a_refusal_ends_only_an_order_that_was_never_sent_before(
     example: Any, states: list[str], rewards: Rewards, rewards_books: RewardsBooks
@@ -134,6 +138,7 @@ async def test_a_refusal_ends_only_an_order_that_was_never_sent_before(
     assert not rewards_books.payments
 
 
+@pytest.mark.slow
 @pytest.mark.rewards(strict=True)
 async def test_an_order_that_stays_unknown_is_for_a_person(example: Any, states: list[str], rewards: Rewards) -> None:
     example.Order("A-1001", "1", "1.23", attempts=9).save("sent")

@@ -69,6 +69,7 @@ async def test_it_answers_once_the_chain_has_confirmed(
     assert [(each.uid, each.key) for each in rewards_books.payments] == [(answer["uid"], "A-1001")]
 
 
+@pytest.mark.slow
 @pytest.mark.rewards(list_lag=600)  # no look-up can find it: only the webhook shows it
 async def test_it_finds_what_the_vendor_made_of_an_order_whose_answer_was_lost(
     start: Start, original_sandbox: OriginalServer, rewards_books: RewardsBooks
@@ -130,6 +131,7 @@ async def test_refused_credentials_say_nothing_about_an_earlier_request(start: S
     assert (status, answer["again"]) == (503, True)
 
 
+@pytest.mark.slow
 async def test_it_says_that_asking_again_is_safe_if_it_cannot_reach_the_vendor(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,7 @@ async def test_the_smallest_example_pays_once_and_says_so(
     assert rewards_books.paid(USER, "1.23", once=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["smallest", "badges", "batch_allocate", "sqs_service"])
 def test_without_arguments_an_example_says_in_a_line_what_it_takes(name: str, tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLES / f"{name}.py")]
@@ -78,6 +79,7 @@ async def test_a_batch_tells_of_rows_that_it_could_not_pay(
     assert not rewards_books.payments
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("wallet", "end"), [(WALLET, "it is moved: done"), (None, "it is burned: done")])
 async def test_a_badge_is_minted_once_and_goes_its_way(
     original_sandbox: OriginalServer, capsys: pytest.CaptureFixture[str], wallet: str | None, end: str
@@ -91,6 +93,7 @@ async def test_a_badge_is_minted_once_and_goes_its_way(
     assert original_sandbox.books()["assets_created"] == {"A-0": 1, "A-1": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.rewards(list_lag=600)  # only its webhook shows it
 async def test_a_batch_finds_a_row_whose_answer_was_lost(
     port: None,
@@ -142,6 +145,7 @@ def check_given(done: subprocess.CompletedProcess[str], coins: int) -> None:
     assert lines[3:] == [f"{user} has {coins} coins" for user in users]
 
 
+@pytest.mark.slow
 def test_cashback_gives_every_user_the_coins_of_the_event_once(
     enkash_sandbox: EnkashServer, rewards_books: RewardsBooks, tmp_path: Path
 ) -> None:
@@ -149,6 +153,7 @@ def test_cashback_gives_every_user_the_coins_of_the_event_once(
     assert all(rewards_books.paid(user, 7, once=True) for user in ("EK1", "EK2", "EK3"))
 
 
+@pytest.mark.slow
 def test_cashback_needs_no_set_up_with_a_sandbox_of_its_own(tmp_path: Path) -> None:
     check_given(cashback("--sandbox", "EK1", "EK2", "EK3", cwd=tmp_path), 6)
 
@@ -177,6 +182,7 @@ async def test_cashback_prints_how_each_allocation_ended(
     assert str(problem) in await example.balance(Client(), "EK1")
 
 
+@pytest.mark.slow
 def test_cashback_without_credentials_names_the_missing_variables(tmp_path: Path) -> None:
     done = cashback(cwd=tmp_path)
     assert done.returncode == 2

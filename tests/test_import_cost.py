@@ -37,6 +37,7 @@ def imported(program: str, *arguments: str) -> set[str]:
     return set(done.stderr.splitlines()[-1].split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["payouts", "webhooks"])
 def test_the_help_of_a_command_line_imports_no_client_and_none_of_its_commands(package: str) -> None:
     found = imported(f"from {package}.__main__ import main; main()", "--help")
@@ -44,6 +45,7 @@ def test_the_help_of_a_command_line_imports_no_client_and_none_of_its_commands(p
     assert {name for name in found if name.startswith(f"{package}.cli.")} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", ["status", "status --json", "decisions", "report --help"])
 def test_a_command_that_only_reads_the_ledger_imports_no_client(tmp_path: Path, arguments: str) -> None:
     ledger = tmp_path / "payouts.db"
@@ -54,6 +56,7 @@ def test_a_command_that_only_reads_the_ledger_imports_no_client(tmp_path: Path, 
     assert ("rich.markdown" in found) == ("--help" in arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", ["events list", "dead-letters list", "tail --help"])
 def test_a_command_that_only_reads_the_store_imports_no_client(tmp_path: Path, arguments: str) -> None:
     (tmp_path / "inbox.db").touch()
@@ -63,6 +66,7 @@ def test_a_command_that_only_reads_the_store_imports_no_client(tmp_path: Path, a
     assert found.isdisjoint(HEAVY - {"cattrs"})
 
 
+@pytest.mark.slow
 def test_variables_of_the_command_at_hand_import_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEBHOOK_LISTENER_STORE", f"sqlite:///{tmp_path}/inbox.db")
     monkeypatch.setenv("WEBHOOK_LISTENER_EVENTS_LIST_LIMIT", "5")
@@ -71,20 +75,24 @@ def test_variables_of_the_command_at_hand_import_no_other(tmp_path: Path, monkey
     assert "webhooks.cli.serve" not in imported("from webhooks.__main__ import main; main()", "events", "list")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "retry", "resolve", "audit"])
 def test_the_help_of_a_command_that_pays_imports_no_client(command: str) -> None:
     assert imported("from payouts.__main__ import main; main()", command, "--help").isdisjoint(HEAVY - {"cattrs"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["serve", "consume", "doctor"])
 def test_only_a_queue_needs_the_aws_sdk(command: str) -> None:
     assert imported("from webhooks.__main__ import main; main()", command, "--help").isdisjoint({"aiobotocore", "botocore"})
 
 
+@pytest.mark.slow
 def test_verifying_webhooks_needs_no_client() -> None:
     assert imported("from original_async import OriginalWebhooks").isdisjoint({"aiohttp", "jwt"})
 
 
+@pytest.mark.slow
 def test_a_client_needs_no_cryptography_before_it_is_made() -> None:
     assert imported("from original_async import OriginalClient").isdisjoint({"jwt", "cryptography"})
 
@@ -112,6 +120,7 @@ def test_a_package_lists_its_public_names_before_they_are_imported() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True False\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["payouts", "run"], ["webhooks", "serve"], ["webhooks", "trigger"]])
 def test_help_is_shown_on_a_terminal_that_knows_ascii_only(command: list[str]) -> None:
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+import pytest
+
 from webhooks.delivery_log import Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +60,7 @@ def on_the_page() -> dict[str, set[str]]:
     return {name: set(levels.split(", ")) for name, levels in rows if set(levels.split(", ")) <= set(LEVELS)}
 
 
+@pytest.mark.slow
 def test_the_page_lists_every_logger_and_its_levels() -> None:
     rows, covered = on_the_page(), defaultdict[str, set[str]](set)
     assert len(rows) > 15
@@ -84,6 +87,7 @@ def test_the_page_lists_every_span_and_its_attributes() -> None:
     assert tuple(re.findall("`([^`]+)`", verdicts)) == get_args(Verdict)
 
 
+@pytest.mark.slow
 def test_every_logger_lies_below_its_package() -> None:
     assert {name.partition(".")[0] for name in in_code()} - {"fault", "command"} <= set(PACKAGES)
 

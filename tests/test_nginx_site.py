@@ -83,7 +83,6 @@ def test_nginx_accepts_the_site(folder: Path) -> None:
     assert (done.returncode, "warn" in done.stderr) == (0, False), done.stderr
 
 
-@pytest.mark.slow
 async def test_deliveries_reach_the_listener_that_is_left(folder: Path) -> None:
     options = ("--trusted-proxy", "127.0.0.1", "--allow", "127.0.0.1", "--store", f"sqlite:///{folder}/inbox.db")
     port = free_port()

@@ -85,6 +85,7 @@ def examples(part: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
             yield from examples(each, (*above, str(number)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["original", "enkash"])
 def test_the_files_are_valid_openapi_and_so_are_their_examples(name: str) -> None:
     described = Description(name)
@@ -215,6 +216,7 @@ async def test_what_the_client_of_enkash_sends_and_gets_is_described(enkash: Des
         enkash.check_answer("POST", "/api/v0/enkash-coins/allocate-coin", answer.status, answer.content_type, answer.body)
 
 
+@pytest.mark.slow
 async def test_every_event_that_the_sandbox_sends_is_described(original: Description) -> None:
     came: list[tuple[str, Any, bytes]] = []
 

@@ -53,6 +53,7 @@ def test_the_page_names_the_tables_of_sqlite(part: str, schema: Schema, tmp_path
     assert told(part, "SQLite") == columns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "schema", "name"), [("store", POSTGRES_STORE, STORE_NAME), ("ledger", POSTGRES_LEDGER, LEDGER_NAME)]
 )

@@ -19,6 +19,8 @@ from rewards_core.cli.exit_codes import Exit
 from tests.site_kit import ROOT, build_site
 from tests.test_documents import FENCE, TEXTS
 
+pytestmark = pytest.mark.slow
+
 PAGES = {name: text for name, text in TEXTS.items() if name.startswith("docs/")}
 WRITTEN = {name: text for name, text in PAGES.items() if not name.startswith("docs/project/")}
 
@@ -52,6 +54,7 @@ def pages(site: Path) -> dict[Path, Page]:
     return {path: Page(path.read_text("utf-8")) for path in site.rglob("*.html")}
 
 
+@pytest.mark.slow
 def test_every_link_of_the_site_leads_somewhere(site: Path, pages: dict[Path, Page]) -> None:
     looked_at = 0
     for path, page in pages.items():

@@ -31,6 +31,7 @@ async def read_all(browser: Browser, site: Path, scheme: str, width: int) -> dic
     return wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 async def test_every_page_can_be_read(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, scheme: str, width: int) -> None:

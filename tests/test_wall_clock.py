@@ -38,6 +38,7 @@ def test_a_look_at_the_wall_clock_is_found() -> None:
     assert list(looks("from time import time")) == ["line 1: from time import time"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["rewards_core", "original_async", "enkash_async"])
 def test_a_wall_clock_is_only_what_a_caller_gave(package: str) -> None:
     found = {path.relative_to(ROOT): list(looks(path.read_text("utf-8"))) for path in (ROOT / package).rglob("*.py")}

@@ -59,6 +59,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("left_out", "missing"), [("__main__", ""), (NEEDS_EXTRAS, OF_EXTRAS)], ids=["with every extra", "without any extra"]
 )
@@ -123,6 +124,7 @@ def test_an_extra_declares_all_that_it_needs(wheel: Path, tmp_path: Path, extras
         keep_promise(program, promise, tmp_path)
 
 
+@pytest.mark.slow
 def test_without_an_extra_the_commands_name_it(wheel: Path, tmp_path: Path) -> None:
     program, _ = environment(tmp_path / "venv", wheel)
     for package, name in (("payouts", "payouts"), ("webhooks", "webhook-listener")):

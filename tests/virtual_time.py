@@ -30,8 +30,12 @@ class _Jumps(selectors.DefaultSelector):
         self.threads: set[BatchThread] = set()
         self.at_work = 0
 
+    @property
+    def busy(self) -> bool:
+        return bool(self.at_work) or any(thread._running for thread in self.threads)
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout != 0 and (self.at_work or any(thread._running for thread in self.threads)):
+        if timeout != 0 and self.busy:
             return super().select(None)
         if (events := super().select(0)) or timeout == 0:
             return events
@@ -52,6 +56,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jumps.now
+
+    @property
+    def threads_at_work(self) -> bool:
+        """Whether a thread of a store or a ledger is at work."""
+        return self._jumps.busy
 
     def stall(self, seconds: float) -> None:
         """Let time pass while nothing runs, as a call that blocks does."""

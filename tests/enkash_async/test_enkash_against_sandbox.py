@@ -168,6 +168,7 @@ async def test_where_the_vendor_rejects_a_request_id_a_lost_reply_stays_unknown(
         assert await client.get_balance("EKQZVMQK") == 6
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 async def test_a_thousand_concurrent_callers_make_one_token_request(sandbox: EnkashSandbox, client: EnkashClient) -> None:
     balances = await asyncio.gather(*(client.get_balance("EK1") for _ in range(1000)))
@@ -176,6 +177,7 @@ async def test_a_thousand_concurrent_callers_make_one_token_request(sandbox: Enk
     assert sandbox.token_requests == 1
 
 
+@pytest.mark.slow
 async def test_a_hanging_token_endpoint_keeps_nobody_waiting_while_the_old_token_is_valid(
     sandbox: EnkashSandbox, client: EnkashClient, time: SteppedTime
 ) -> None:

@@ -117,6 +117,7 @@ async def test_the_file_holds_no_secret(tmp_path: Path) -> None:
     assert json.loads(text)["accounts"].keys() == {owner.account(AUTH)}
 
 
+@pytest.mark.slow
 def test_each_part_of_the_credentials_and_the_address_names_another_account() -> None:
     owner = PasswordCredentials("id", "secret", "user", "password")
     others = [
@@ -256,6 +257,7 @@ async def test_a_lock_that_is_not_given_back_ends_the_wait(tmp_path: Path, time:
     assert max(time.slept) == 0.25
 
 
+@pytest.mark.slow
 async def test_a_holder_that_dies_frees_the_lock_and_leaves_its_mark(tmp_path: Path) -> None:
     path = tmp_path / "breaker.json"
     program = f"""

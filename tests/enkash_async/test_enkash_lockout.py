@@ -85,6 +85,7 @@ async def kinds(client: EnkashClient, callers: int = 1000) -> Counter[str]:
     return Counter(type(problem).__name__ for problem in problems)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["client_id", "client_secret", "username", "password"])
 async def test_a_thousand_callers_with_a_wrong_part_make_one_rejected_request(
     sandbox: EnkashSandbox, new_client: New, part: str
@@ -104,6 +105,7 @@ async def test_a_refusal_written_as_a_200_is_one_as_well(sandbox: EnkashSandbox,
     assert sandbox.token_rejections == 1
 
 
+@pytest.mark.slow
 async def test_a_password_that_was_changed_meanwhile_makes_one_rejected_request(sandbox: EnkashSandbox, new_client: New) -> None:
     async with new_client(sandbox, wrong(sandbox, password=sandbox.password)) as client:
         await client.get_balance("EK1")
@@ -115,6 +117,7 @@ async def test_a_password_that_was_changed_meanwhile_makes_one_rejected_request(
     assert sandbox.token_rejections == 1
 
 
+@pytest.mark.slow
 async def test_a_wrong_password_with_lost_replies_makes_two_rejected_requests_at_most(
     sandbox: EnkashSandbox, new_client: New
 ) -> None:
@@ -126,6 +129,7 @@ async def test_a_wrong_password_with_lost_replies_makes_two_rejected_requests_at
     assert sandbox.token_rejections == 2
 
 
+@pytest.mark.slow
 async def test_a_wrong_password_with_lost_replies_locks_nothing_while_another_client_works(
     sandbox: EnkashSandbox, new_client: New, time: SteppedTime
 ) -> None:
@@ -145,6 +149,7 @@ async def test_a_wrong_password_with_lost_replies_locks_nothing_while_another_cl
     assert 2 + 10 <= sandbox.token_rejections <= 2 + 12  # one in ten minutes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "status"), [("redirect", 302), ("empty", 204), ("page", 200)])
 async def test_a_client_that_met_no_token_endpoint_gets_tokens_once_there_is_one(
     sandbox: EnkashSandbox, new_client: New, time: SteppedTime, answer: str, status: int
@@ -173,6 +178,7 @@ async def test_a_wrong_password_with_one_lost_reply_is_found_out_by_the_second(s
     assert sandbox.token_rejections == 2
 
 
+@pytest.mark.slow
 async def test_three_restarts_with_a_wrong_password_make_one_rejected_request(
     sandbox: EnkashSandbox, new_client: New, tmp_path: Path
 ) -> None:
@@ -184,6 +190,7 @@ async def test_three_restarts_with_a_wrong_password_make_one_rejected_request(
     assert sandbox.token_rejections == 1
 
 
+@pytest.mark.slow
 async def test_three_restarts_with_lost_replies_make_two_rejected_requests(
     sandbox: EnkashSandbox, new_client: New, tmp_path: Path
 ) -> None:
@@ -223,6 +230,7 @@ async def start(
     return process
 
 
+@pytest.mark.slow
 async def test_four_processes_with_a_wrong_password_make_one_rejected_request(sandbox: EnkashSandbox, tmp_path: Path) -> None:
     sandbox.options.token_hang = 0.5  # so that all are in progress before the first is answered
     workers = await asyncio.gather(*(start(sandbox, tmp_path / "breaker.json") for _ in range(4)))
@@ -233,6 +241,7 @@ async def test_four_processes_with_a_wrong_password_make_one_rejected_request(sa
     assert sandbox.token_rejections == 1
 
 
+@pytest.mark.slow
 async def test_processes_killed_during_their_token_request_make_two_rejected_requests(
     sandbox: EnkashSandbox, tmp_path: Path
 ) -> None:
@@ -253,6 +262,7 @@ async def test_processes_killed_during_their_token_request_make_two_rejected_req
     assert sandbox.token_rejections == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["redirect", "empty", "page"])
 async def test_processes_that_met_no_token_endpoint_get_tokens_once_there_is_one(
     sandbox: EnkashSandbox, tmp_path: Path, answer: str

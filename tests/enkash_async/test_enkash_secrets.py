@@ -98,6 +98,7 @@ def answers_with(echo: str) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 async def test_no_canary_leaves_its_cage(
     new_client: New, vendor: aioresponses, caplog: pytest.LogCaptureFixture, tmp_path: Path

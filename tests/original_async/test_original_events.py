@@ -205,6 +205,7 @@ def written(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @given(
     st.one_of(
@@ -225,6 +226,7 @@ def test_parse_is_total(raw: bytes) -> None:
     assert event.resource is None or (not event.also and event.ref and event.resource["uid"] == event.ref.uid)
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @given(names, contents)
 def test_attempts_of_whatever_event_have_one_identity(name: str, data: dict[str, Any]) -> None:

@@ -355,6 +355,7 @@ SEQUENCES = [[*faults, "none"] for times in range(3) for faults in itertools.pro
 """What happens to a call that is made three times at most, until nothing does."""
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @pytest.mark.parametrize("mode", ["reject", "replay"])
 @pytest.mark.parametrize("lag", [0.0, 1.0, 600.0])
@@ -382,6 +383,7 @@ async def test_no_sequence_of_faults_pays_twice_or_denies_a_payout(
         assert uid is not None or lag == 600.0 or not arrived, faults
 
 
+@pytest.mark.slow
 async def test_a_bad_day_with_many_at_once_ends_with_one_allocation_each(
     make_client: MakeClient, sandbox: OriginalSandbox
 ) -> None:

@@ -145,6 +145,7 @@ anything = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(
     value=anything,
     body=st.one_of(st.binary(), st.none(), st.text()),

@@ -51,6 +51,7 @@ def lines(prefix: str, count: int) -> list[OriginalRow]:
     return [tokens(f"{prefix}{number}") for number in range(count)]
 
 
+@pytest.mark.slow
 async def test_no_statement_reads_a_whole_campaign(database: LedgerDatabase) -> None:
     async with database.ledger() as ledger:
         await ledger.plan(lines("a", 45))
@@ -60,6 +61,7 @@ async def test_no_statement_reads_a_whole_campaign(database: LedgerDatabase) -> 
         assert len(await read(database, lambda reader: list(reader.entries(reader.campaign())))) == 45
 
 
+@pytest.mark.slow
 async def test_a_small_campaign_is_read_without_the_large_one_before_and_after_it(database: LedgerDatabase) -> None:
     async with database.ledger() as ledger, database.ledger(campaign="large") as large:
         await large.plan(lines("a", 45))

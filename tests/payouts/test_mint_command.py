@@ -40,6 +40,7 @@ def run(call: Call, *more: str, file: str = "users.csv") -> Any:
     return call("run", file, *MINT, *more)
 
 
+@pytest.mark.slow
 def test_a_file_is_minted_once_and_the_report_says_minted(call: Call, folder: Path, vendor: OriginalSandbox) -> None:
     for _ in range(2):
         result = run(call, "--report=r.html", "--results=r.csv")
@@ -57,12 +58,14 @@ def test_a_file_is_minted_once_and_the_report_says_minted(call: Call, folder: Pa
     assert '"Badge 1","https://img.example/1.png","false","false"' in first
 
 
+@pytest.mark.slow
 def test_a_campaign_that_another_ledger_has_minted_is_warned_of(call: Call, folder: Path, vendor: OriginalSandbox) -> None:
     for ledger, warned in (("one.db", False), ("one.db", False), ("two.db", True)):
         result = run(call, f"--ledger={ledger}")
         assert (result.exit_code, "another ledger" in result.stderr, "Original may mint" in result.stderr) == (0, warned, warned)
 
 
+@pytest.mark.slow
 def test_the_results_can_be_minted_from_again(call: Call, folder: Path, vendor: OriginalSandbox) -> None:
     (folder / "users.csv").write_text(
         "id,user_uid,collection_uid,name,image_url,unique_name,description,attributes\n"
@@ -73,6 +76,7 @@ def test_the_results_can_be_minted_from_again(call: Call, folder: Path, vendor: 
     assert (result.exit_code, minted(vendor.books())) == (0, {entries(folder)["r1"].key: 1})
 
 
+@pytest.mark.slow
 def test_an_event_settles_a_row(call: Call, folder: Path, vendor: OriginalSandbox) -> None:
     port = free_port()
     vendor.webhook_url = f"http://127.0.0.1:{port}/webhooks/original"
@@ -81,6 +85,7 @@ def test_an_event_settles_a_row(call: Call, folder: Path, vendor: OriginalSandbo
     assert {entry.settled_by for entry in entries(folder).values()} == {"webhook"}
 
 
+@pytest.mark.slow
 def test_status_shows_what_a_row_mints(call: Call, vendor: OriginalSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     run(call)
     (row,) = records(call("status", "r2", "--kind=mint"))
@@ -90,6 +95,7 @@ def test_status_shows_what_a_row_mints(call: Call, vendor: OriginalSandbox, monk
     assert "unique_name   false" in call("status", "r2").output
 
 
+@pytest.mark.slow
 def test_mints_and_tokens_of_one_name_are_told_apart_by_their_kind(call: Call, folder: Path, vendor: OriginalSandbox) -> None:
     run(call)
     (folder / "tokens.csv").write_text("id,reward_uid,to_user_uid,amount\nr1,764893807463,12345,1\n")
@@ -141,6 +147,7 @@ def test_nothing_is_sent_of_a_file_with_a_misspelled_column(call: Call, folder: 
     assert (result.exit_code, mistake["name"], list(vendor.requests)) == (2, "attributes", [])
 
 
+@pytest.mark.slow
 def test_a_campaign_that_repeats_another_needs_a_decision(call: Call, folder: Path, vendor: OriginalSandbox) -> None:
     run(call)
     (folder / "again.csv").write_text(
@@ -155,6 +162,7 @@ def test_a_campaign_that_repeats_another_needs_a_decision(call: Call, folder: Pa
     assert len(minted(vendor.books())) == 7
 
 
+@pytest.mark.slow
 def test_a_row_that_never_arrived_is_resolved_by_hand_and_minted_under_a_new_key(
     call: Call, folder: Path, vendor: OriginalSandbox
 ) -> None:
@@ -172,6 +180,7 @@ def test_a_row_that_never_arrived_is_resolved_by_hand_and_minted_under_a_new_key
     assert minted(vendor.books()) == {entry.key: 1 for entry in held.values()}
 
 
+@pytest.mark.slow
 def test_no_row_gets_a_new_key_while_the_vendor_lists_its_asset(call: Call, folder: Path, vendor: OriginalSandbox) -> None:
     vendor.script("drop_after_commit", path="asset")
     vendor.options.list_lag = 3600.0
@@ -195,6 +204,7 @@ def _calls(vendor: OriginalSandbox, work: Any) -> Any:
     return asyncio.run(carry_out())
 
 
+@pytest.mark.slow
 def test_an_asset_that_changed_hands_or_was_burned_was_minted_all_the_same(
     call: Call, folder: Path, vendor: OriginalSandbox
 ) -> None:
@@ -214,6 +224,7 @@ def test_an_asset_that_changed_hands_or_was_burned_was_minted_all_the_same(
     assert (result.exit_code, summary(result)["agree"], kinds(result)) == (0, 3, {})
 
 
+@pytest.mark.slow
 def test_an_asset_that_others_minted_and_a_user_was_given_is_no_grant_to_that_user(
     call: Call, folder: Path, vendor: OriginalSandbox
 ) -> None:
@@ -235,6 +246,7 @@ def test_an_asset_that_others_minted_and_a_user_was_given_is_no_grant_to_that_us
     assert call("audit", "--kind=mint").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_ledger_that_may_be_an_older_copy_needs_an_audit_of_its_mints_too(
     call: Call, folder: Path, vendor: OriginalSandbox
 ) -> None:
@@ -251,6 +263,7 @@ def test_a_ledger_that_may_be_an_older_copy_needs_an_audit_of_its_mints_too(
     assert run(call).exit_code == 0
 
 
+@pytest.mark.slow
 def test_an_audit_finds_what_the_ledger_does_not_know(call: Call, folder: Path, vendor: OriginalSandbox) -> None:
     vendor.script("none", "drop_after_commit", path="asset")
     vendor.options.list_lag = 3600.0
@@ -278,6 +291,7 @@ def test_an_audit_finds_what_the_ledger_does_not_know(call: Call, folder: Path, 
     assert entries(folder)[lost.id].state is State.DONE
 
 
+@pytest.mark.slow
 def test_refused_rows_are_looked_up_in_bulk_if_the_key_sees_their_collections(
     call: Call, folder: Path, vendor: OriginalSandbox
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from payouts import LedgerReader, State
 from payouts.ledger.sqlite import Ledger
 from tests.payouts.command_kit import QUICK, Call
@@ -12,6 +14,7 @@ from tests.payouts.mint_kit import COLLECTION, HEADER, MINT, mint_row, minted
 from tests.payouts.process_kit import books
 
 
+@pytest.mark.slow
 def test_workers_mint_the_rest_of_a_moved_campaign(call: Call, folder: Path, url: str, vendor: str) -> None:
     async def plan() -> None:
         async with Ledger(folder / "payouts.db", vendor=MINT, campaign="badges") as ledger:

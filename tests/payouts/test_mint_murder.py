@@ -95,7 +95,6 @@ async def pay(ledger: PostgresLedger, client: OriginalClient) -> Entry:
         return await pay_row(mint_row("r1"), client=client, completions=completions, ledger=ledger, options=QUICK)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("carried_out", [True, False])
 async def test_a_row_of_a_killed_worker_is_looked_up_by_another_and_not_minted_again(
     database: LedgerDatabase, carried_out: bool

@@ -62,6 +62,7 @@ async def test_an_answer_that_is_lost_mints_once(tmp_path: Path) -> None:
     assert minted(books) == {entry.key: 1 for entry in ended.values()} == books["assets_asked"]
 
 
+@pytest.mark.slow
 async def test_a_row_that_never_arrived_stays_unknown_and_is_not_sent_again(tmp_path: Path) -> None:
     async with OriginalSandbox(**SOON) as sandbox, client_of(sandbox) as client, ledger_at(tmp_path / "a.db", MINT) as ledger:
         sandbox.script("drop_before_commit", path="asset")
@@ -103,6 +104,7 @@ async def test_a_row_that_an_earlier_run_left_is_looked_up_and_never_sent_again(
         assert sorted(minted(sandbox.books()).values()) == [1, 1]
 
 
+@pytest.mark.slow
 async def test_a_row_that_shows_late_is_still_found_by_the_run_that_looks_for_it(tmp_path: Path) -> None:
     async with OriginalSandbox(**SOON) as sandbox, client_of(sandbox) as client, ledger_at(tmp_path / "a.db", MINT) as ledger:
         (entry,) = await ledger.plan([mint_row("r1")])
@@ -130,6 +132,7 @@ async def test_a_refused_row_is_rejected_and_an_external_id_of_other_content_is_
     assert [ended[row].state for row in ("r1", "r2")] == [State.REJECTED, State.MISMATCH]
 
 
+@pytest.mark.slow
 async def test_an_older_asset_under_the_external_id_is_not_what_the_row_minted(tmp_path: Path) -> None:
     row = mint_row("r1", user_uid="u", asset_external_id="order-17")
     async with OriginalSandbox(**SOON) as sandbox, client_of(sandbox) as client, ledger_at(tmp_path / "a.db", MINT) as ledger:

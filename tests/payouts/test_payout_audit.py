@@ -67,6 +67,7 @@ def plant_table(ledger: Path, vendor: OriginalSandbox) -> dict[str, str | None]:
     return expected
 
 
+@pytest.mark.slow
 def test_every_state_is_compared_with_everything_the_vendor_may_hold(
     call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
 ) -> None:
@@ -84,6 +85,7 @@ def test_every_state_is_compared_with_everything_the_vendor_may_hold(
     assert SECRET not in result.output
 
 
+@pytest.mark.slow
 def test_rows_are_moved_to_what_the_vendor_proves_and_paid_ones_never(
     call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
 ) -> None:
@@ -242,6 +244,7 @@ def test_one_campaign_is_judged_and_the_rows_of_all_own_what_is_held(
     assert (result.exit_code, kinds(result), summary(result)["rows"]) == (3, {"b": "held"}, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page_size", "requests"), [(0, 2), (3, 8)])
 def test_a_ledger_that_was_paid_agrees_with_the_books(call: Call, folder: Path, page_size: int, requests: int) -> None:
     rows = "".join(f"r{number},{REWARD},{number % 2},1.5\n" for number in range(20))

@@ -83,6 +83,7 @@ def test_a_balance_that_changed_by_what_was_paid_agrees_and_any_other_differs(
     assert rows_of(path)["unpaid"].state is State.REJECTED
 
 
+@pytest.mark.slow
 def test_a_row_that_was_sent_before_the_snapshot_and_settled_by_hand_after_it_is_not_missing(
     call: Call, folder: Path, vendor: EnkashSandbox, env: dict[str, str]
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_row_that_was_sent_before_the_snapshot_and_settled_by_hand_after_it_is
     assert (result.exit_code, summary(result)["differences"], summary(result)["unchecked"]) == (4, {}, 3)
 
 
+@pytest.mark.slow
 def test_a_balance_says_nothing_about_rows_that_are_unknown_or_were_sent_before_it_was_stored(
     call: Call, folder: Path, vendor: EnkashSandbox, env: dict[str, str]
 ) -> None:
@@ -117,6 +119,7 @@ def test_a_balance_says_nothing_about_rows_that_are_unknown_or_were_sent_before_
     assert (found["agree"], found["unchecked"], found["differences"]) == (2, 3, {"balance_higher": 1})
 
 
+@pytest.mark.slow
 def test_without_the_worth_of_an_event_only_the_change_is_told(
     call: Call, folder: Path, vendor: EnkashSandbox, env: dict[str, str]
 ) -> None:
@@ -201,6 +204,7 @@ def test_a_person_reads_what_cannot_be_known(
     said("audit: coins, what differs", result.stdout + result.stderr)
 
 
+@pytest.mark.slow
 def test_a_run_can_store_the_balances_before_it_pays(
     call: Call, folder: Path, vendor: EnkashSandbox, env: dict[str, str]
 ) -> None:

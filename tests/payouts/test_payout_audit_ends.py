@@ -142,6 +142,7 @@ def interrupting(vendor: OriginalSandbox, *numbers: int, user: str = "user-r005"
     vendor.state.by_user["allocation"] = Lists(vendor.state.by_user["allocation"])
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_audit_keeps_what_it_has_compared(
@@ -158,6 +159,7 @@ def test_an_interrupted_audit_keeps_what_it_has_compared(
     assert (result.exit_code, summary(result)["agree"], vendor.request_counts["GET"] <= 300 + 10) == (0, 300, True)
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_the_audit_at_once(
     call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
 ) -> None:
@@ -291,6 +293,7 @@ def test_progress_is_told_every_five_seconds(capsys: pytest.CaptureFixture[str])
     assert told == [{"event": "progress", "rows": 3, "of": 9, "differences": 1, "unchecked": 0, "requests": 0}] * 2
 
 
+@pytest.mark.slow
 def test_a_restored_ledger_is_paid_from_only_after_an_audit_and_pays_nobody_twice(call: Call, folder: Path) -> None:
     path, backup = folder / "payouts.db", folder / "backup.db"
     with playing(OriginalSandbox(confirm=(0, 0))) as vendor:

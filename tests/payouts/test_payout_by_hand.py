@@ -150,6 +150,7 @@ def test_a_ledger_in_use_is_told_before_somebody_is_asked(call: Call, folder: Pa
     assert (result.exit_code, "Retry?" in result.output) == (7, False)
 
 
+@pytest.mark.slow
 def test_an_interrupt_at_the_question_ends_the_command_at_once(folder: Path) -> None:
     prepare(folder, State.REJECTED)
     screen, terminal = pty.openpty()

@@ -72,6 +72,7 @@ def events(result: Result, name: str) -> list[dict[str, Any]]:
 # repeats
 
 
+@pytest.mark.slow
 def test_a_mistyped_campaign_pays_nobody_again(desk: Desk) -> None:
     assert desk.pay(FIVE, "small", "--yes").exit_code == 0
     for more in ((), ("--yes",), ("--yes", "--dry-run")):
@@ -87,6 +88,7 @@ def _campaigns(desk: Desk) -> list[Any]:
         return reader.campaigns()
 
 
+@pytest.mark.slow
 def test_a_mistyped_campaign_of_a_file_with_keys_is_told_once(desk: Desk) -> None:
     lines = "".join(f"n{n},{row}\n" for n, row in enumerate(ROWS))
     assert desk.pay(f"nonce,{HEADER}{lines}", "small", "--yes").exit_code == 0
@@ -98,6 +100,7 @@ def test_a_mistyped_campaign_of_a_file_with_keys_is_told_once(desk: Desk) -> Non
     assert "another key" not in result.output
 
 
+@pytest.mark.slow
 def test_a_payroll_repeats_itself_every_month(desk: Desk) -> None:
     assert desk.pay(FIVE, "salary-01", "--yes", "--repeats-of=salary-*").exit_code == 0
     assert desk.pay(FIVE, "salary-02", "--yes").exit_code == 2
@@ -111,6 +114,7 @@ def test_a_payroll_repeats_itself_every_month(desk: Desk) -> None:
     assert desk.paid == 17
 
 
+@pytest.mark.slow
 def test_a_pattern_does_not_name_the_campaign_that_is_paid(desk: Desk) -> None:
     assert desk.pay(FIVE, "salary-01", "--yes", "--repeats-of=salary-*").exit_code == 0
     renamed = FIVE.replace("r1,", "q1,")
@@ -138,6 +142,7 @@ def test_a_row_that_was_paid_elsewhere_is_not_paid_again_by_a_retry(desk: Desk, 
     assert events(result, "repeats")[0]["campaign"] == "oct-fix"
 
 
+@pytest.mark.slow
 def test_a_failed_row_that_was_paid_under_a_new_id_is_not_paid_again_by_a_retry(desk: Desk, folder: Path) -> None:
     async def fail(*, retry: bool) -> None:
         async with Ledger(folder / "payouts.db", vendor="original", campaign="oct") as ledger:
@@ -193,6 +198,7 @@ def test_the_name_of_a_campaign_that_is_not_there_is_told(desk: Desk) -> None:
     assert desk.pay(FIVE, "c", "--yes", "--repeats-of=b").exit_code == 2
 
 
+@pytest.mark.slow
 def test_rows_that_repeat_nothing_need_nothing(desk: Desk) -> None:
     assert desk.pay(FIVE, "diwali", "--yes").exit_code == 0
     other = HEADER + "".join(f"r{n},{REWARD},{110985463780 + n},{n}.75\n" for n in range(1, 6))
@@ -212,6 +218,7 @@ def test_nothing_is_said_where_the_other_campaign_has_paid_nothing(desk: Desk, f
     assert desk.paid == 5
 
 
+@pytest.mark.slow
 def test_rows_that_were_planned_before_another_campaign_paid_them_are_not_paid_again(desk: Desk, folder: Path) -> None:
     """The first run died before it sent anything; its campaign was mistyped afterwards, and then typed well again."""
 
@@ -229,6 +236,7 @@ def test_rows_that_were_planned_before_another_campaign_paid_them_are_not_paid_a
     assert desk.paid == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 3])
 def test_an_interrupted_campaign_resumes_in_silence_also_where_one_user_gets_the_same_twice(desk: Desk, limit: int) -> None:
     same = HEADER + "".join(f"r{n},{REWARD},110985463782,1.50\n" for n in range(1, 6))
@@ -239,6 +247,7 @@ def test_an_interrupted_campaign_resumes_in_silence_also_where_one_user_gets_the
     assert desk.pay(same, "diwali").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_second_file_of_one_campaign_whose_new_ids_repeat_grants_is_stopped(desk: Desk) -> None:
     assert desk.pay(FIVE, "diwali", "--yes").exit_code == 0
     renamed = FIVE.replace("r1,", "q1,").replace("r2,", "q2,") + f"q9,{REWARD},110985463799,1\n"
@@ -250,6 +259,7 @@ def test_a_second_file_of_one_campaign_whose_new_ids_repeat_grants_is_stopped(de
     assert desk.paid == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "respelled",
     [
@@ -266,6 +276,7 @@ def test_ids_that_are_padded_with_zeros_repeat_what_was_paid(desk: Desk, respell
     assert desk.paid == 5
 
 
+@pytest.mark.slow
 def test_results_csv_resumes_its_campaign_also_after_a_retry(desk: Desk, folder: Path) -> None:
     rows = HEADER + f"+91001,{REWARD},110985463781,1.50\nr2,{REWARD},110985463782,2.50\n"
     assert desk.pay(rows, "diwali", "--yes", "--limit=1", "--results=results.csv").exit_code == 4
@@ -283,6 +294,7 @@ def test_results_csv_resumes_its_campaign_also_after_a_retry(desk: Desk, folder:
     assert (desk.paid, desk.states("diwali")) == (2, [State.DONE] * 2)
 
 
+@pytest.mark.slow
 def test_coins_are_compared_by_recipient_and_event(call: Call, folder: Path) -> None:
     (folder / "coins.csv").write_text("id,user_id,event\na,EK000001,MEAL\nb,EK000002,MEAL\n")
     with sandbox("enkash") as url:
@@ -296,6 +308,7 @@ def test_coins_are_compared_by_recipient_and_event(call: Call, folder: Path) -> 
         assert len(books(url)["allocations"]) == 4
 
 
+@pytest.mark.slow
 def test_coins_that_another_ledger_has_paid_are_warned_of(call: Call, folder: Path) -> None:
     (folder / "coins.csv").write_text("id,user_id,event\na,EK000001,MEAL\n")
     with sandbox("enkash") as url:
@@ -307,6 +320,7 @@ def test_coins_that_another_ledger_has_paid_are_warned_of(call: Call, folder: Pa
             assert (result.exit_code, "another ledger" in result.stderr) == (0, warned)
 
 
+@pytest.mark.slow
 def test_a_person_types_the_name_of_the_campaign_that_is_repeated(desk: Desk, somebody: None) -> None:
     assert desk.pay(FIVE, "small", "--yes").exit_code == 0
     result = desk.pay(FIVE, "smal", "--yes", text="smal\n")
@@ -327,6 +341,7 @@ def _untimed(result: Result) -> str:
 # before anything is paid
 
 
+@pytest.mark.slow
 def test_nobody_is_asked_where_there_is_nobody(desk: Desk) -> None:
     result = desk.pay(FIVE, "diwali")
     assert (result.exit_code, desk.paid) == (2, 0)
@@ -348,6 +363,7 @@ def test_what_is_to_be_paid_is_added_up_before_somebody_is_asked(desk: Desk, som
     said("run: what is asked before a file is paid", _untimed(result))
 
 
+@pytest.mark.slow
 def test_rows_that_are_new_to_a_campaign_are_told_apart_from_those_it_has(desk: Desk, somebody: None) -> None:
     assert desk.pay(FIVE, "diwali", "--yes", "--limit=3").exit_code == 4
     result = desk.pay(FIVE + f"r6,{REWARD},110985463786,1234.5\n", "diwali", text="no\n")
@@ -382,6 +398,7 @@ def test_the_most_is_meant_for_each_reward(desk: Desk) -> None:
     assert desk.pay(other, "diwali", "--dry-run", "--max-total=9.99").exit_code == 2
 
 
+@pytest.mark.slow
 def test_more_rewards_than_can_be_added_up_are_not_let_through(desk: Desk) -> None:
     many = HEADER + "".join(f"r{n},{10**11 + n},110985463782,1\n" for n in range(1001))
     assert desk.pay(many, "diwali", "--dry-run").exit_code == 0
@@ -394,6 +411,7 @@ def test_coins_have_no_amount_to_limit(call: Call, folder: Path) -> None:
     assert (result.exit_code, "--max-total" in result.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_restored_ledger_is_not_paid_from(desk: Desk, folder: Path) -> None:
     assert desk.pay(FIVE, "diwali", "--yes", "--limit=2").exit_code == 4
     backup = (folder / "payouts.db").read_bytes()
@@ -441,6 +459,7 @@ def paid(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(

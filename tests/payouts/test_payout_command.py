@@ -175,6 +175,7 @@ def test_missing_credentials_are_named_before_anything_else(call: Call, folder: 
 # runs
 
 
+@pytest.mark.slow
 def test_a_file_is_paid_reported_and_paid_only_once(call: Call, folder: Path, lenient: str) -> None:
     (folder / "rewards.csv").write_text(TWO)
     env = original_at(lenient)
@@ -193,6 +194,7 @@ def test_a_file_is_paid_reported_and_paid_only_once(call: Call, folder: Path, le
     assert [allocation["amount"] for allocation in before["allocations"]] == ["1.50", "2.25"]
 
 
+@pytest.mark.slow
 def test_rows_come_from_standard_input_and_webhooks_bring_the_news(call: Call, folder: Path) -> None:
     lines = "".join(
         json.dumps({"order": f"o{n}", "reward_uid": REWARD, "to_user_uid": str(n), "amount": "1"}) + "\n" for n in range(5)
@@ -228,6 +230,7 @@ def test_rejected_rows_give_another_exit_code(call: Call, folder: Path, vendor: 
     assert (row["state"], row["problem_kind"]) == ("rejected", "NotFound")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "states"), [("--no-wait", {State.ACCEPTED}), ("--limit=1", {State.DONE, State.PLANNED})])
 def test_rows_without_an_end_give_another_exit_code(
     call: Call, folder: Path, lenient: str, option: str, states: set[State]
@@ -262,6 +265,7 @@ def test_a_ledger_in_use_is_told_with_the_process_that_has_it(call: Call, folder
     assert f"process {os.getpid()}" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_row_that_changed_is_refused_before_anything_is_sent_and_both_versions_are_shown(
     call: Call, folder: Path, lenient: str
 ) -> None:
@@ -319,6 +323,7 @@ def test_another_place_needs_another_campaign(call: Call, folder: Path, lenient:
     assert "http://127.0.0.1:1/v1" in result.stderr
 
 
+@pytest.mark.slow
 def test_coins_are_paid(call: Call, folder: Path) -> None:
     (folder / "coins.csv").write_text("id,user_id,event\na,EK000001,MEAL_CARD_PAYMENT\nb,EK000002,NO_SUCH_EVENT\n")
     with sandbox("enkash") as url:
@@ -390,6 +395,7 @@ def interrupt(process: subprocess.Popen[bytes], number: int, times: int) -> tupl
     return process.returncode, told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_one_interrupt_lets_what_is_under_way_end(folder: Path, number: int, code: int) -> None:
     (folder / "rewards.csv").write_text(HEADER + "".join(f"r{n},{REWARD},{n},1\n" for n in range(5000)))
@@ -403,6 +409,7 @@ def test_one_interrupt_lets_what_is_under_way_end(folder: Path, number: int, cod
     assert 0 < states.count(State.DONE) == len(paid) < 5000
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_at_once_and_leaves_the_ledger_whole(folder: Path) -> None:
     (folder / "rewards.csv").write_text(HEADER + "".join(f"r{n},{REWARD},{n},1\n" for n in range(2000)))
     slow = OriginalSandbox(confirm=(0.0, 0.0), slow_after_commit=1.0, slow_seconds=600.0)
@@ -452,6 +459,7 @@ def test_a_line_about_coins_is_still_known_as_a_row(call: Call, folder: Path, mo
     assert "event         MEAL" in call("status", "r1").stdout
 
 
+@pytest.mark.slow
 def test_for_people_all_is_well_in_few_words(call: Call, folder: Path, lenient: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "rewards.csv").write_text(TWO + "r3,other,34,1\n")
     call(*run_of("rewards.csv", "--limit=2"), env=original_at(lenient))
@@ -595,6 +603,7 @@ def test_another_missing_module_is_a_fault_and_no_extra(folder: Path) -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.slow
 def test_help_shows_examples_and_exit_codes() -> None:
     process = payouts("run", "--help", env=environment(COLUMNS="200"))
     text = process.communicate()[0].decode()

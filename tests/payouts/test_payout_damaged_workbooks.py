@@ -95,10 +95,12 @@ def test_a_workbook_that_cannot_be_read_is_one_mistake(name: str) -> None:
     assert result.mistakes == 1
 
 
+@pytest.mark.slow
 def test_words_about_workbooks_that_cannot_be_read() -> None:
     said("workbooks: refused", "\n".join(f"{name}: {checked(content)[1][0]}" for name, content in BROKEN.items()))
 
 
+@pytest.mark.slow
 def test_a_changed_byte_never_changes_a_row() -> None:
     """The zip file has a checksum of each part, which is compared before the last row is known."""
     good, source = rows_of(GOOD), random.Random(7)
@@ -146,6 +148,7 @@ def test_two_cells_far_apart_take_no_room() -> None:
     assert peak < 20_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 def test_memory_grows_by_the_places_of_the_shared_texts_only() -> None:
     peaks = []

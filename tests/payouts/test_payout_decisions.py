@@ -172,6 +172,7 @@ def killed(folder: Path, at: int, *arguments: str, now: float = AT) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
+@pytest.mark.slow
 def test_a_settlement_that_is_killed_is_not_there_at_all(folder: Path) -> None:
     prepare(folder, State.UNKNOWN, rows=3)
     before = entries(folder)
@@ -179,6 +180,7 @@ def test_a_settlement_that_is_killed_is_not_there_at_all(folder: Path) -> None:
     assert (entries(folder), decided(folder)) == (before, [])
 
 
+@pytest.mark.slow
 def test_a_retry_that_is_killed_has_whole_rows_only(folder: Path) -> None:
     prepare(folder, State.REJECTED, rows=3)
     before = [row_of(folder, f"r{n}") for n in (2, 3)]
@@ -187,6 +189,7 @@ def test_a_retry_that_is_killed_has_whole_rows_only(folder: Path) -> None:
     assert (row_of(folder, "r1")["state"], [each.row for each in decided(folder)]) == ("planned", ["r1"])
 
 
+@pytest.mark.slow
 def test_an_undo_that_is_killed_is_not_there_at_all(call: Call, folder: Path) -> None:
     prepare(folder, State.UNKNOWN, rows=2)
     assert call("resolve", "r1", "r2", "--as=done", "--note=seen").exit_code == 0
@@ -197,6 +200,7 @@ def test_an_undo_that_is_killed_is_not_there_at_all(call: Call, folder: Path) ->
     assert call("resolve", "r1", "r2", "--undo", "--note=no").exit_code == 0
 
 
+@pytest.mark.slow
 def test_bulk_that_is_killed_has_whole_commits_and_goes_on(folder: Path) -> None:
     rows = [token_row(f"r{n}", to_user_uid="user") for n in range(600)]
     lead(folder, rows, State.UNKNOWN, refused())
@@ -312,6 +316,7 @@ def test_the_ledger_is_not_written_over(call: Call, folder: Path, option: str) -
     assert len(decided(folder)) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_in_a_browser_the_page_fits_and_no_note_does_anything(

@@ -77,6 +77,7 @@ cells = st.text(
 ids = st.lists(st.text("abcXYZ019_éßñ", min_size=1, max_size=6), min_size=1, max_size=5, unique_by=str.casefold)
 
 
+@pytest.mark.slow
 @given(ids, st.data())
 def test_one_table_gives_the_same_rows_and_keys_in_every_format(names: list[str], data: st.DataObject) -> None:
     names = [name for name in names if name.casefold() not in {"na", "nan"}]
@@ -101,6 +102,7 @@ UTF8_DAMAGED = NAMED.encode().replace("ë".encode(), b"\xc3")
 WINDOWS = NAMED.encode("cp1252")
 
 
+@pytest.mark.slow
 def test_a_damaged_utf8_file_is_not_taken_for_windows_1252() -> None:
     assert places_in(UTF8_DAMAGED) == [("encoding", 3, 5)]
     early = NAMED.encode().replace("é".encode(), b"\xe9")
@@ -218,6 +220,7 @@ def test_a_stream_is_read_from_where_it_stands() -> None:
     assert list(read_rows(stream, CSV)) == rows_of(WINDOWS)
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @pytest.mark.parametrize("codec", ["utf-16", "cp1252"])
 def test_memory_does_not_grow_with_the_file(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:

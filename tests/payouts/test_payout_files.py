@@ -279,6 +279,7 @@ def test_only_the_first_thousand_rewards_are_summed_one_by_one() -> None:
     assert (checked.rows, len(checked.counts)) == (1002, 1000)
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @pytest.mark.parametrize("layout", [CSV, JSONL])
 def test_memory_does_not_grow_with_the_file(layout: Layout) -> None:

@@ -339,6 +339,7 @@ def killed(path: Path, state: Path, prefix: str = "k") -> None:
     assert path.with_name("payouts.db-wal").stat().st_size
 
 
+@pytest.mark.slow
 def test_a_backup_beneath_the_log_of_a_killed_run_is_refused(tmp_path: Path, state: Path) -> None:
     path = tmp_path / "payouts.db"
     asyncio.run(send(path, "r1", state=state))
@@ -353,6 +354,7 @@ def test_a_backup_beneath_the_log_of_a_killed_run_is_refused(tmp_path: Path, sta
         asyncio.run(send(path, "r2", state=state))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, state: Path) -> None:
     path = tmp_path / "payouts.db"
     killed(path, state)
@@ -361,6 +363,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, state: Path) -> N
     asyncio.run(send(path, "r3", state=state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [(), ("r1",)])
 def test_a_ledger_that_is_copied_without_its_log_is_known_to_be_a_copy(
     tmp_path: Path, state: Path, rows: tuple[str, ...]
@@ -374,6 +377,7 @@ def test_a_ledger_that_is_copied_without_its_log_is_known_to_be_a_copy(
         asyncio.run(send(copy, "r2", state=state))
 
 
+@pytest.mark.slow
 def test_a_log_without_its_ledger_is_not_thrown_away(tmp_path: Path, state: Path) -> None:
     path = tmp_path / "payouts.db"
     killed(path, state)

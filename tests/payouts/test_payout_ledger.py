@@ -279,6 +279,7 @@ async def test_a_ledger_whose_closing_is_cancelled_keeps_its_lock_until_its_work
         assert await again.counts() == {State.SENT: 1}
 
 
+@pytest.mark.slow
 async def test_more_than_one_group_of_work_is_finished_before_it_closes(path: Path) -> None:
     async with opened(path) as ledger, writer_held(ledger):
         waiting = [asyncio.ensure_future(ledger.find(str(number))) for number in range(5000)]

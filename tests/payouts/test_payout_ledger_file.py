@@ -74,6 +74,7 @@ asyncio.run(hold())
 """
 
 
+@pytest.mark.slow
 async def test_the_lock_ends_with_the_process_even_if_it_is_killed(path: Path) -> None:
     def start() -> subprocess.Popen[bytes]:
         root = Path(__file__).parents[2]
@@ -203,6 +204,7 @@ asyncio.run(send())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("strace") is None, reason="this machine has no strace; tests/install_system_parts.sh installs it"
 )

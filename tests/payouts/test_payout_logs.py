@@ -20,6 +20,7 @@ def errors_of(folder: Path, *options: str, file: str = "id\nr1\n") -> tuple[int,
     return result.returncode, result.stderr.splitlines()
 
 
+@pytest.mark.slow
 def test_in_json_every_line_is_an_object_that_says_what_the_text_says(tmp_path: Path) -> None:
     code, lines = errors_of(tmp_path)
     assert code == 2
@@ -29,6 +30,7 @@ def test_in_json_every_line_is_an_object_that_says_what_the_text_says(tmp_path: 
     assert {each["level"] for each in found} == {"error"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [("--log-level=warning",), ("--log-level=error",)])
 def test_a_level_alone_changes_no_word_of_the_command(tmp_path: Path, options: tuple[str, ...]) -> None:
     assert errors_of(tmp_path, *options) == errors_of(tmp_path)

@@ -14,6 +14,7 @@ from payouts import money
 amounts = st.from_regex(r"[0-9]{1,60}(\.[0-9]{1,30})?", fullmatch=True)
 
 
+@pytest.mark.slow
 @given(st.lists(amounts, max_size=30))
 def test_a_sum_is_exact_to_the_last_digit(texts: list[str]) -> None:
     total = Decimal(0)

@@ -139,6 +139,7 @@ def payable(path: Path, url: str) -> tuple[bool, bool]:
     return from_file, has_rows and database.standing()[0] is Standing.NEWEST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 3, 5_000])
 def test_a_moved_ledger_is_the_same_in_every_table(
     call: Call, path: Path, url: str, monkeypatch: pytest.MonkeyPatch, at_once: int
@@ -163,6 +164,7 @@ def test_a_moved_ledger_is_the_same_in_every_table(
         assert table == "ledger" or len(there) == counts[table] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_move_that_is_killed_is_continued_and_never_pays_from_both(
     call: Call, path: Path, url: str, folder: Path, moment: str
@@ -178,6 +180,7 @@ def test_a_move_that_is_killed_is_continued_and_never_pays_from_both(
     assert told(url) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_move_that_is_killed_is_given_up_unless_the_database_has_the_ledger(
     call: Call, path: Path, url: str, folder: Path, moment: str
@@ -216,6 +219,7 @@ def test_a_moved_file_is_read_but_never_paid_from(call: Call, path: Path, url: s
         layout_of(file, path, LEDGER)  # all that an older version looks at
 
 
+@pytest.mark.slow
 def test_a_file_that_is_being_moved_is_refused_too(call: Call, path: Path, url: str, folder: Path) -> None:
     (folder / "rewards.csv").write_text(TWO)
     killed("file marked", url, folder)
@@ -229,6 +233,7 @@ def test_a_file_that_is_being_moved_is_refused_too(call: Call, path: Path, url: 
     assert payable(path, url) == (False, False)
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_moved_file_pays_nothing(call: Call, path: Path, url: str, folder: Path) -> None:
     copy = folder / "copy.db"
     shutil.copy(path, copy)
@@ -238,6 +243,7 @@ def test_a_copy_of_a_moved_file_pays_nothing(call: Call, path: Path, url: str, f
     assert (moved.exit_code, "older copy" in moved.stderr) == (7, True)
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_file_that_is_being_moved_pays_nothing_once_the_move_goes_on(
     call: Call, path: Path, url: str, folder: Path
 ) -> None:
@@ -269,6 +275,7 @@ def test_an_older_copy_is_not_moved(call: Call, path: Path, url: str, folder: Pa
     assert payable(path, url) == (True, False)
 
 
+@pytest.mark.slow
 def test_a_ledger_moves_only_into_a_database_that_holds_none(call: Call, path: Path, url: str, folder: Path) -> None:
     (folder / "rewards.csv").write_text(TWO)
     assert call("plan", *RUN[1:5], f"--ledger={url}").exit_code == 0
@@ -278,6 +285,7 @@ def test_a_ledger_moves_only_into_a_database_that_holds_none(call: Call, path: P
     assert told(path)["identity"] != told(url)["identity"]
 
 
+@pytest.mark.slow
 def test_a_move_goes_on_only_in_the_database_with_which_it_began(call: Call, path: Path, url: str, folder: Path) -> None:
     """Else one that was put in its place would be paid from beside it."""
     killed("before the commit", url, folder)
@@ -290,6 +298,7 @@ def test_a_move_goes_on_only_in_the_database_with_which_it_began(call: Call, pat
     assert payable(path, url) == (False, True)
 
 
+@pytest.mark.slow
 def test_a_finished_move_is_not_given_up_though_its_database_is_gone(call: Call, path: Path, url: str) -> None:
     assert call(*move(url)).exit_code == 0
     execute(url, "DROP SCHEMA rewards_payouts CASCADE")
@@ -297,6 +306,7 @@ def test_a_finished_move_is_not_given_up_though_its_database_is_gone(call: Call,
     assert (given_up.exit_code, payable(path, url)) == (7, (False, False))
 
 
+@pytest.mark.slow
 def test_a_move_is_not_given_up_while_nobody_knows_whether_it_has_ended(call: Call, path: Path, url: str, folder: Path) -> None:
     killed("before the commit", url, folder)
     with closing(connect(path)) as file:
@@ -305,6 +315,7 @@ def test_a_move_is_not_given_up_while_nobody_knows_whether_it_has_ended(call: Ca
     assert (given_up.exit_code, payable(path, url)) == (7, (False, False))
 
 
+@pytest.mark.slow
 def test_a_move_is_given_up_only_after_its_last_commit_has_come_or_gone(call: Call, path: Path, url: str, folder: Path) -> None:
     """A server may still carry out what a killed process has asked for."""
     killed("before the commit", url, folder)
@@ -336,6 +347,7 @@ def test_nobody_else_uses_either_ledger_meanwhile(call: Call, path: Path, url: s
     assert (moved.exit_code, payable(path, url)) == (7, (True, False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["file", "database"])
 def test_a_move_that_lost_a_lock_on_the_way_commits_nothing(
     call: Call, path: Path, url: str, monkeypatch: pytest.MonkeyPatch, lost: str
@@ -363,6 +375,7 @@ def test_a_move_that_lost_a_lock_on_the_way_commits_nothing(
     assert payable(path, url) == (False, True)
 
 
+@pytest.mark.slow
 def test_what_is_decided_after_the_move_has_numbers_of_its_own(call: Call, path: Path, url: str) -> None:
     before = told(path)
     assert call(*move(url)).exit_code == 0
@@ -378,6 +391,7 @@ def test_what_is_decided_after_the_move_has_numbers_of_its_own(call: Call, path:
         assert following > highest
 
 
+@pytest.mark.slow
 def test_wrong_options_change_nothing(call: Call, path: Path, url: str, folder: Path) -> None:
     for wrong, code in (
         (("move",), 2),

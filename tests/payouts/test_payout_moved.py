@@ -6,6 +6,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from payouts.cli.connections import client_of
 from payouts.keys import derive_key
 from payouts.ledger.reader import LedgerReader
@@ -19,6 +21,7 @@ CAMPAIGN = "diwali-2026"
 RUN = ("run", "rewards.csv", "--vendor=original", f"--campaign={CAMPAIGN}", "--yes", *QUICK)
 
 
+@pytest.mark.slow
 def test_a_decision_of_the_file_is_undone_in_the_database(call: Call, folder: Path, url: str) -> None:
     async def decide() -> None:
         async with Ledger(folder / "payouts.db", vendor="original", campaign=CAMPAIGN) as ledger:
@@ -34,6 +37,7 @@ def test_a_decision_of_the_file_is_undone_in_the_database(call: Call, folder: Pa
         assert [each.state for each in reader.entries(reader.campaign())] == [State.UNKNOWN]
 
 
+@pytest.mark.slow
 def test_workers_pay_the_rest_of_a_moved_campaign_once(call: Call, folder: Path, url: str, vendor: str) -> None:
     path = folder / "payouts.db"
     (folder / "rewards.csv").write_text(TWO)

@@ -225,6 +225,7 @@ def test_a_damaged_ledger_is_told_in_words(call: Call, folder: Path, command: li
     assert (result.exit_code, "ledger" in result.stderr) == (7, True), result.output
 
 
+@pytest.mark.slow
 def test_rows_that_have_no_end_yet_are_told_with_what_there_is_to_do(
     call: Call, folder: Path, file: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +269,7 @@ def test_rows_that_were_not_even_taken_up_are_not_paid(
     assert "2 rows are unfinished" in call(*run_of("rewards.csv", "--limit=0"), env=NOBODY).stdout
 
 
+@pytest.mark.slow
 def test_where_webhooks_come_in_is_told(call: Call, folder: Path, file: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with sandbox("original", "--confirm=0:0") as url:
         given = run_of("rewards.csv", "--webhook-port=0", "--webhook-path=/hooks")

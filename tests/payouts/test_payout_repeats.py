@@ -52,6 +52,7 @@ async def pay(rows: Any, client: Any, ledger: Ledger, **options: Any) -> dict[st
 # rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["original", "enkash"])
 @virtual_time
 async def test_a_row_that_was_read_again_while_its_request_was_under_way_is_not_sent_again(path: Path, kind: str) -> None:
@@ -84,6 +85,7 @@ async def test_a_row_that_was_read_again_while_its_request_was_under_way_is_not_
     assert len(ended) == len(sent) == len(set(sent)) == 11
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 async def test_rows_are_told_apart_however_many_there_are(vendor: StubOriginal, ledger: Ledger) -> None:
     many = [token_row(f"r{number}") for number in range(9_000)]

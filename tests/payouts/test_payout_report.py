@@ -105,6 +105,7 @@ def text_of(page: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.partition("</style>")[2]))
 
 
+@pytest.mark.slow
 def test_every_number_is_what_the_rows_add_up_to(paid: tuple[Path, list[Entry]], tmp_path: Path) -> None:
     path, entries = paid
     figures = write_report(path, tmp_path / "report.html")
@@ -130,6 +131,7 @@ def test_every_number_is_what_the_rows_add_up_to(paid: tuple[Path, list[Entry]],
     assert figures.retired == 1
 
 
+@pytest.mark.slow
 def test_times_are_told_apart_by_what_brought_the_news(paid: tuple[Path, list[Entry]]) -> None:
     times = figures_of(paid[0]).times
     assert {way: (each.rows, round(each.median, 3), round(each.longest, 3)) for way, each in times.items()} == {
@@ -140,6 +142,7 @@ def test_times_are_told_apart_by_what_brought_the_news(paid: tuple[Path, list[En
     assert sum(times["webhook"].bars) == times["webhook"].bars[SETTLE_STEPS.index(2.5)] == 30
 
 
+@pytest.mark.slow
 def test_progress_counts_every_row_once(paid: tuple[Path, list[Entry]]) -> None:
     progress = figures_of(paid[0]).progress
     assert progress is not None
@@ -230,6 +233,7 @@ def test_a_long_report_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pyte
     assert "2 keys were replaced by payouts retry" in text
 
 
+@pytest.mark.slow
 def test_results_hold_every_row_and_no_formula(paid: tuple[Path, list[Entry]], tmp_path: Path) -> None:
     path, entries = paid
     results = tmp_path / "results.csv"
@@ -355,6 +359,7 @@ CONTRASTS = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_in_a_browser_it_is_read_with_ease_and_turns_to_nobody(scheme: str, tmp_path: Path, browser: Any) -> None:
     def prepare() -> None:
@@ -406,6 +411,7 @@ async def build_large(path: Path, rewards: int) -> None:
                 await paying.row(f"r{number}-{way}", *steps, amount=LARGE, reward_uid=f"76489380746{number}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "scheme", "rewards"), [(390, "light", 3), (390, "dark", 1), (1280, "light", 1), (1280, "dark", 3)]
 )
@@ -451,6 +457,7 @@ CUT_OFF = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1100, 420])
 async def test_what_was_said_is_read_without_scrolling_sideways(width: int, tmp_path: Path, browser: Any) -> None:
     def prepare() -> None:
@@ -473,6 +480,7 @@ async def test_what_was_said_is_read_without_scrolling_sideways(width: int, tmp_
     assert high < (120 if width == 1100 else 400)
 
 
+@pytest.mark.slow
 def test_what_can_be_done_about_a_row_is_said_beside_it(paid: tuple[Path, list[Entry]], tmp_path: Path) -> None:
     write_report(paid[0], tmp_path / "report.html")
     text = text_of((tmp_path / "report.html").read_text("utf-8"))

@@ -361,6 +361,7 @@ def test_a_day_has_to_pass_between_two_look_ups(
     assert states(folder) == {"r1": state, "r2": state}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("days", [1, 400])
 def test_a_clock_that_was_set_forward_makes_no_refusal_final(
     call: Call, folder: Path, lists: Lists, clock: Clock, days: int
@@ -380,6 +381,7 @@ def test_a_clock_that_was_set_forward_makes_no_refusal_final(
     assert states(folder) == {"r1": "rejected"}
 
 
+@pytest.mark.slow
 def test_evidence_is_no_older_once_a_clock_that_was_set_is_believed(call: Call, folder: Path, lists: Lists, clock: Clock) -> None:
     refuse(folder, "r1")
     assert call(*BULK, "--yes", env=NOBODY).exit_code == 4
@@ -415,6 +417,7 @@ def test_what_is_settled_carries_its_evidence(call: Call, folder: Path, lists: L
     assert (decision.note, decision.evidence) == ("ticket 4711", evidence)
 
 
+@pytest.mark.slow
 def test_what_is_settled_without_a_word_shows_its_evidence_and_no_advice_that_no_longer_holds(
     call: Call, folder: Path, lists: Lists, clock: Clock
 ) -> None:
@@ -442,6 +445,7 @@ def test_a_row_that_was_settled_by_hand_shows_what_was_said_of_it_last(call: Cal
     said("status: a row that was settled by hand", call("status", "--text").output)
 
 
+@pytest.mark.slow
 def test_a_run_in_between_starts_the_day_again(call: Call, folder: Path, lists: Lists, clock: Clock) -> None:
     refuse(folder, "r1")
     call(*BULK, "--yes", env=NOBODY)
@@ -654,6 +658,7 @@ def test_without_a_terminal_and_without_yes_nobody_is_asked_and_nothing_changes(
     assert (call(*BULK, env=NOBODY).exit_code, lists.asked, row_of(folder, "r1")) == (2, [], before)
 
 
+@pytest.mark.slow
 def test_a_person_types_the_campaigns_name_once_for_all_rows(
     call: Call, folder: Path, lists: Lists, clock: Clock, somebody: None
 ) -> None:
@@ -681,6 +686,7 @@ def test_rows_that_are_left_alone_are_told_and_not_all_of_them(
     said("resolve: rows that are left alone", result.output)
 
 
+@pytest.mark.slow
 def test_rows_that_were_rejected_before_are_told_from_those_that_were_settled_now(
     call: Call, folder: Path, lists: Lists, clock: Clock
 ) -> None:
@@ -693,6 +699,7 @@ def test_rows_that_were_rejected_before_are_told_from_those_that_were_settled_no
     said("resolve: in bulk, where a row was rejected before", first.output + second.output)
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 def test_an_outage_and_then_refusals_leave_no_row_to_be_settled_one_by_one(
     call: Call, folder: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch

@@ -299,6 +299,7 @@ def test_a_record_is_one_line(text: str) -> None:
     assert json.loads(line) == {"id": text}
 
 
+@pytest.mark.slow
 def test_whoever_interrupts_a_run_reads_nothing_that_is_meant_for_programmers(folder: Path) -> None:
     (folder / "rewards.csv").write_text(HEADER + f"r1,{REWARD},u1,1\n")
     with sandbox("original", "--slow-after-commit=1", "--slow-seconds=600") as url:

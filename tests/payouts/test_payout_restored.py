@@ -28,6 +28,7 @@ def env(vendor: OriginalSandbox) -> dict[str, str]:
     return original_at(vendor.url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False])
 def test_a_row_that_a_newer_copy_has_retried_and_paid_is_not_paid_again_from_an_older_one(
     call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str], known: bool
@@ -78,6 +79,7 @@ def test_nothing_is_decided_about_an_older_copy(call: Call, folder: Path, vendor
     assert [entry.state for entry in rows_of(path).values()] == [State.REJECTED, State.UNKNOWN]
 
 
+@pytest.mark.slow
 def test_a_campaign_that_an_older_copy_has_lost_is_not_paid_again_under_a_mistyped_name(
     call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
 ) -> None:

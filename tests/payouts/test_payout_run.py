@@ -98,6 +98,7 @@ async def led_to(ledger: Ledger, row: Row, *states: State, **facts: Any) -> Entr
 # well
 
 
+@pytest.mark.slow
 async def test_every_row_is_paid_once_and_yielded_when_it_is_done(vendor: StubOriginal, ledger: Ledger) -> None:
     ended = await pay(rows(500), vendor, ledger)
     assert sorted(entry.id for entry in ended) == sorted(row.id for row in rows(500))
@@ -147,6 +148,7 @@ async def test_the_ledger_knows_a_row_as_sent_before_it_leaves(vendor: StubOrigi
     assert sorted(seen) == sorted((key_of(row.id), State.SENT) for row in rows(4))
 
 
+@pytest.mark.slow
 async def test_a_row_that_comes_twice_is_paid_once(vendor: StubOriginal, ledger: Ledger) -> None:
     twice = [row for row in rows(300) for _ in range(2)] + rows(300)
     assert len(await pay(twice, vendor, ledger)) == 300
@@ -771,6 +773,7 @@ async def test_a_wish_to_stop_lets_the_request_under_way_end_and_sends_nothing_m
     assert counts == {State.DONE: len(ended)}
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_after_a_wish_to_stop_accepted_rows_are_waited_for_no_longer_than_grace(
     vendor: StubOriginal, ledger: Ledger
@@ -789,6 +792,7 @@ async def test_after_a_wish_to_stop_accepted_rows_are_waited_for_no_longer_than_
     assert await ledger.counts() == {State.ACCEPTED: 2, State.PLANNED: 8}
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_a_wish_to_stop_ends_waiting_for_room_among_the_rows_of_earlier_runs(vendor: StubOriginal, ledger: Ledger) -> None:
     await pay(rows(3), vendor, ledger, options=RunOptions(rate=None, wait=False))

@@ -133,6 +133,7 @@ async def test_what_an_iterable_gave_before_its_error_is_in_a_group() -> None:
     assert sizes == [700, 503]
 
 
+@pytest.mark.slow
 async def test_a_source_is_read_and_closed_in_one_task(vendor: StubOriginal, ledger: Ledger) -> None:
     """So that it may hold an `asyncio.timeout` or a task group open between its rows."""
     source = Source(1_200)

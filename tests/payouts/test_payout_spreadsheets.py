@@ -376,6 +376,7 @@ def test_a_mistake_in_many_rows_is_told_once(output: Output, capsys: pytest.Capt
     said("files: mistakes in many rows", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_all_errors_are_told_one_by_one_on_demand(output: Output, capsys: pytest.CaptureFixture[str]) -> None:
     tell(output, FLOATS, all_errors=True)
     assert len(capsys.readouterr().out.splitlines()) == 1002

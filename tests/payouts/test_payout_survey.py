@@ -39,6 +39,7 @@ def notes_of(rows: list[dict[str, str]]) -> list[Note]:
     return notes_in(file_of(rows))
 
 
+@pytest.mark.slow
 def test_ids_that_are_alike_give_no_warning() -> None:
     assert notes_of(many(100)) == []
     assert notes_of(many(11, id="{}")) == []  # 0 to 10: a counter grows longer
@@ -72,6 +73,7 @@ def test_one_in_fifty_is_few_and_more_are_not() -> None:
     assert notes_of(rows) == []
 
 
+@pytest.mark.slow
 def test_odd_ids_do_not_silence_each_other() -> None:
     rows = many(8)
     rows[2]["to_user_uid"] = "123456789012345678"
@@ -92,6 +94,7 @@ def test_odd_ids_do_not_silence_each_other() -> None:
     assert note.message.startswith("to_user_uid: 30 ids ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [5, 7, 10, 20, 60, 1000, 5000])
 def test_ids_of_an_ordinary_file_are_no_news(rows: int) -> None:
     names = ["asha", "ravi", "meera2", "jo-ann", "n", "deepak.k", "zoe", "42", "a1b2c3", "lakshmi"]

@@ -64,6 +64,7 @@ def pay(folder: Path, env: dict[str, str], **options: Any) -> subprocess.Popen[b
 # characters that the terminal lacks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["iso-8859-1", "ascii"])
 def test_a_program_reads_every_row_in_whatever_encoding(folder: Path, vendor: str, encoding: str) -> None:
     process = pay(folder, poor(encoding, vendor), stdout=subprocess.PIPE)
@@ -74,6 +75,7 @@ def test_a_program_reads_every_row_in_whatever_encoding(folder: Path, vendor: st
     assert (found[-1]["campaign"], found[-1]["done"]) == (CAMPAIGN, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["iso-8859-1", "ascii"])
 def test_a_terminal_without_the_characters_sees_the_run_to_its_end(folder: Path, vendor: str, encoding: str) -> None:
     ours, theirs = pty.openpty()
@@ -155,6 +157,7 @@ def test_a_message_that_nobody_can_read_changes_nothing(monkeypatch: pytest.Monk
 # a display that fails
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["begin", "row", "refresh", "end"])
 @pytest.mark.parametrize("problem", [KeyError("amount"), UnicodeEncodeError("ascii", "é", 0, 1, "no such character")])
 def test_a_display_that_fails_is_a_reader_who_left(
@@ -226,6 +229,7 @@ def led(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_status_reads_well_on_eighty_columns(call: Call, folder: Path, led: Path) -> None:
     shutil.copytree(led, folder, dirs_exist_ok=True)
     eighty = {"COLUMNS": "80"}

@@ -58,6 +58,7 @@ def until_a_row(process: subprocess.Popen[bytes]) -> None:
             return
 
 
+@pytest.mark.slow
 def test_a_reader_who_goes_leaves_no_row_without_an_end(tmp_path: Path, coins: dict[str, str]) -> None:
     process = start(tmp_path, coins)
     until_a_row(process)
@@ -71,6 +72,7 @@ def test_a_reader_who_goes_leaves_no_row_without_an_end(tmp_path: Path, coins: d
     assert set(states(tmp_path)) == {State.DONE, State.PLANNED}
 
 
+@pytest.mark.slow
 def test_a_run_that_nobody_can_hear_ends_well_all_the_same(tmp_path: Path, coins: dict[str, str]) -> None:
     reading, writing = os.pipe()
     process = start(tmp_path, coins, stdout=writing, stderr=writing)
@@ -82,6 +84,7 @@ def test_a_run_that_nobody_can_hear_ends_well_all_the_same(tmp_path: Path, coins
     assert set(states(tmp_path)) == {State.DONE, State.PLANNED}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_told_to_outlive_its_terminal_does(tmp_path: Path, coins: dict[str, str]) -> None:
     process = start(tmp_path, coins, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     until_a_row(process)
@@ -90,6 +93,7 @@ def test_a_run_that_was_told_to_outlive_its_terminal_does(tmp_path: Path, coins:
     assert set(states(tmp_path)) == {State.DONE}
 
 
+@pytest.mark.slow
 def test_a_closed_output_is_refused_because_the_ledger_could_be_opened_in_its_place(
     tmp_path: Path, coins: dict[str, str]
 ) -> None:
@@ -102,6 +106,7 @@ def test_a_closed_output_is_refused_because_the_ledger_could_be_opened_in_its_pl
 # results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "code"),
     [
@@ -143,6 +148,7 @@ def run_of(*more: str) -> list[str]:
     return ["run", "rewards.csv", "--vendor=original", "--campaign=c", "--yes", *options, *more]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--report", "--results"])
 def test_neither_the_ledger_nor_the_file_of_rows_is_written_over(call: Call, tmp_path: Path, option: str) -> None:
     (tmp_path / "link").symlink_to("payouts.db")
@@ -172,6 +178,7 @@ def test_a_report_that_cannot_be_written_hides_nothing_of_the_run(call: Call, mo
     assert '"done":2' in result.stdout
 
 
+@pytest.mark.slow
 def test_a_ledger_that_is_damaged_is_told_in_words(call: Call, tmp_path: Path) -> None:
     assert call(*run_of()).exit_code == 0
     ledger = tmp_path / "payouts.db"

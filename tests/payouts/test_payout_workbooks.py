@@ -342,6 +342,7 @@ def lenient() -> Iterator[str]:
         yield url
 
 
+@pytest.mark.slow
 def test_the_sheet_that_was_named_is_paid_and_the_same_rows_as_csv_are_known(call: Call, folder: Path, lenient: str) -> None:
     (folder / "rewards.xlsx").write_bytes(workbook({"May": PAYROLL, "June": sheet({1: TITLES, 2: TWO})}))
     refused = call(*run_of("rewards.xlsx"), env=original_at(lenient))

@@ -52,6 +52,7 @@ def execute(url: str, statement: str, *values: Any) -> list[Any]:
     return asyncio.run(run_sql(url, statement, *values))
 
 
+@pytest.mark.slow
 def test_a_file_is_planned_once_and_paid_by_whoever_works(call: Call, folder: Path, url: str, vendor: str) -> None:
     (folder / "rewards.csv").write_text(TWO)
     planned = call(*PLAN)
@@ -87,6 +88,7 @@ def test_a_dry_run_makes_no_tables(call: Call, folder: Path, url: str) -> None:
     assert (missing.exit_code, "holds no ledger" in missing.stderr) == (7, True)
 
 
+@pytest.mark.slow
 def test_a_changed_row_is_a_mistake_before_anything_is_planned(call: Call, folder: Path, url: str) -> None:
     (folder / "rewards.csv").write_text(TWO)
     call(*PLAN)
@@ -128,6 +130,7 @@ def test_a_url_that_is_misspelled_becomes_no_file(call: Call, folder: Path, url:
     assert [path.name for path in folder.iterdir()] == ["rewards.csv"]
 
 
+@pytest.mark.slow
 def test_a_pause_a_resume_and_a_stop_are_decisions(call: Call, folder: Path, url: str, vendor: str) -> None:
     (folder / "rewards.csv").write_text(TWO)
     call(*PLAN)
@@ -141,6 +144,7 @@ def test_a_pause_a_resume_and_a_stop_are_decisions(call: Call, folder: Path, url
     assert (call(*WORK).exit_code, states(url)) == (0, {"r1": "done", "r2": "done"})
 
 
+@pytest.mark.slow
 def test_unknown_rows_are_settled_by_hand_and_that_can_be_undone(call: Call, url: str) -> None:
     lead(url, [token_row("r1")], State.SENT, State.UNKNOWN, problem=TimeoutError("no answer"))
     assert (call("resolve", "r1", "--as=done", "--note=seen").exit_code, states(url)) == (0, {"r1": "done"})
@@ -148,6 +152,7 @@ def test_unknown_rows_are_settled_by_hand_and_that_can_be_undone(call: Call, url
     assert [each["kind"] for each in records(call("decisions"))] == ["resolve", "undo"]
 
 
+@pytest.mark.slow
 def test_a_rejected_row_is_paid_under_a_new_key(call: Call, url: str, vendor: str) -> None:
     lead(url, [token_row("r1")], State.SENT, State.REJECTED, problem=ValueError("no such user"))
     execute(url, "UPDATE campaigns SET target = $1", vendor)
@@ -164,6 +169,7 @@ def test_rows_that_were_refused_are_settled_in_bulk_by_two_lists(call: Call, url
     assert records(first)[-1]["waiting"] == 1
 
 
+@pytest.mark.slow
 def test_an_audit_agrees_and_says_what_differs(call: Call, folder: Path, url: str, vendor: str) -> None:
     (folder / "rewards.csv").write_text(TWO)
     call(*PLAN)
@@ -178,6 +184,7 @@ def test_an_audit_agrees_and_says_what_differs(call: Call, folder: Path, url: st
     assert (call("audit", "--apply").exit_code, states(url)["r2"]) == (0, "done")
 
 
+@pytest.mark.slow
 def test_nobody_decides_by_hand_while_a_worker_lives(call: Call, url: str) -> None:
     lead(url, [token_row("r1")], State.SENT, State.UNKNOWN, problem=TimeoutError("no answer"))
 
@@ -192,6 +199,7 @@ def test_nobody_decides_by_hand_while_a_worker_lives(call: Call, url: str) -> No
     assert call("resolve", "r1", "--as=done", "--note=seen").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_restored_dump_pays_nothing_before_an_audit_or_a_word(call: Call, folder: Path, url: str, vendor: str) -> None:
     (folder / "rewards.csv").write_text(TWO)
     call(*PLAN)
@@ -204,6 +212,7 @@ def test_a_restored_dump_pays_nothing_before_an_audit_or_a_word(call: Call, fold
     assert (call(*WORK).exit_code, states(url)) == (0, {"r1": "done", "r2": "done"})
 
 
+@pytest.mark.slow
 def test_an_older_copy_is_audited_and_then_looks_up_every_row_before_it_is_sent(
     call: Call, folder: Path, url: str, vendor: str
 ) -> None:
@@ -221,6 +230,7 @@ def test_an_older_copy_is_audited_and_then_looks_up_every_row_before_it_is_sent(
     assert (call(*WORK).exit_code, len(books(vendor)["allocations"])) == (0, 3)
 
 
+@pytest.mark.slow
 def test_coins_of_a_campaign_that_an_older_copy_has_lost_are_not_given_again(
     call: Call, folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +255,7 @@ def test_coins_of_a_campaign_that_an_older_copy_has_lost_are_not_given_again(
     assert states(url) == {"other": "unknown", "r1": "unknown"}
 
 
+@pytest.mark.slow
 def test_status_and_report_are_those_of_a_file(call: Call, folder: Path, url: str, vendor: str) -> None:
     (folder / "rewards.csv").write_text(TWO)
     call(*PLAN)

@@ -48,6 +48,7 @@ async def work(database: LedgerDatabase, client: Any, options: RunOptions = FAST
             return await ended(work_payouts(client=client, completions=completions, ledger=ledger, options=options))
 
 
+@pytest.mark.slow
 async def test_workers_pay_every_row_once(database: LedgerDatabase, ledger: PostgresLedger) -> None:
     vendor = StubOriginal()
     await ledger.plan([token_row(f"r{number}") for number in range(120)])
@@ -106,6 +107,7 @@ async def test_a_limit_and_a_stop_leave_the_rest_planned(database: LedgerDatabas
     assert await ledger.counts() == {State.DONE: 5, State.PLANNED: 15}
 
 
+@pytest.mark.slow
 async def test_a_paused_campaign_goes_on_when_it_is_resumed(database: LedgerDatabase, ledger: PostgresLedger) -> None:
     vendor = StubOriginal()
     await ledger.plan([token_row("r1")])

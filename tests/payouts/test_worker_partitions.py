@@ -75,6 +75,7 @@ class Freezing(OriginalClient):
         return await super().create_allocation(**asked) if self.before else made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False], ids=["before its request", "before it stores the answer"])
 async def test_a_worker_that_freezes_after_its_check_pays_nothing_twice(database: LedgerDatabase, before: bool) -> None:
     async with (
@@ -185,6 +186,7 @@ async def test_a_worker_that_is_cut_off_from_the_ledger_sends_nothing_new_and_pa
     assert set(Counter(vendor.created).values()) == {1}
 
 
+@pytest.mark.slow
 async def test_rows_of_a_worker_that_is_cut_off_from_the_vendor_are_paid_by_another(
     database: LedgerDatabase, ledger: PostgresLedger
 ) -> None:
@@ -207,6 +209,7 @@ async def test_rows_of_a_worker_that_is_cut_off_from_the_vendor_are_paid_by_anot
     assert not unreachable.held
 
 
+@pytest.mark.slow
 async def test_two_people_may_pause_and_resume_at_will_and_the_last_word_holds(
     database: LedgerDatabase, ledger: PostgresLedger
 ) -> None:

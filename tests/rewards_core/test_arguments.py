@@ -144,6 +144,7 @@ def test_every_amount_in_range_keeps_its_value(value: Decimal) -> None:
     assert Decimal(check_amount(format(value, "f"))) == value
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_any_text_is_taken_exactly_or_refused(text: str) -> None:
     try:

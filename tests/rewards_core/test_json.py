@@ -48,6 +48,7 @@ def read(data: bytes) -> Coin:
 digits = st.from_regex(r"[1-9][0-9]{0,29}(\.[0-9]{1,18})?", fullmatch=True)
 
 
+@pytest.mark.slow
 @given(digits, st.booleans())
 @example("123456789.123456789012345678", False)
 @example("100000000000000000000000000000", False)

@@ -49,6 +49,7 @@ def test_no_number_is_rounded(body: bytes, value: Any) -> None:
 numbers = st.from_regex(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,6})?", fullmatch=True)
 
 
+@pytest.mark.slow
 @given(numbers)
 @example("0.1")
 @example("1e22")
@@ -66,6 +67,7 @@ plain = st.recursive(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @given(plain)
 def test_json_without_fractions_comes_back_as_it_was(value: Any) -> None:
@@ -118,6 +120,7 @@ def test_what_is_not_json_or_too_much_of_it_is_an_unexpected_response(data: byte
     assert caught.value.__context__ is None
 
 
+@pytest.mark.slow
 def test_megabytes_are_read() -> None:
     assert loads(b'"%s"' % (b"a" * 10_000_000)) == "a" * 10_000_000
     assert loads(b"1.%s" % (b"9" * 1_000_000)) == Decimal("1." + "9" * 1_000_000)
@@ -163,6 +166,7 @@ def spelled(value: Any) -> str:
     return json.dumps(value)
 
 
+@pytest.mark.slow
 @given(parsed)
 def test_canonical_bytes_depend_on_the_value_alone(value: Any) -> None:
     assert canonical(loads(spelled(value).encode())) == canonical(value)
@@ -177,6 +181,7 @@ def told_apart(value: Any) -> Any:
     return ("number", Decimal(value)) if type(value) in {int, Decimal} else (type(value).__name__, value)
 
 
+@pytest.mark.slow
 @given(parsed, parsed)
 @example({"a": 1}, {"a": "1"})
 @example([True], [1])
@@ -226,6 +231,7 @@ def test_canonical_bytes_of_ordinary_bodies_are_those_of_every_release(body: byt
     assert canonical(loads(body)) == known
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @given(plain.filter(lambda value: "number" not in json.dumps(value)))
 def test_canonical_bytes_without_fractions_are_those_of_the_first_release(value: Any) -> None:

@@ -249,6 +249,7 @@ MISTAKES_IN_FILES = (
 )
 
 
+@pytest.mark.slow
 def test_a_mistake_in_the_file_is_told_with_its_place_and_what_is_nearest(config: Write) -> None:
     errors = [refused("do", f"--config={config(text)}") for text in MISTAKES_IN_FILES]
     said("options: mistakes in a file", "\n".join(map(without_typers_words, errors)))

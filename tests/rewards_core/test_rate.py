@@ -258,6 +258,7 @@ async def test_slots_that_come_free_together_are_not_taken_together() -> None:
     assert min(later - earlier for earlier, later in pairwise(starts)) == pytest.approx(0.05)
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_who_is_cancelled_leaves_no_turn_behind_that_others_wait_for() -> None:
     slots = limiter(connections=10, calls_per_second=100, burst=1)

@@ -227,6 +227,7 @@ async def test_a_fault_after_a_commit_fails_no_call_and_repeats_none(
 # the lock to write
 
 
+@pytest.mark.slow
 async def test_a_lock_that_is_not_given_back_fails_the_call_and_the_next_one_goes_on(engines: Engines, other: Other) -> None:
     notes = engines.make(busy_timeout=0.05)
     await write(notes, "1")
@@ -239,6 +240,7 @@ async def test_a_lock_that_is_not_given_back_fails_the_call_and_the_next_one_goe
     assert await texts(notes) == ["1", "3"]
 
 
+@pytest.mark.slow
 async def test_without_a_time_to_wait_a_lock_is_refused_at_once(engines: Engines, other: Other) -> None:
     notes = engines.make(busy_timeout=0)
     await write(notes, "1")
@@ -247,6 +249,7 @@ async def test_without_a_time_to_wait_a_lock_is_refused_at_once(engines: Engines
         await write(notes, "2")
 
 
+@pytest.mark.slow
 async def test_a_lock_is_waited_for(notes: Engine[Notebook], other: Other) -> None:
     await write(notes, "1")
     await other.do("lock")
@@ -262,6 +265,7 @@ LONGEST_RUN = 500
 """Commits of one process in a row; with SQLite's own pauses they are thousands."""
 
 
+@pytest.mark.slow
 async def test_of_two_processes_that_write_all_the_time_none_starves(path: Path, notes: Engine[Notebook], other: Other) -> None:
     await other.do("write begin")
     await write(notes, "begin")
@@ -344,6 +348,7 @@ asyncio.run(go_on())
 """
 
 
+@pytest.mark.slow
 async def test_after_a_fork_the_child_is_refused_and_the_parent_unharmed(path: Path) -> None:
     first, second, last = (await run_elsewhere(FORKED, path)).splitlines()
     assert first == second
@@ -375,6 +380,7 @@ os.kill(os.getpid(), 9)
 """
 
 
+@pytest.mark.slow
 def test_a_child_that_outlives_its_parent_keeps_nobody_away_and_does_not_open_the_file(path: Path) -> None:
     command = [sys.executable, "-c", LEFT_BEHIND, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
@@ -412,6 +418,7 @@ if 0 not in children:
 """
 
 
+@pytest.mark.slow
 async def test_an_engine_made_before_a_fork_is_used_by_every_process_after_it(path: Path) -> None:
     await run_elsewhere(FORKED_BEFORE, path)
     assert await after_a_kill(path, "SELECT count(*) FROM line GROUP BY text") == [20] * 8

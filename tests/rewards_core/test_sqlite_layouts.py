@@ -49,6 +49,7 @@ SET_LAYOUT = "import sys, apsw; apsw.Connection(sys.argv[1]).execute('PRAGMA use
 # layouts
 
 
+@pytest.mark.slow
 async def test_an_older_layout_is_brought_to_the_newest_after_a_backup_beside_it(path: Path, engines: Engines) -> None:
     await write(engines.make(OLDER), "1")
     await engines.close()
@@ -121,6 +122,7 @@ async def test_functions_are_registered_before_migrations_run_and_beside_others(
 # other versions that have it open
 
 
+@pytest.mark.slow
 async def test_a_file_in_use_by_processes_of_an_older_layout_is_refused_until_they_end(
     path: Path, engines: Engines, other: Other
 ) -> None:
@@ -135,6 +137,7 @@ async def test_a_file_in_use_by_processes_of_an_older_layout_is_refused_until_th
     assert await texts(notes) == ["1", "3", "4"]
 
 
+@pytest.mark.slow
 async def test_a_process_of_version_0_1_keeps_away(path: Path, engines: Engines, other: Other) -> None:
     await other.do("flock")
     notes = engines.make(busy_timeout=0, open_timeout=0)
@@ -146,6 +149,7 @@ async def test_a_process_of_version_0_1_keeps_away(path: Path, engines: Engines,
     await write(notes, "2")
 
 
+@pytest.mark.slow
 async def test_a_process_of_version_0_1_is_kept_away(notes: Engine[Notebook], other: Other) -> None:
     await write(notes, "1")
     with pytest.raises(RuntimeError, match="BlockingIOError"):
@@ -154,6 +158,7 @@ async def test_a_process_of_version_0_1_is_kept_away(notes: Engine[Notebook], ot
     await other.do("flock")
 
 
+@pytest.mark.slow
 async def test_many_processes_that_start_at_once_share_a_new_file(path: Path) -> None:
     async def one(number: int) -> None:
         async with other_process(path) as other:
@@ -185,6 +190,7 @@ print([os.waitpid(child, 0)[1] for child in children].count(0))
 """
 
 
+@pytest.mark.slow
 async def test_a_crowd_that_starts_at_once_shares_a_new_file(path: Path) -> None:
     assert await run_elsewhere(CROWD, path) == "30\n"
     assert sorted(map(int, await after_a_kill(path))) == list(range(30))
@@ -287,6 +293,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> type[Counted]:
     return Counted
 
 
+@pytest.mark.slow
 def test_a_long_migration_says_that_it_goes_on(path: Path, counted: type[Counted]) -> None:
     long = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000) SELECT count(*) FROM n"
     open_now(path, Schema(kind="notebook", application_id=SCHEMA.application_id, migrations=(LINES, long)))
@@ -376,6 +383,7 @@ async def test_a_backup_is_one_complete_file(path: Path, notes: Engine[Notebook]
     assert {file.name for file in path.parent.iterdir() if "copy" in file.name} == {"copy.db"}
 
 
+@pytest.mark.slow
 async def test_a_backup_is_made_though_others_write_all_the_time(path: Path, notes: Engine[Notebook], other: Other) -> None:
     await write(notes, *(f"{number}" + "x" * 100_000 for number in range(100)))
     await other.do("write begin")

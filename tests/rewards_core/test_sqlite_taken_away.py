@@ -71,6 +71,7 @@ async def test_a_log_taken_away_before_a_commit_takes_nothing_with_it(
     assert await after_a_kill(path) == ["before", "after"]
 
 
+@pytest.mark.slow
 @take_away
 async def test_a_log_taken_away_during_a_commit_takes_nothing_with_it(
     path: Path, notes: Engine[Notebook], engines: Engines, suffixes: tuple[str, ...], take: Any
@@ -149,6 +150,7 @@ async def test_two_engines_of_one_process_lose_nothing(path: Path, engines: Engi
     assert set(await after_a_kill(path)) == everything
 
 
+@pytest.mark.slow
 @parametrize_suffixes
 async def test_two_processes_lose_nothing(path: Path, engines: Engines, other: Other, suffixes: tuple[str, ...]) -> None:
     notes = engines.make(tick_every=OFTEN, busy_timeout=60.0)
@@ -163,6 +165,7 @@ async def test_two_processes_lose_nothing(path: Path, engines: Engines, other: O
     assert set(await after_a_kill(path)) == everything
 
 
+@pytest.mark.slow
 @parametrize_suffixes
 async def test_what_another_process_wrote_that_was_killed_is_moved_too(
     path: Path, notes: Engine[Notebook], other: Other, suffixes: tuple[str, ...]
@@ -211,6 +214,7 @@ async def test_a_process_that_is_kept_away_makes_no_log(path: Path, notes: Engin
     assert not beside(path, "-wal").exists()
 
 
+@pytest.mark.slow
 async def test_a_file_taken_away_while_it_is_opened_is_opened_again(
     path: Path, engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +249,7 @@ async def test_a_look_up_opens_no_connection_beside_files_that_were_replaced(pat
 # the file itself
 
 
+@pytest.mark.slow
 async def test_a_file_moved_away_acknowledges_nothing_and_takes_everything_acknowledged_with_it(
     path: Path, notes: Engine[Notebook], engines: Engines
 ) -> None:
@@ -294,6 +299,7 @@ async def test_no_tick_makes_a_file_in_place_of_the_one_that_was_moved(path: Pat
     await until(lambda: beside(path, "-wal").exists())
 
 
+@pytest.mark.slow
 async def test_everybody_goes_on_with_the_file_that_took_the_place(path: Path, engines: Engines, other: Other) -> None:
     await write(engines.make(path=path.with_name("restored.db")), "restored")
     await engines.close()
@@ -313,6 +319,7 @@ async def test_everybody_goes_on_with_the_file_that_took_the_place(path: Path, e
     assert await after_a_kill(path) == found
 
 
+@pytest.mark.slow
 async def test_a_file_with_its_own_log_may_take_the_place(path: Path, engines: Engines) -> None:
     notes = engines.make()
     await write(notes, "before")
@@ -329,6 +336,7 @@ async def test_a_file_with_its_own_log_may_take_the_place(path: Path, engines: E
     assert await texts(notes) == ["restored", "not yet in the file", "after"]
 
 
+@pytest.mark.slow
 async def test_the_log_of_another_file_is_not_moved_into_the_one_that_took_the_place(
     path: Path, engines: Engines, other: Other
 ) -> None:
@@ -350,6 +358,7 @@ async def test_the_log_of_another_file_is_not_moved_into_the_one_that_took_the_p
 # readers that keep the log from being moved
 
 
+@pytest.mark.slow
 async def test_a_log_that_is_gone_and_read_acknowledges_nothing_until_it_is_moved(
     path: Path, engines: Engines, other: Other
 ) -> None:
@@ -394,6 +403,7 @@ async def test_another_process_that_moves_the_log_is_waited_for(
     assert (found[:2], found[-1]) == (["1", "2"], "3")
 
 
+@pytest.mark.slow
 async def test_a_log_removed_before_the_end_is_moved_into_the_file_though_another_process_has_it_open(
     path: Path, notes: Engine[Notebook], other: Other
 ) -> None:
@@ -405,6 +415,7 @@ async def test_a_log_removed_before_the_end_is_moved_into_the_file_though_anothe
     assert await after_a_kill(path) == ["theirs", "ours"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [False, True])
 async def test_a_log_that_cannot_be_moved_at_the_end_is_said(
     path: Path, engines: Engines, other: Other, caplog: pytest.LogCaptureFixture, broken: bool
@@ -421,6 +432,7 @@ async def test_a_log_that_cannot_be_moved_at_the_end_is_said(
     said(f"sqlite: a removed log at the end{', broken' if broken else ''}", without_paths(caplog.records[-1].getMessage()))
 
 
+@pytest.mark.slow
 async def test_a_lock_that_another_version_holds_by_now_keeps_away(path: Path, engines: Engines, other: Other) -> None:
     notes = engines.make(busy_timeout=0, open_timeout=0)
     await write(notes, "1")

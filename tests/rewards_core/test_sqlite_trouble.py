@@ -85,6 +85,7 @@ async def test_the_log_is_emptied_when_asked_for(notes: Engine[Notebook], path: 
     assert beside(path, "-wal").stat().st_size == 0
 
 
+@pytest.mark.slow
 async def test_a_log_that_cannot_be_emptied_is_said_and_emptied_later(engines: Engines, path: Path, other: Other) -> None:
     notes = engines.make(busy_timeout=0.05, tick_every=OFTEN)
     await write(notes, "1")
@@ -139,6 +140,7 @@ def texts_of(db: Connection) -> list[Any]:
     return db.execute("SELECT * FROM line").fetchall()
 
 
+@pytest.mark.slow
 async def test_other_programs_that_look_into_the_file_leave_the_log_though_a_connection_broke(
     notes: Engine[Notebook], path: Path, other: Other
 ) -> None:

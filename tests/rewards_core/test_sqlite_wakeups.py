@@ -77,6 +77,7 @@ async def test_what_one_sends_the_other_hears_each_byte_once(make: Make) -> None
     assert heard.hints == [b"abc"]
 
 
+@pytest.mark.slow
 async def test_a_hint_for_one_that_is_gone_or_does_not_keep_up_is_passed_over(make: Make) -> None:
     heard = Heard()
     ours, theirs = make(heard), make()

@@ -196,6 +196,7 @@ async def test_reply_over_ten_mebibytes_is_refused(make_transport: MakeTransport
         assert str(MAX_REPLY) in str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["101 Switching Protocols", "101 X\r\nUpgrade: websocket\r\nConnection: Upgrade"])
 async def test_another_protocol_is_not_taken_up(make_transport: MakeTransport, status: str) -> None:
     async def switches(v: Vendor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

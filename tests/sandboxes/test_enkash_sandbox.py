@@ -195,6 +195,7 @@ async def test_lost_reply_has_credited(partner_of: PartnerOf) -> None:
         assert await partner.balance() == 12
 
 
+@pytest.mark.slow
 async def test_equal_seeds_give_equal_books(partner_of: PartnerOf) -> None:
     stories = []
     for _ in range(2):

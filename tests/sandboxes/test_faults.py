@@ -149,6 +149,7 @@ def test_faults_hit_about_as_often_as_they_should_and_are_counted() -> None:
     assert 1800 < plan.counts["p503"] < 2200
 
 
+@pytest.mark.slow
 async def test_equal_seeds_give_equal_books(caller_of: CallerOf) -> None:
     chances: dict[str, Any] = {"fail_rate": 0.3, "fail_then_done": 0.3, "p503": 0.2}
     stories = []

@@ -96,6 +96,7 @@ async def test_token_expires_while_it_is_in_use(caller_of: CallerOf) -> None:
         assert (await knock(caller_of(sandbox), authorization=token)).error["detail"]["message"] == "Signature has expired."
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 async def test_many_tokens_are_told_apart(caller_of: CallerOf) -> None:
     async with OriginalSandbox(clock=lambda: NOW) as sandbox:

@@ -216,6 +216,7 @@ async def test_webhooks_can_be_pointed_elsewhere_and_off_while_it_runs(caller_of
     assert [arrival.body["data"]["allocation"]["uid"] for arrival in inbox.arrivals] == [second]
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @pytest.mark.parametrize("seconds", [(0, 0), (0, 0.01)])
 async def test_many_operations_confirm_by_themselves_each_with_one_webhook(
@@ -244,6 +245,7 @@ def test_key_that_cannot_sign_is_refused_at_once() -> None:
         OriginalSandbox(webhook_keys={"4o3vfxtcmo7b": ""})
 
 
+@pytest.mark.slow
 async def test_sandbox_is_quiet_when_held_back_events_have_gone_out_too(caller_of: CallerOf, inbox: Inbox) -> None:
     async with OriginalSandbox(confirm=(0, 0.01), webhook_url=inbox.url, webhook_reorder=0.5, webhook_hold=0.02) as sandbox:
         for number in range(40):

@@ -11,7 +11,7 @@ from tests.sandboxes.suite_kit import LOOPS, run
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = [pytest.mark.slow, pytest.mark.processes_are_measured]
+pytestmark = pytest.mark.processes_are_measured
 
 
 TESTS_OF_EVERY_KIND = """
@@ -84,6 +84,7 @@ def test_settling_by_hand_without_a_loop(rewards, original_sandbox):
 """
 
 
+@pytest.mark.slow
 def test_suites_of_every_kind_are_served(pytester: pytest.Pytester) -> None:
     run(pytester, TESTS_OF_EVERY_KIND).assert_outcomes(passed=10)
     run(pytester, TESTS_OF_EVERY_KIND, "-n", "2").assert_outcomes(passed=10)
@@ -115,6 +116,7 @@ def test_without_a_sandbox(): ...
 """
 
 
+@pytest.mark.slow
 def test_marks_set_options_and_their_mistakes_are_told(pytester: pytest.Pytester) -> None:
     result = run(pytester, OF_MARKS)
     result.assert_outcomes(passed=2, errors=4)
@@ -187,6 +189,7 @@ async def test_nothing_left(rewards):
 """
 
 
+@pytest.mark.slow
 def test_work_left_over_fails_its_test_at_teardown(pytester: pytest.Pytester) -> None:
     result = run(pytester, LEAVING_WORK)
     result.assert_outcomes(passed=7, failed=1, errors=5, skipped=1, xfailed=1)
@@ -222,6 +225,7 @@ def test_pending(original_sandbox):
 """
 
 
+@pytest.mark.slow
 def test_contracts_are_deployed_settled_and_not_left_pending(pytester: pytest.Pytester) -> None:
     result = run(pytester, OF_CONTRACTS)
     result.assert_outcomes(passed=2, errors=1)
@@ -288,10 +292,12 @@ def test_variables_are_restored():
 """
 
 
+@pytest.mark.slow
 def test_routes_and_books(pytester: pytest.Pytester) -> None:
     run(pytester, OF_ROUTES).assert_outcomes(passed=4)
 
 
+@pytest.mark.slow
 def test_the_example_runs_with_the_settings_of_the_page(pytester: pytest.Pytester) -> None:
     page = (ROOT / "docs" / "how-to" / "testing.md").read_text("utf-8")
     pytester.makepyprojecttoml(page.partition("```text\n")[2].partition("```")[0])

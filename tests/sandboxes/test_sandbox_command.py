@@ -58,6 +58,7 @@ async def running(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Pro
         await process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_first_line_says_where_and_a_signal_ends_it(session: aiohttp.ClientSession, number: signal.Signals) -> None:
     async with running("original", "--port", "0") as (process, url):
@@ -68,11 +69,13 @@ async def test_first_line_says_where_and_a_signal_ends_it(session: aiohttp.Clien
         assert await process.wait() == 0
 
 
+@pytest.mark.slow
 async def test_enkash_is_started_alike(session: aiohttp.ClientSession) -> None:
     async with running("enkash", "--port", "0", "--funds", "5") as (_, url), session.get(url + "/_sandbox/books") as reply:
         assert (await reply.json())["funds"] == 5
 
 
+@pytest.mark.slow
 async def test_port_in_use_is_an_error_in_one_line() -> None:
     async with OriginalSandbox() as sandbox:
         command = (sys.executable, "-m", "vendor_sandboxes", "original", "--port", sandbox.origin.rpartition(":")[2])

@@ -33,6 +33,7 @@ async def test_it_listens_where_it_is_told(unused_tcp_port: int) -> None:
         assert sandbox.origin == f"http://127.0.0.1:{unused_tcp_port}"
 
 
+@pytest.mark.slow
 async def test_closing_cuts_deliveries_under_way_and_frees_who_waits_for_them(caller_of: CallerOf) -> None:
     arrived, never = asyncio.Event(), asyncio.Event()
 

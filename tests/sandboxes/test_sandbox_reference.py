@@ -66,6 +66,7 @@ def as_shown(default: Any) -> str:
     return f"`{default:g}`" if isinstance(default, float | int) else f"`{default}`"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vendor", OPTIONS)
 def test_the_page_lists_every_option_with_its_default_and_its_words(vendor: str) -> None:
     shown = told(vendor)
@@ -87,6 +88,7 @@ def test_the_page_lists_every_option_with_its_default_and_its_words(vendor: str)
         assert shown[name][1] == f"`{OF_ITS_OWN[name]}`"
 
 
+@pytest.mark.slow
 def test_the_ports_are_those_that_the_page_names() -> None:
     for vendor, port in zip(OPTIONS, re.findall(r"\d+", told("original")["--port"][1]), strict=True):
         assert re.search(r"--port PORT +port to listen on", help_of(vendor))

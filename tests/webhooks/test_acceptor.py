@@ -200,6 +200,7 @@ class Troubled(socket.socket):
         return super().accept()
 
 
+@pytest.mark.slow
 async def test_after_an_error_it_pauses_and_resumes(contexts: Any, caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.get_running_loop()
     listening = Troubled()

@@ -82,6 +82,7 @@ def test_what_was_made_up_is_made_up_in_sentences_too() -> None:
     assert made.sentence("n1x") == content["nonce"]
 
 
+@pytest.mark.slow
 @given(value=VALUES)
 def test_whatever_is_made_up_is_json_of_the_same_shape(value: object) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=1)

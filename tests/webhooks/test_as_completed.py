@@ -130,6 +130,7 @@ async def test_several_readers_of_one_stream_share_what_ends() -> None:
         assert sorted(int(uid) for uid, _, _ in first + second) == list(range(20))
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_leaving_early_leaves_nothing_behind() -> None:
     async with a_world() as world:
@@ -328,6 +329,7 @@ async def test_operations_taken_in_one_by_one_are_each_asked_about_before_their_
             assert number * 0.3 + 7.9 <= asked[uid] <= number * 0.3 + 8.2
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @virtual_time
 async def test_thousands_that_time_out_together_are_all_yielded() -> None:
@@ -339,6 +341,7 @@ async def test_thousands_that_time_out_together_are_all_yielded() -> None:
         assert world.completions.statistics.timeouts == 5_000
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_operations_that_time_out_while_they_are_taken_in_leave_nothing_behind() -> None:
     loop = cast("VirtualLoop", asyncio.get_running_loop())

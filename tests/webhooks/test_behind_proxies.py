@@ -54,6 +54,7 @@ async def served(proxy: Proxy, folder: Path, way: str, *options: str) -> AsyncIt
         yield listener, front
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["tcp", "unix"])
 async def test_deliveries_of_any_size_pass_through_the_proxy(folder: Path, proxy: list[Proxy], way: str) -> None:
     for kind in proxy:
@@ -68,6 +69,7 @@ async def test_deliveries_of_any_size_pass_through_the_proxy(folder: Path, proxy
         assert {f"of-{size}" for size in SIZES if size > 600} <= await kept(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["tcp", "unix"])
 async def test_many_concurrent_deliveries_are_accepted_at_the_first_attempt(folder: Path, proxy: list[Proxy], way: str) -> None:
     for kind in proxy:
@@ -77,6 +79,7 @@ async def test_many_concurrent_deliveries_are_accepted_at_the_first_attempt(fold
         assert await kept(folder) == set(map(str, range(AT_ONCE)))
 
 
+@pytest.mark.slow
 async def test_nothing_is_lost_while_the_proxy_is_reloaded_and_the_listener_restarted(folder: Path, proxy: list[Proxy]) -> None:
     for kind in proxy:
         async with served(kind, folder, "tcp") as (listener, front):
@@ -100,6 +103,7 @@ async def test_nothing_is_lost_while_the_proxy_is_reloaded_and_the_listener_rest
         assert sender.taken == await kept(folder)
 
 
+@pytest.mark.slow
 async def test_a_socket_that_the_proxy_cannot_open_is_502_until_its_mode_allows_it(folder: Path) -> None:
     path = str(folder / "in.sock")
     async with in_front(NGINX, folder, {"unix": path}) as front, front.client() as client:
@@ -110,6 +114,7 @@ async def test_a_socket_that_the_proxy_cannot_open_is_502_until_its_mode_allows_
             assert await post(client, URL, delivery("1")) == 200
 
 
+@pytest.mark.slow
 async def test_a_body_that_a_client_never_ends_costs_the_listener_nothing(folder: Path) -> None:
     async with served(NGINX, folder, "tcp") as (_, front):
         reader, writer = await asyncio.open_unix_connection(str(front.path))

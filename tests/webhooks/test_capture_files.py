@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import aiohttp
+import pytest
 from multidict import CIMultiDict
 
 from original_async import OriginalWebhooks
@@ -17,6 +18,7 @@ from tests.webhooks.listener_process import APP, KEY_ID, SECRETS, SOURCE, delive
 from webhooks.cli.capture.recorder import MAX_UNSIGNED
 
 
+@pytest.mark.slow
 async def test_a_delivery_is_kept_acknowledged_and_written_down_as_it_arrived(tmp_path: Path) -> None:
     body = body_of()
     headers = CIMultiDict(headers_of(body))
@@ -53,6 +55,7 @@ async def test_a_delivery_is_kept_acknowledged_and_written_down_as_it_arrived(tm
     assert {mode_of(path) for path in capture.folder.iterdir()} == {0o600}
 
 
+@pytest.mark.slow
 async def test_bytes_that_are_no_text_can_be_had_again(tmp_path: Path) -> None:
     body = b'\xff\xfe{"event": \x00}'
     async with capturing(tmp_path) as capture:
@@ -66,6 +69,7 @@ async def test_bytes_that_are_no_text_can_be_had_again(tmp_path: Path) -> None:
     assert await kept(tmp_path) == [body]
 
 
+@pytest.mark.slow
 async def test_what_is_named_is_taken_out_of_both_files_and_credentials_always(tmp_path: Path) -> None:
     body = body_of()
     credentials = ("Authorization", "Cookie", "Proxy-Authorization", "Set-Cookie", "X-Api-Key", "X-Api-Secret", "X-Auth-Token")
@@ -84,6 +88,7 @@ async def test_what_is_named_is_taken_out_of_both_files_and_credentials_always(t
     assert await kept(tmp_path) == [body]
 
 
+@pytest.mark.slow
 async def test_a_body_of_which_a_member_cannot_be_taken_out_is_left_out(tmp_path: Path) -> None:
     body = b"jane.doe@mail.getoriginal.com"
     async with capturing(tmp_path, "--redact", "data.user.email") as capture:
@@ -102,6 +107,7 @@ async def test_a_secret_that_the_vendor_repeats_is_written_nowhere(tmp_path: Pat
     assert secret not in json.dumps(record) + "".join(path.read_text("utf-8") for path in capture.folder.iterdir())
 
 
+@pytest.mark.slow
 async def test_a_sample_reads_as_the_delivery_did_and_holds_nothing_of_it(tmp_path: Path) -> None:
     body = body_of()
     async with capturing(tmp_path) as capture:
@@ -134,6 +140,7 @@ async def verifies_when_signed_again(body: bytes) -> bool:
     return OriginalWebhooks(SECRETS).verify(signed(body), body) == KEY_ID
 
 
+@pytest.mark.slow
 async def test_strangers_do_not_fill_the_disk_and_the_vendor_is_captured_all_the_same(tmp_path: Path) -> None:
     body = body_of()
     async with capturing(tmp_path) as capture, aiohttp.ClientSession() as session:
@@ -145,6 +152,7 @@ async def test_strangers_do_not_fill_the_disk_and_the_vendor_is_captured_all_the
     assert len(list(capture.folder.iterdir())) == MAX_UNSIGNED + 2
 
 
+@pytest.mark.slow
 async def test_a_further_capture_goes_on_counting_and_overwrites_nothing(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         async with capturing(tmp_path) as capture:
@@ -165,6 +173,7 @@ async def test_a_folder_that_cannot_be_written_to_loses_no_delivery(tmp_path: Pa
     assert await kept(tmp_path) == [body]
 
 
+@pytest.mark.slow
 async def test_two_captures_into_one_folder_overwrite_nothing(tmp_path: Path) -> None:
     async with capturing(tmp_path) as one, capturing(tmp_path) as other:
         for capture, uid in ((one, "213134081289"), (other, "213134081290")):

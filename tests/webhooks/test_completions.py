@@ -131,6 +131,7 @@ async def test_if_the_vendor_still_says_pending_it_is_asked_again_soon_and_then_
         assert world.vendor.read_times == pytest.approx([0.0, 1.0, 2.0, 6.0, 14.0, 29.0, 53.0])
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @virtual_time
 async def test_an_operation_that_nobody_waits_for_is_looked_up_as_often_and_then_seldom() -> None:
@@ -146,6 +147,7 @@ async def test_an_operation_that_nobody_waits_for_is_looked_up_as_often_and_then
         assert (await world.store.outcome(a_ref("1"))).status is OperationStatus.DONE
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @virtual_time
 async def test_an_operation_polled_seldom_is_polled_soon_once_it_is_waited_for() -> None:
@@ -192,6 +194,7 @@ async def test_who_is_waited_for_is_registered_as_pending_until_it_settles() -> 
         assert await world.pending() == {"2", "3"}
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_whatever_the_store_has_pending_is_polled() -> None:
     store = MemoryStore(clock=wall)

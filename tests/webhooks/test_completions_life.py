@@ -252,6 +252,7 @@ async def test_who_is_cancelled_while_the_store_hangs_leaves_nothing_behind() ->
 # the iterable of a stream
 
 
+@pytest.mark.slow
 async def test_an_iterable_that_never_has_to_wait_leaves_others_their_turns() -> None:
     async def hasty() -> AsyncIterator[str]:
         for number in range(5_000):
@@ -306,6 +307,7 @@ async def test_a_generator_is_closed_with_its_stream(count: int) -> None:
     assert ended == [1.5]
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_operations_that_come_together_or_while_the_store_is_at_work_are_registered_together() -> None:
     registered: list[int] = []

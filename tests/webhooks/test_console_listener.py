@@ -48,6 +48,7 @@ async def delivered(workers: Workers, number: int, session: aiohttp.ClientSessio
                 yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["memory:", "sqlite:///inbox.db"])
 async def test_a_listener_shows_deliveries_as_they_come(tmp_path: Path, store: str) -> None:
     async with (
@@ -86,6 +87,7 @@ async def test_a_listener_shows_deliveries_as_they_come(tmp_path: Path, store: s
         assert [(one["reason"], bool(one["advice"])) for one in refused["rows"]] == [("path", True), ("missing", True)]
 
 
+@pytest.mark.slow
 async def test_the_deliveries_of_all_workers_are_shown_in_one_place(tmp_path: Path) -> None:
     async with (
         working(tmp_path, "--console") as workers,
@@ -106,6 +108,7 @@ async def test_the_deliveries_of_all_workers_are_shown_in_one_place(tmp_path: Pa
         assert refused["count"] >= 1
 
 
+@pytest.mark.slow
 async def test_a_worker_that_hangs_delays_no_other(tmp_path: Path) -> None:
     async with (
         working(tmp_path, "--console") as workers,
@@ -117,6 +120,7 @@ async def test_a_worker_that_hangs_delays_no_other(tmp_path: Path) -> None:
             assert await verdicts(frames, 1) == {"new": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--workers", "2")])
 async def test_viewers_do_not_hold_up_a_shutdown(tmp_path: Path, options: tuple[str, ...]) -> None:
     listener = await start(tmp_path, "--console", *options)
@@ -154,6 +158,7 @@ def test_the_console_needs_the_admin_port(folder: Path) -> None:
     assert "--console needs the admin port." in " ".join(result.stderr.replace("│", " ").split())
 
 
+@pytest.mark.slow
 async def test_without_the_option_there_is_no_console(tmp_path: Path) -> None:
     async with running(tmp_path) as listener, aiohttp.ClientSession() as session:
         assert "console" not in listener.where
@@ -169,6 +174,7 @@ def console_of(store: str) -> dict[str, Any]:
     return {"command": ("console", "--console-port", "0", "--store", store), "listens": False}
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 async def test_a_console_beside_a_store_follows_its_events(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "inbox.db")
@@ -197,6 +203,7 @@ async def test_a_console_beside_a_store_follows_its_events(tmp_path: Path) -> No
         await store.aclose()
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 async def test_the_link_to_a_store_stands_on_a_line_of_its_own(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "inbox.db")
@@ -214,6 +221,7 @@ async def test_the_link_to_a_store_stands_on_a_line_of_its_own(tmp_path: Path) -
     assert console.process.returncode == 0
 
 
+@pytest.mark.slow
 async def test_a_console_of_a_database_shows_what_every_machine_stores(tmp_path: Path, database: str) -> None:
     store = PostgresStore(database)
     await store.accept(event("1", of=ref("1")))
@@ -231,6 +239,7 @@ async def test_a_console_of_a_database_shows_what_every_machine_stores(tmp_path:
     await store.aclose()
 
 
+@pytest.mark.slow
 async def test_a_console_of_no_store_says_so(folder: Path) -> None:
     for store, words in (("sqlite:///none.db", "There is no store at"), ("memory:", "visible to its own process only")):
         result = await asyncio.to_thread(alone, "console", "--store", store, "--console-port", "0")
@@ -238,6 +247,7 @@ async def test_a_console_of_no_store_says_so(folder: Path) -> None:
         assert words in " ".join(result.stderr.split())
 
 
+@pytest.mark.slow
 async def test_a_port_in_use_is_said(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "inbox.db")
     await store.ping()

@@ -58,6 +58,7 @@ async def send(listener: ListenerProcess, *bodies: bytes, headers: dict[str, str
         return [await post(session, listener.url, body, headers) for body in bodies]
 
 
+@pytest.mark.slow
 async def test_a_delivery_appears_with_its_verdict_and_so_does_a_refused_one(tmp_path: Path) -> None:
     async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
         await page.until_text("#empty", "Nothing has arrived yet.")
@@ -75,6 +76,7 @@ async def test_a_delivery_appears_with_its_verdict_and_so_does_a_refused_one(tmp
         assert page.browser.complaints == []
 
 
+@pytest.mark.slow
 async def test_hostile_names_uids_and_bodies_stay_text(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "inbox.db")
     await store.accept(event("1", name=MARKUP, of=ref(SCRIPT), complete=resource(SCRIPT), said=MARKUP))
@@ -120,6 +122,7 @@ async def test_no_markup_can_be_written_and_no_request_leaves_the_page(tmp_path:
         assert await page.browser.evaluate("document.cookie") == ""
 
 
+@pytest.mark.slow
 async def test_the_token_leaves_the_address_and_opens_the_page_again_after_a_reload(tmp_path: Path) -> None:
     async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
         token = listener.where["console"].partition("#")[2]
@@ -145,6 +148,7 @@ async def test_without_the_token_the_page_asks_for_it_and_shows_nothing(tmp_path
         await page.until_text("#arrivals", "1001")
 
 
+@pytest.mark.slow
 async def test_a_restart_makes_the_token_void_and_the_page_says_so(tmp_path: Path) -> None:
     async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
         port = listener.where["admin"].rpartition(":")[2]
@@ -154,6 +158,7 @@ async def test_a_restart_makes_the_token_void_and_the_page_says_so(tmp_path: Pat
             await page.until_text("#token-problem", "The token was not accepted.")
 
 
+@pytest.mark.slow
 async def test_filters_and_panes_work_by_keyboard(tmp_path: Path) -> None:
     await fill(tmp_path / "inbox.db")
     async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
@@ -192,6 +197,7 @@ async def test_filters_and_panes_work_by_keyboard(tmp_path: Path) -> None:
         await page.until_text("#arrivals", "1001")
 
 
+@pytest.mark.slow
 async def test_what_was_seen_stays_when_the_filter_changes(tmp_path: Path) -> None:
     async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
         await send(listener, delivery("1"), delivery("1"), delivery("2"))
@@ -208,6 +214,7 @@ async def test_what_was_seen_stays_when_the_filter_changes(tmp_path: Path) -> No
         assert (await page.text("#arrivals tbody")).count("duplicate") == 2
 
 
+@pytest.mark.slow
 async def test_a_list_follows_its_store_also_after_a_copy(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "inbox.db")
     await store.add_pending([ref(f"{number:03}") for number in range(60)], poll_in=60)
@@ -229,6 +236,7 @@ async def test_a_list_follows_its_store_also_after_a_copy(tmp_path: Path) -> Non
         await store.aclose()
 
 
+@pytest.mark.slow
 async def test_a_copied_command_is_whole(tmp_path: Path) -> None:
     await fill(tmp_path / "inbox.db")
     async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
@@ -242,6 +250,7 @@ async def test_a_copied_command_is_whole(tmp_path: Path) -> None:
         assert copied == f"webhook-listener events replay --store sqlite:///{tmp_path / 'inbox.db'} 3"
 
 
+@pytest.mark.slow
 async def test_an_open_story_goes_on(tmp_path: Path) -> None:
     async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
         await page.find("4001")
@@ -250,6 +259,7 @@ async def test_an_open_story_goes_on(tmp_path: Path) -> None:
         await page.until_text("#pane .story", "Settled.")
 
 
+@pytest.mark.slow
 async def test_a_new_link_in_the_same_tab_opens_the_page_again(tmp_path: Path) -> None:
     async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
         port = listener.where["admin"].rpartition(":")[2]
@@ -285,6 +295,7 @@ async def test_a_listener_that_is_not_ready_is_said(tmp_path: Path) -> None:
         await page.until_text("#arrivals", "190 more deliveries arrived here. Filter to see those of one uid.")
 
 
+@pytest.mark.slow
 async def test_a_paused_list_stands_still_and_catches_up(tmp_path: Path) -> None:
     async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
         await page.click("#tools button", "Pause")
@@ -295,6 +306,7 @@ async def test_a_paused_list_stands_still_and_catches_up(tmp_path: Path) -> None
         await page.until("document.querySelectorAll('#arrivals tbody tr').length === 2")
 
 
+@pytest.mark.slow
 async def test_the_story_of_one_reward_is_told_by_all_who_took_part(tmp_path: Path) -> None:
     async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
         await send(listener, delivery("2001", name="reward.allocated"))

@@ -362,6 +362,7 @@ async def fill(path: Path) -> None:
     await store.aclose()
 
 
+@pytest.mark.slow
 async def test_the_commands_do_what_the_page_says(folder: Path) -> None:
     await fill(folder / "inbox.db")
     store = SQLiteStore(folder / "inbox.db")

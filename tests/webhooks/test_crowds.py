@@ -47,6 +47,7 @@ def lines_run(uids: list[str]) -> int:
     return count
 
 
+@pytest.mark.slow
 def test_the_work_of_timing_out_grows_with_the_number_and_no_faster() -> None:
     few, many = lines_run([str(number) for number in range(2_500)]), lines_run([str(number) for number in range(10_000)])
     assert 3.5 < many / few < 4.5
@@ -88,6 +89,7 @@ async def test_a_crowd_that_looks_for_its_keys_does_not_hold_up_what_an_event_le
         await leave(*crowd)
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_a_crowd_that_resumes_keeps_no_other_from_a_last_poll_before_the_deadline() -> None:
     async with a_world() as world:

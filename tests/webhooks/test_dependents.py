@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import asyncpg
+import pytest
 from attrs import evolve
 
 from rewards_core.operations import OperationRef, OperationStatus
@@ -48,6 +49,7 @@ async def test_a_bare_uid_tells_at_its_first_poll_what_it_is_about() -> None:
         assert now() < 17
 
 
+@pytest.mark.slow
 async def test_a_database_of_an_older_layout_comes_to_know_what_operations_are_about(postgres: Server) -> None:
     connection = await asyncpg.connect(postgres.url)
     async with connection.transaction():

@@ -115,6 +115,7 @@ def test_disk_space_as_text() -> None:
     said("disk space: with and without a forecast", "\n".join(map(str, [empty, *busy])))
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @pytest.mark.parametrize("padding", [100, 1_000, 10_000])
 def test_the_measured_daily_growth_matches_the_file(tmp_path: Path, padding: int) -> None:
@@ -138,6 +139,7 @@ def test_a_store_that_grows_fills_the_disk_and_one_that_keeps_its_size_does_not(
     assert found.days == pytest.approx(5.0, rel=0.1) if full else found.days == math.inf
 
 
+@pytest.mark.slow
 def test_free_pages_of_the_file_count_as_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "inbox.db"
     asyncio.run(filled(path, 300, days=8))

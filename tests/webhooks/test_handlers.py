@@ -238,6 +238,7 @@ async def test_a_wall_clock_that_is_set_neither_hurries_nor_delays_a_retry(jump:
     assert notes.times == [0.0, 1.0, 3.0, 7.0]
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @virtual_time
 async def test_a_job_may_be_tried_any_number_of_times() -> None:
@@ -343,6 +344,7 @@ async def test_a_handler_fails_by_whatever_it_raises(raised: BaseException) -> N
         assert await post.dead() == [("app.note", f"raised {type(raised).__name__}: {raised}")]
 
 
+@pytest.mark.slow
 @virtual_time
 @pytest.mark.parametrize("trouble", [hang, crash, escape])
 async def test_a_handler_in_trouble_never_holds_up_another(trouble: Callable[[], Any]) -> None:

@@ -390,6 +390,7 @@ async def test_an_upgrade_is_not_followed() -> None:
         assert (status_of(answer), answer.count(b"HTTP/1.1 ")) == (405, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 async def test_500_connections_with_unfinished_headers_are_closed_and_healthy_deliveries_continue() -> None:
     limits = attrs.evolve(SLOWEST, header_seconds=2)
@@ -403,6 +404,7 @@ async def test_500_connections_with_unfinished_headers_are_closed_and_healthy_de
         assert running.refused == {"header_timeout": 500}
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 async def test_500_connections_with_unfinished_bodies_are_closed_and_healthy_deliveries_continue() -> None:
     async with serving(body_timeout=0.5) as running:
@@ -503,6 +505,7 @@ async def test_an_endless_body_is_refused_closed_and_takes_no_memory() -> None:
         assert running.refused == {"size": 1}
 
 
+@pytest.mark.slow
 async def test_a_gzip_bomb_is_never_decompressed() -> None:
     bomb = gzip.compress(b"\x00" * 50_000_000)
     async with serving() as running:
@@ -534,6 +537,7 @@ async def test_a_peer_that_reads_no_answers_is_aborted() -> None:
         del reader
 
 
+@pytest.mark.slow
 async def test_a_peer_that_sends_faster_than_it_is_answered_is_not_read_faster() -> None:
     async with serving() as running:
         loop = asyncio.get_running_loop()
@@ -557,6 +561,7 @@ async def test_a_peer_that_sends_faster_than_it_is_answered_is_not_read_faster()
         assert held < 1_000_000
 
 
+@pytest.mark.slow
 async def test_random_bytes_never_get_a_server_error() -> None:
     chance = random.Random(20240229)
     alphabet = [
@@ -859,6 +864,7 @@ async def test_draining_closes_idle_connections_after_the_grace() -> None:
         await close(writer)
 
 
+@pytest.mark.slow
 async def test_draining_ends_at_its_timeout_and_acknowledges_nothing_it_aborts() -> None:
     async with serving() as running:
         running.inbox.go_on.clear()
@@ -888,6 +894,7 @@ async def test_a_small_chunked_body_is_measured_too() -> None:
         assert status_of(await running.until_closed(data)) == 413
 
 
+@pytest.mark.slow
 async def test_a_refused_peer_that_does_not_read_its_refusal_is_aborted() -> None:
     async with serving(send_buffer=4096) as running:
         running.inbox.words = b"x" * 16_000
@@ -933,6 +940,7 @@ async def test_over_tls_deliveries_arrive_and_plain_bytes_are_dropped(tls: tuple
     await hardened.drain(5)
 
 
+@pytest.mark.slow
 async def test_over_tls_a_peer_that_leaves_while_reading_is_paused_is_removed(
     tls: tuple[ssl.SSLContext, ssl.SSLContext], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -141,6 +141,7 @@ async def test_the_event_of_a_mint_costs_what_follows_it_one_poll(step: Step) ->
             assert [outcome.error async for outcome in outcomes] == [None]
 
 
+@pytest.mark.slow
 async def test_many_transfers_whose_events_came_before_they_were_awaited_settle_without_a_routine_poll() -> None:
     async with a_job(PollPolicy(first_after=600.0, max_per_second=500.0), confirm=None) as job:
         transfers = []

@@ -90,6 +90,7 @@ async def test_another_amount_under_a_replayed_nonce_shows_when_it_settles() -> 
             await job.completions.wait(second, timeout=60)
 
 
+@pytest.mark.slow
 async def test_as_completed_yields_done_and_failed_alike() -> None:
     async with a_job(SOON, confirm=(0.01, 0.05), fail_rate=0.5) as job:
         allocations = [await job.client.create_allocation(**GRANT, nonce=f"n-{number}") for number in range(40)]

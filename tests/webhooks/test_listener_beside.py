@@ -56,6 +56,7 @@ COMMANDS: dict[str, Callable[[list[dict[str, Any]]], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 def test_every_command_works_while_another_process_accepts_events(folder: Path) -> None:
     fill(folder, everything)
@@ -73,6 +74,7 @@ def test_every_command_works_while_another_process_accepts_events(folder: Path) 
     asyncio.run(work())
 
 
+@pytest.mark.slow
 def test_a_backup_of_a_busy_store_holds_all_earlier_events(folder: Path) -> None:
     fill(folder, some_events)
 
@@ -92,6 +94,7 @@ def test_a_backup_of_a_busy_store_holds_all_earlier_events(folder: Path) -> None
     asyncio.run(work())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["events replay 1", "dead-letters retry 1", "dead-letters retry --all"])
 def test_handlers_run_at_once_in_their_process(folder: Path, command: str) -> None:
     fill(folder, a_dead_job)
@@ -108,6 +111,7 @@ def test_handlers_run_at_once_in_their_process(folder: Path, command: str) -> No
     asyncio.run(work())
 
 
+@pytest.mark.slow
 def test_a_handler_that_another_process_runs_is_served_until_that_process_ends(folder: Path) -> None:
     fill(folder, a_dead_job)
 
@@ -124,6 +128,7 @@ def test_a_handler_that_another_process_runs_is_served_until_that_process_ends(f
     asyncio.run(work())
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 def test_a_listener_answers_200_to_every_delivery_while_commands_run(folder: Path) -> None:
     fill(folder, everything)

@@ -21,6 +21,7 @@ from tests.webhooks.listener_process import KEY_ID, KEYS, SECRETS, SOURCE, deliv
 REPLAY = "events replay"
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 async def test_what_does_not_verify_is_refused_written_down_and_does_not_count(tmp_path: Path) -> None:
     body = body_of()
@@ -44,6 +45,7 @@ async def test_what_does_not_verify_is_refused_written_down_and_does_not_count(t
     assert SECRETS[KEY_ID] not in everything
 
 
+@pytest.mark.slow
 async def test_a_signature_in_base64_is_refused_told_and_ends_with_exit_code_6(tmp_path: Path) -> None:
     body = body_of()
     digest = bytes.fromhex(SOURCE.sign(body).partition(",")[2])
@@ -57,6 +59,7 @@ async def test_a_signature_in_base64_is_refused_told_and_ends_with_exit_code_6(t
     assert await kept(tmp_path) == []
 
 
+@pytest.mark.slow
 async def test_the_first_attempt_is_kept_and_refused_so_that_the_next_can_be_compared(tmp_path: Path) -> None:
     first, second = body_of("2024-08-01T11:24:37.000001+00:00"), body_of("2024-08-01T11:24:47.000001+00:00")
     async with capturing(tmp_path, "--refuse-first") as capture:
@@ -78,6 +81,7 @@ async def test_the_first_attempt_is_kept_and_refused_so_that_the_next_can_be_com
     assert await kept(tmp_path) == [first]
 
 
+@pytest.mark.slow
 async def test_an_attempt_that_gets_another_identity_is_recognized_by_its_correlation_id(tmp_path: Path) -> None:
     first, second = (delivery("213134081289", complete=False, extra=number) for number in (1, 2))
     async with capturing(tmp_path, "--refuse-first", "--text", env={"COLUMNS": "80"}) as capture:
@@ -88,6 +92,7 @@ async def test_an_attempt_that_gets_another_identity_is_recognized_by_its_correl
     assert sorted(await kept(tmp_path)) == [first, second]
 
 
+@pytest.mark.slow
 async def test_a_delivery_repeated_without_being_asked_for_is_compared_too(tmp_path: Path) -> None:
     body = body_of()
     async with capturing(tmp_path, "--count", "2") as capture:
@@ -98,6 +103,7 @@ async def test_a_delivery_repeated_without_being_asked_for_is_compared_too(tmp_p
         assert await capture.ended() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 async def test_requests_elsewhere_and_of_other_kinds_are_told_and_do_not_count(tmp_path: Path) -> None:
     body = body_of()
@@ -113,6 +119,7 @@ async def test_requests_elsewhere_and_of_other_kinds_are_told_and_do_not_count(t
     said("capture: other requests, and a delivery", told)
 
 
+@pytest.mark.slow
 async def test_a_path_may_be_spelled_in_every_way_that_is_answered(tmp_path: Path) -> None:
     async with capturing(tmp_path, "--text", "--count", "2") as capture:
         host, path = capture.url.split("//")[1].split("/", 1)
@@ -133,17 +140,20 @@ async def test_a_path_may_be_spelled_in_every_way_that_is_answered(tmp_path: Pat
     assert not any(host in sample for sample in samples)
 
 
+@pytest.mark.slow
 async def test_a_path_that_needs_respelling_is_listened_on(tmp_path: Path) -> None:
     async with running(tmp_path, "--path", "/a b", command=["capture"]) as listener:
         assert listener.where["path"] == "/a%20b"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "code"), [([], 4), (["--count", "0"], 0)])
 async def test_it_ends_when_its_time_is_over(tmp_path: Path, options: list[str], code: int) -> None:
     async with capturing(tmp_path, "--for", "0.1", *options) as capture:
         assert await capture.ended() == code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_it_ends_well_when_told_to(tmp_path: Path, number: int) -> None:
     async with capturing(tmp_path, "--count", "0") as capture:
@@ -155,6 +165,7 @@ async def test_it_ends_well_when_told_to(tmp_path: Path, number: int) -> None:
         assert capture.listener.process.returncode == 0
 
 
+@pytest.mark.slow
 async def test_whatever_a_signed_body_holds_it_is_kept_and_written_down(tmp_path: Path) -> None:
     bodies = [
         b"[" * 262_144,
@@ -199,12 +210,14 @@ def test_wrong_usage_is_told_before_anything_listens(
     assert environment()["ORIGINAL_WEBHOOK_KEYS"].partition(":")[2] not in done.stderr
 
 
+@pytest.mark.slow
 async def test_with_first_attempts_refused_what_does_not_verify_is_still_answered_401(tmp_path: Path) -> None:
     async with capturing(tmp_path, "--refuse-first") as capture:
         assert await send(capture.url, body_of(), {"x-webhook-signature": f"{KEY_ID},{'0' * 64}"}) == 401
         assert not (await capture.told())["asked_again"]
 
 
+@pytest.mark.slow
 async def test_a_body_that_comes_late_by_an_unknown_key_is_captured_too(tmp_path: Path) -> None:
     body = body_of()
     value = f"other,{SOURCE.sign(body).partition(',')[2]}"
@@ -217,6 +230,7 @@ async def test_a_body_that_comes_late_by_an_unknown_key_is_captured_too(tmp_path
     assert capture.written(record)["body"].encode() == body
 
 
+@pytest.mark.slow
 async def test_a_capture_beside_a_running_listener_keeps_events_in_its_store(tmp_path: Path) -> None:
     body = delivery("213134081289")
     async with running(tmp_path), capturing(tmp_path) as capture:
@@ -225,6 +239,7 @@ async def test_a_capture_beside_a_running_listener_keeps_events_in_its_store(tmp
         assert await capture.ended() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 async def test_a_body_that_is_too_long_or_breaks_off_is_told_without_it(tmp_path: Path) -> None:
     async with capturing(tmp_path, "--count", "0") as capture:
@@ -243,6 +258,7 @@ async def test_a_body_that_is_too_long_or_breaks_off_is_told_without_it(tmp_path
     assert dict(written["headers"])["X-Odd"].encode("utf-8", "surrogateescape") == b"\xff\xfe"
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 async def test_what_events_say_and_what_changed_is_told_to_people(tmp_path: Path) -> None:
     two = json.dumps({"event": "reward.allocated", "data": {"allocations": [{"uid": "1"}, {"uid": "2"}]}}).encode()
@@ -253,6 +269,7 @@ async def test_what_events_say_and_what_changed_is_told_to_people(tmp_path: Path
         said("capture: events of several kinds, and repeated ones", await capture.shown())
 
 
+@pytest.mark.slow
 async def test_a_capture_behind_a_proxy_listens_on_a_unix_socket(tmp_path: Path) -> None:
     body = body_of()
     unix = ("--unix", "capture.sock", "--unix-mode", "0666", "--trusted-proxy", "unix")
@@ -267,6 +284,7 @@ async def test_a_capture_behind_a_proxy_listens_on_a_unix_socket(tmp_path: Path)
     assert not (tmp_path / "capture.sock").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 async def test_what_a_listener_warns_of_a_capture_warns_of_too(tmp_path: Path) -> None:
     (tmp_path / "a.keys").write_text(KEYS)
@@ -280,6 +298,7 @@ async def test_what_a_listener_warns_of_a_capture_warns_of_too(tmp_path: Path) -
     assert logged["webhooks.deliveries"]["verdict"] == "new"
 
 
+@pytest.mark.slow
 async def test_a_delivery_for_jobs_of_a_listener_waits_for_it(tmp_path: Path) -> None:
     async with running(tmp_path, "--forward-to", "http://127.0.0.1:9/hooks", "--forward-attempts", "1"):
         pass
@@ -290,6 +309,7 @@ async def test_a_delivery_for_jobs_of_a_listener_waits_for_it(tmp_path: Path) ->
         await listener.log_until("dead letter")
 
 
+@pytest.mark.slow
 async def test_whoever_stops_reading_its_output_stops_no_capture(tmp_path: Path) -> None:
     body = body_of()
     async with capturing(tmp_path, "--count", "2") as capture:
@@ -300,6 +320,7 @@ async def test_whoever_stops_reading_its_output_stops_no_capture(tmp_path: Path)
     assert len(list(capture.folder.iterdir())) == 4
 
 
+@pytest.mark.slow
 async def test_a_capture_under_nohup_goes_on_when_its_terminal_is_closed(tmp_path: Path) -> None:
     async with capturing(tmp_path, prefix=["nohup"]) as capture:
         capture.listener.send_signal(signal.SIGHUP)

@@ -149,6 +149,7 @@ def test_a_record_keeps_numbers_as_numbers_in_every_encoding(encoding: str, monk
     assert line == f'{{"amount":1.10,"large":1E-30,"name":"{name}\\u2028","n":2}}\n'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "<&-"], ids=["standard output", "standard input"])
 def test_with_a_stream_closed_nothing_is_done(folder: Path, closed: str) -> None:
     fill(folder, some_events)
@@ -167,6 +168,7 @@ def test_exit_codes_are_documented(folder: Path) -> None:
     assert all(f" {code:d} " in help_text for code in EXIT_CODES)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_tail_well_and_is_success_of_nothing_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(folder, some_events)
     monkeypatch.setattr("webhooks.cli.errors.asyncio.run", raising(KeyboardInterrupt()))

@@ -64,6 +64,7 @@ async def send(queue: Sqs, *names: str) -> None:
         await queue.send(body, {"X-Webhook-Signature": signed(body)["x-webhook-signature"], "x-webhook-attempt": "1"})
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 @pytest.mark.parametrize("sqs", [3], indirect=True)
 async def test_it_stores_deletes_and_counts(tmp_path: Path, sqs: Sqs, gate: Gate) -> None:
@@ -93,6 +94,7 @@ async def test_it_stores_deletes_and_counts(tmp_path: Path, sqs: Sqs, gate: Gate
         assert sorted(body for _, body in target.got) == [delivery("1"), delivery("2")]
 
 
+@pytest.mark.slow
 async def test_killed_between_store_and_delete_it_makes_one_event(tmp_path: Path, sqs: Sqs, gate: Gate) -> None:
     reached, killed = asyncio.Event(), asyncio.Event()
 
@@ -114,6 +116,7 @@ async def test_killed_between_store_and_delete_it_makes_one_event(tmp_path: Path
     assert await uids(tmp_path) == ["1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_stop_under_load_finishes_or_gives_back_everything(
     tmp_path: Path, sqs: Sqs, gate: Gate, number: signal.Signals
@@ -133,6 +136,7 @@ async def test_a_stop_under_load_finishes_or_gives_back_everything(
     assert await uids(tmp_path) == sorted(names)
 
 
+@pytest.mark.slow
 async def test_a_message_that_the_stopped_process_holds_is_given_back_at_once(tmp_path: Path, sqs: Sqs, gate: Gate) -> None:
     program = (
         "-c",
@@ -153,6 +157,7 @@ async def test_a_message_that_the_stopped_process_holds_is_given_back_at_once(tm
     assert gate.calls["DeleteMessageBatch"] == []
 
 
+@pytest.mark.slow
 async def test_a_queue_that_goes_away_makes_it_unready_until_it_is_back(tmp_path: Path, sqs: Sqs, gate: Gate) -> None:
     async with consuming(tmp_path, sqs, gate) as process:
         await gate.close()
@@ -168,6 +173,7 @@ async def test_a_queue_that_goes_away_makes_it_unready_until_it_is_back(tmp_path
     assert await uids(tmp_path) == ["1"]
 
 
+@pytest.mark.slow
 async def test_lost_credentials_make_it_unready_until_they_are_valid_again(tmp_path: Path, sqs: Sqs, gate: Gate) -> None:
     async with consuming(tmp_path, sqs, gate) as process:
         gate.refuse("ReceiveMessage", "ExpiredToken", times=100_000)
@@ -183,6 +189,7 @@ async def test_lost_credentials_make_it_unready_until_they_are_valid_again(tmp_p
     assert await uids(tmp_path) == ["1", "2"]
 
 
+@pytest.mark.slow
 async def test_it_works_beside_a_listener_on_one_store(tmp_path: Path, sqs: Sqs, gate: Gate) -> None:
     async with listening(tmp_path) as listener, consuming(tmp_path, sqs, gate), aiohttp.ClientSession() as session:
         body = delivery("1")
@@ -193,6 +200,7 @@ async def test_it_works_beside_a_listener_on_one_store(tmp_path: Path, sqs: Sqs,
     assert await uids(tmp_path) == ["1", "2"]
 
 
+@pytest.mark.slow
 async def test_what_keeps_it_from_starting_has_an_exit_code(
     folder: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch, sqs: Sqs
 ) -> None:
@@ -220,6 +228,7 @@ async def test_what_keeps_it_from_starting_has_an_exit_code(
     said("consume: what keeps it from starting", "\n".join(found))
 
 
+@pytest.mark.slow
 async def test_the_doctor_checks_a_queue(folder: Path, gate: Gate, sqs: Sqs, sqs_endpoint: str) -> None:
     here = ("--region", REGION, "--endpoint", gate.url)
 

@@ -42,7 +42,7 @@ SENDERS = 8
 BETWEEN_KILLS = (5, 120)
 """Deliveries acknowledged from one kill to the next."""
 
-pytestmark = [pytest.mark.timeout(7_200), pytest.mark.slow]
+pytestmark = pytest.mark.timeout(7_200)
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +151,7 @@ async def test_acknowledged_deliveries_survive_kills_at_any_moment(tmp_path: Pat
     await kill_again_and_again(tmp_path, elsewhere, KILLS_IN_A_SOAK if soak else KILLS, ListenerProcess.kill)
 
 
+@pytest.mark.slow
 async def test_deliveries_acknowledged_by_workers_survive_kills_of_their_supervisor(
     tmp_path: Path, elsewhere: Elsewhere, soak: bool
 ) -> None:
@@ -282,6 +283,7 @@ async def kill_any(crowd: Crowd, workers: Workers, chance: random.Random) -> str
     return mode
 
 
+@pytest.mark.slow
 async def test_any_kill_or_removal_loses_no_acknowledged_delivery_and_every_handler_runs(
     tmp_path: Path, elsewhere: Elsewhere, soak: bool
 ) -> None:

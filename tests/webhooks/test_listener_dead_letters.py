@@ -114,6 +114,7 @@ def test_retrying_takes_ids_or_all(folder: Path, words: list[str]) -> None:
 # purge
 
 
+@pytest.mark.slow
 def test_dead_letters_of_some_age_are_removed_and_nothing_else(folder: Path) -> None:
     async def work(store: SQLiteStore) -> None:
         await a_dead_job(store)

@@ -151,16 +151,19 @@ async def answers_of(folder: Path, program: tuple[str, ...]) -> list[Answer]:
     return found
 
 
+@pytest.mark.slow
 @traced_only
 async def test_no_answer_is_sent_before_its_delivery_is_on_disk(tmp_path: Path) -> None:
     assert too_early(await answers_of(tmp_path, ("-m", "webhooks"))) == []
 
 
+@pytest.mark.slow
 @traced_only
 async def test_without_fsync_the_trace_shows_answers_sent_too_early(tmp_path: Path) -> None:
     assert len(too_early(await answers_of(tmp_path, UNSAFE))) == DELIVERIES
 
 
+@pytest.mark.slow
 @traced_only
 async def test_no_worker_answers_before_its_delivery_is_on_disk(tmp_path: Path) -> None:
     async with working(tmp_path, prefix=tracing(tmp_path)) as workers, client() as session:

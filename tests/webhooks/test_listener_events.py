@@ -320,6 +320,7 @@ def test_a_person_is_told_how_much_was_erased_and_which_backups_there_are(folder
     assert lines(run(*forget)) == [{"erased": 0, "backups": ["inbox.db.layout-2.backup"]}]
 
 
+@pytest.mark.slow
 def test_without_a_terminal_nothing_is_forgotten_unless_it_is_approved(folder: Path) -> None:
     fill(folder, of_a_user)
     closed = alone("events", "forget", "--user", USER, cwd=folder)
@@ -328,6 +329,7 @@ def test_without_a_terminal_nothing_is_forgotten_unless_it_is_approved(folder: P
     assert all(lines(run("events", "show", number))[0]["body"] for number in "123")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "code", "out"),
     [

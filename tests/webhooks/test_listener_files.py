@@ -72,6 +72,7 @@ async def end(listener: ListenerProcess) -> tuple[int, list[str]]:
     return await listener.process.wait(), log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["alone", "workers"])
 async def test_more_connections_than_files_delay_no_delivery_and_no_shutdown(tmp_path: Path, workers: tuple[str, ...]) -> None:
     options = ("--max-per-peer", "2000", *workers)
@@ -90,6 +91,7 @@ async def test_more_connections_than_files_delay_no_delivery_and_no_shutdown(tmp
     assert "Traceback" not in "".join(log)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "crowded"), [((), "url"), ((), "admin"), (("--workers", "2"), "admin")])
 async def test_out_of_files_is_logged_in_one_line_and_the_shutdown_works(
     tmp_path: Path, workers: tuple[str, ...], crowded: str
@@ -108,6 +110,7 @@ async def test_out_of_files_is_logged_in_one_line_and_the_shutdown_works(
     assert "Traceback" not in "".join(log)
 
 
+@pytest.mark.slow
 def test_with_too_few_files_it_does_not_start(tmp_path: Path) -> None:
     words = [sys.executable, *few_files(40)["program"], "serve"]
     ended = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
@@ -116,11 +119,13 @@ def test_with_too_few_files_it_does_not_start(tmp_path: Path) -> None:
     said("serve: too few files to listen", last)
 
 
+@pytest.mark.slow
 def test_the_limit_is_raised_as_needed_without_a_warning() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     assert fitted(64, hard) == ["1000 True", f"1096 {hard}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "more", "connections"),
     [(596, (), 500), (596, ("tls",), 250), (596, ("forward",), 490), (596, ("poll",), 400), (100, (), 50)],

@@ -55,6 +55,7 @@ async def a_bit_of_everything(store: SQLiteStore) -> None:
         await store.hurry_polls([ref(uid, kind="claim", scope="a-long-scope")], Priority.ABANDONED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", LISTS)
 def test_no_time_and_no_uid_is_broken_in_a_terminal_of_80_columns(folder: Path, command: str) -> None:
     fill(folder, a_bit_of_everything)
@@ -70,6 +71,7 @@ def test_no_time_and_no_uid_is_broken_in_a_terminal_of_80_columns(folder: Path, 
         assert FORWARD in text
 
 
+@pytest.mark.slow
 def test_where_cells_do_not_fit_one_line_a_record_goes_on_in_the_next(folder: Path) -> None:
     fill(folder, some_events, clock=lambda: EPOCH)
     assert terminal(folder, "events", "list", "--event", "reward.claimed", columns=40) == [
@@ -80,6 +82,7 @@ def test_where_cells_do_not_fit_one_line_a_record_goes_on_in_the_next(folder: Pa
     ]
 
 
+@pytest.mark.slow
 def test_other_columns_give_way_before_the_time_does(folder: Path) -> None:
     fill(folder, some_events, clock=lambda: EPOCH)
     assert terminal(folder, "events", "list", "--event", "reward.claimed", columns=65)[1] == (
@@ -143,6 +146,7 @@ def test_a_settled_operation_says_who_said_so_and_when(folder: Path) -> None:
 # empty lists
 
 
+@pytest.mark.slow
 def test_an_empty_store_says_what_is_not_there_yet(folder: Path) -> None:
     fill(folder, lambda store: store.ping())
     commands = (
@@ -157,6 +161,7 @@ def test_an_empty_store_says_what_is_not_there_yet(folder: Path) -> None:
     said("lists: empty", "\n".join(line for command in commands for line in screen(*command.split())))
 
 
+@pytest.mark.slow
 def test_a_filter_that_nothing_fits_is_told_from_an_empty_store(folder: Path) -> None:
     fill(folder, a_bit_of_everything)
     commands = (

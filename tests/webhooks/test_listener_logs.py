@@ -80,6 +80,7 @@ async def some_deliveries(url: str, session: aiohttp.ClientSession) -> None:
     assert await post(session, url, body, {}) == 401
 
 
+@pytest.mark.slow
 async def test_every_delivery_is_logged_in_one_line(tmp_path: Path) -> None:
     async with running(tmp_path, "--log-level", "info") as listener, aiohttp.ClientSession() as session:
         await some_deliveries(listener.url, session)
@@ -93,6 +94,7 @@ async def test_every_delivery_is_logged_in_one_line(tmp_path: Path) -> None:
     assert "SECRET-WORD" not in "".join(lines)
 
 
+@pytest.mark.slow
 async def test_in_json_every_line_is_an_object_with_the_facts_as_fields(tmp_path: Path) -> None:
     async with running(tmp_path, *JSON) as listener, aiohttp.ClientSession() as session:
         await some_deliveries(listener.url, session)
@@ -112,6 +114,7 @@ async def test_in_json_every_line_is_an_object_with_the_facts_as_fields(tmp_path
     assert not [line for line in lines if "SECRET-WORD" in line or KEYS.partition(":")[2] in line]
 
 
+@pytest.mark.slow
 async def test_workers_write_the_same_lines_with_their_number(tmp_path: Path) -> None:
     async with working(tmp_path, "--log-format", "json") as workers, client() as session:
         for number in (0, 1):
@@ -122,6 +125,7 @@ async def test_workers_write_the_same_lines_with_their_number(tmp_path: Path) ->
     assert {(each["uid"], each["worker"]) for each in found if each["logger"] == "webhooks.deliveries"} == {("0", 0), ("1", 1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "told"), [(("--log-level", "error"), 0), ((), 1), (("--log-level", "info"), 3), (("--verbose",), 3)]
 )
@@ -132,6 +136,7 @@ async def test_lower_levels_are_not_logged(tmp_path: Path, options: tuple[str, .
     assert len([line for line in lines if re.search("WARNING|INFO", line)]) == told, lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "option"),
     [

@@ -144,6 +144,7 @@ def test_expressions_are_read_as_prometheus_reads_them() -> None:
     assert len(list(panels())) > 10
 
 
+@pytest.mark.slow
 def test_each_alert_fires_when_it_should_and_is_silent_otherwise(tmp_path: Path) -> None:
     shutil.copy(ALERTS, tmp_path)
     shutil.copy(ROOT / "tests" / "webhooks" / "data" / "alerts_test.yml", tmp_path)

@@ -45,6 +45,7 @@ def _ids(url: str) -> list[int]:
     return [row["id"] for row in lines(run("events", "list", "--store", url))]
 
 
+@pytest.mark.slow
 def test_a_file_moves_to_a_database_and_the_dead_letters_with_it(folder: Path, postgres: Server, database: str) -> None:
     fill(folder, _contents)
     before = lines(run("dead-letters", "list"))
@@ -63,6 +64,7 @@ def test_a_file_moves_to_a_database_and_the_dead_letters_with_it(folder: Path, p
     assert _ids(HERE) == _ids(database) == [4, 3, 2, 1]
 
 
+@pytest.mark.slow
 def test_a_person_sees_how_far_it_is_and_what_to_do(folder: Path, postgres: Server, database: str) -> None:
     fill(folder, _contents)
     moved = screen("move", "--from", HERE, "--to", database)
@@ -109,6 +111,7 @@ def test_a_missing_source_is_not_made(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["database", "file"])
 def test_a_move_killed_between_slices_goes_on_and_nothing_comes_twice(
     kind: str, folder: Path, database: str, postgres: Server
@@ -138,6 +141,7 @@ def test_a_move_killed_between_slices_goes_on_and_nothing_comes_twice(
     assert len(lines(run("outcomes", "list", "--store", target))) == 1
 
 
+@pytest.mark.slow
 def test_an_unfinished_move_can_be_given_up(folder: Path) -> None:
     fill(folder, _contents)
     program = KILLED.format(module="sqlite_transfer", mover="FileMover")
@@ -153,6 +157,7 @@ def test_an_unfinished_move_can_be_given_up(folder: Path) -> None:
     assert lines(run("move", "--from", HERE, "--to", "sqlite:///other.db"))[-1]["moved"]["event"] == 4
 
 
+@pytest.mark.slow
 def test_a_store_that_a_listener_uses_is_not_moved(folder: Path) -> None:
     async def with_listener(store: SQLiteStore) -> None:
         from webhooks.store.base import Subscriber

@@ -57,6 +57,7 @@ async def service(url: str, *options: str) -> AsyncIterator[Any]:
         await process.wait()
 
 
+@pytest.mark.slow
 def test_every_command_works_on_a_database(folder: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEBHOOK_LISTENER_STORE", database)
     monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", KEYS)
@@ -112,6 +113,7 @@ def test_a_wrong_or_unreachable_url_ends_a_command_and_shows_no_password(
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 async def test_a_listener_shows_no_password_and_neither_do_its_workers(folder: Path, postgres: Server, database: str) -> None:
     secret_file = folder / "listener.toml"
     secret_file.write_text(f'store = "{database}"\n', "utf-8")
@@ -137,6 +139,7 @@ async def test_a_listener_shows_no_password_and_neither_do_its_workers(folder: P
     assert PASSWORD not in "".join(shown)
 
 
+@pytest.mark.slow
 async def test_while_the_server_is_down_deliveries_are_refused_and_readiness_says_why(folder: Path) -> None:
     with postgres_server(tcp=True) as server:
         url = f"postgresql://postgres:{PASSWORD}@127.0.0.1:{server.port}/postgres"
@@ -162,6 +165,7 @@ async def test_while_the_server_is_down_deliveries_are_refused_and_readiness_say
             assert uids == {"before", "meanwhile"}
 
 
+@pytest.mark.slow
 async def test_a_handler_runs_in_a_service_whichever_listener_received_the_event(folder: Path, database: str) -> None:
     options = ("--store", database)
     async with (
@@ -178,6 +182,7 @@ async def test_a_handler_runs_in_a_service_whichever_listener_received_the_event
         assert await shop.stdout.readline() == b"run last\n"
 
 
+@pytest.mark.slow
 async def test_a_handler_whose_machine_dies_runs_again_on_another(folder: Path, database: str) -> None:
     async with (
         service(database, "hang") as dying,
@@ -192,6 +197,7 @@ async def test_a_handler_whose_machine_dies_runs_again_on_another(folder: Path, 
             assert await standing_in.stdout.readline() == b"run paid\n"
 
 
+@pytest.mark.slow
 async def test_a_payout_waits_on_the_store_of_a_listener(folder: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from payouts.cli.connections import client_of
 

@@ -30,6 +30,7 @@ async def refused(admin: str, *options: str) -> list[dict[str, Any]]:
     return lines(await beside("refused", "list", "--admin", admin, *options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "what_to_do"),
     [((), "set ORIGINAL_WEBHOOK_KEYS and restart the listener"), (("--keys-file", "a.keys"), "send SIGHUP to the listener")],
@@ -48,6 +49,7 @@ async def test_what_to_do_about_a_rotated_key_fits_where_keys_come_from(
     assert all(what_to_do in each["advice"] for each in found)
 
 
+@pytest.mark.slow
 async def test_every_refusal_is_listed_with_its_reason_and_what_to_do(tmp_path: Path) -> None:
     async with running(tmp_path) as listener, aiohttp.ClientSession() as session:
         body, admin = delivery("1"), listener.where["admin"]
@@ -72,6 +74,7 @@ async def test_every_refusal_is_listed_with_its_reason_and_what_to_do(tmp_path: 
         assert only == found["mismatch"]
 
 
+@pytest.mark.slow
 async def test_what_several_workers_refused_is_one_list_and_outlives_them(tmp_path: Path) -> None:
     async with working(tmp_path) as workers, client() as session:
         body, admin = delivery("1"), workers.listener.where["admin"]
@@ -89,6 +92,7 @@ async def test_what_several_workers_refused_is_one_list_and_outlives_them(tmp_pa
         assert 'webhooks_rejected_total{path="",reason="admin_path"} 1.0' in (await workers.get("/metrics"))[1]
 
 
+@pytest.mark.slow
 async def test_a_token_is_asked_for_and_shown(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("a-token\n")
     async with running(tmp_path, "--admin-token-file", "token", "--admin-allow-host", "admin.internal") as listener:

@@ -34,6 +34,7 @@ async def log_of(listener: ListenerProcess) -> list[str]:
     return [line for line in (await listener.process.stderr.read()).decode().splitlines() if WORDS in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["alone", "workers"])
 async def test_open_secret_files_are_named_once_at_start_up_and_at_each_reload(
     tmp_path: Path, options: Sequence[str], workers: tuple[str, ...]

@@ -46,6 +46,7 @@ async def get(url: str, **headers: str) -> tuple[int, str]:
         return answer.status, await answer.text()
 
 
+@pytest.mark.slow
 async def test_a_200_is_in_the_store_and_a_stop_is_clean(tmp_path: Path) -> None:
     async with running(tmp_path) as listener, aiohttp.ClientSession() as session:
         assert await post(session, listener.url, delivery("1")) == 200
@@ -57,6 +58,7 @@ async def test_a_200_is_in_the_store_and_a_stop_is_clean(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["inbox.db", "inbox.db.lock"]
 
 
+@pytest.mark.slow
 async def test_stopped_under_load_it_answers_every_accepted_delivery_and_loses_none(tmp_path: Path) -> None:
     async with running(tmp_path) as listener:
         acknowledged: list[str] = []
@@ -90,6 +92,7 @@ async def test_stopped_under_load_it_answers_every_accepted_delivery_and_loses_n
     assert broken == []
 
 
+@pytest.mark.slow
 async def test_a_second_signal_exits_at_once(tmp_path: Path) -> None:
     async with running(tmp_path, "--body-timeout", "60", "--log-level", "info") as listener:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.where["url"].rpartition(":")[2]))
@@ -106,6 +109,7 @@ async def test_a_second_signal_exits_at_once(tmp_path: Path) -> None:
         del reader
 
 
+@pytest.mark.slow
 async def test_a_shutdown_cuts_off_an_endless_delivery_and_reports_it(tmp_path: Path) -> None:
     async with running(tmp_path, "--body-timeout", "60", "--drain", "0.5") as listener:
         _, writer = await asyncio.open_connection("127.0.0.1", int(listener.where["url"].rpartition(":")[2]))
@@ -117,6 +121,7 @@ async def test_a_shutdown_cuts_off_an_endless_delivery_and_reports_it(tmp_path: 
         writer.close()
 
 
+@pytest.mark.slow
 async def test_sighup_reloads_keys_and_keeps_the_old_ones_if_they_are_invalid(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("first:one_secret_of_this_length\n")
@@ -138,6 +143,7 @@ async def test_sighup_reloads_keys_and_keeps_the_old_ones_if_they_are_invalid(tm
         assert await post(session, listener.url, delivery("4"), signed(delivery("4"), second)) == 200
 
 
+@pytest.mark.slow
 async def test_several_sources_use_several_paths(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.keys").write_text(json.dumps({name: f"{name}_secret_of_this_length"}))
@@ -154,6 +160,7 @@ async def test_several_sources_use_several_paths(tmp_path: Path) -> None:
         assert found["b"].event.problem == "the event belongs to app UB2DG8MW5KBQ; this source is configured for app OTHERAPP0000"
 
 
+@pytest.mark.slow
 async def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "in.sock"
     async with running(tmp_path, "--unix", str(path)) as listener:
@@ -164,6 +171,7 @@ async def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.slow
 async def test_only_allowed_tls_versions_are_accepted(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
@@ -190,6 +198,7 @@ async def test_only_allowed_tls_versions_are_accepted(tmp_path: Path) -> None:
             assert await post(session, listener.url, delivery("3")) == 200
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 async def test_health_is_public_and_metrics_need_the_token(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("a-token\n")
@@ -222,6 +231,7 @@ async def test_health_is_public_and_metrics_need_the_token(tmp_path: Path) -> No
         assert line in text
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 async def test_connections_to_the_admin_port_do_not_delay_deliveries(tmp_path: Path) -> None:
     program = (
@@ -244,6 +254,7 @@ async def test_connections_to_the_admin_port_do_not_delay_deliveries(tmp_path: P
             await asyncio.gather(*(writer.wait_closed() for writer in held), return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_the_admin_port_answers_404_405_and_head(tmp_path: Path) -> None:
     async with running(tmp_path) as listener, aiohttp.ClientSession() as session:
         admin = listener.where["admin"]
@@ -254,6 +265,7 @@ async def test_the_admin_port_answers_404_405_and_head(tmp_path: Path) -> None:
             assert (answer.status, await answer.read()) == (200, b"")
 
 
+@pytest.mark.slow
 async def test_metrics_are_served_while_the_store_fails(tmp_path: Path) -> None:
     program = (
         "-c",
@@ -278,6 +290,7 @@ async def test_metrics_are_served_while_the_store_fails(tmp_path: Path) -> None:
     assert "webhooks_dead_letters" not in text
 
 
+@pytest.mark.slow
 async def test_without_the_metrics_extra_it_names_the_extra(tmp_path: Path) -> None:
     (tmp_path / "prometheus_client.py").write_text("raise ImportError")
     env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{environment()['PYTHONPATH']}"}
@@ -316,6 +329,7 @@ async def elsewhere() -> Any:
     await runner.cleanup()
 
 
+@pytest.mark.slow
 async def test_deliveries_are_forwarded_unchanged_until_accepted(tmp_path: Path, elsewhere: Any) -> None:
     elsewhere.answers = [302, 503]  # each for one of the two, and no redirect is followed
     bodies = [delivery(uid, note="ü") + b"\n" for uid in ("1", "2")]
@@ -342,6 +356,7 @@ async def test_deliveries_are_forwarded_unchanged_until_accepted(tmp_path: Path,
     assert elsewhere.got.empty()
 
 
+@pytest.mark.slow
 async def test_a_delivery_not_forwarded_yet_is_forwarded_after_a_crash(tmp_path: Path, elsewhere: Any) -> None:
     options = ["--forward-timeout", "0.3", "--forward-to"]
     async with running(tmp_path, *options, "http://127.0.0.1:9/in") as listener, aiohttp.ClientSession() as session:
@@ -352,6 +367,7 @@ async def test_a_delivery_not_forwarded_yet_is_forwarded_after_a_crash(tmp_path:
         assert raw == delivery("1")
 
 
+@pytest.mark.slow
 async def test_jobs_of_a_missing_handler_keep_waiting(tmp_path: Path) -> None:
     async with running(tmp_path, "--forward-to", "http://127.0.0.1:9/in") as listener, aiohttp.ClientSession() as session:
         assert await post(session, listener.url, delivery("1")) == 200
@@ -390,6 +406,7 @@ def credentials(sandbox: OriginalSandbox) -> dict[str, str]:
     return {"ORIGINAL_API_KEY": API_KEY, "ORIGINAL_API_SECRET": API_SECRET, "ORIGINAL_BASE_URL": sandbox.url}
 
 
+@pytest.mark.slow
 async def test_a_delivery_with_only_a_uid_is_looked_up(tmp_path: Path) -> None:
     async with OriginalSandbox(confirm=(0.0, 0.0), fail_rate=1.0) as sandbox:
         uid = await create(sandbox.url)
@@ -401,6 +418,7 @@ async def test_a_delivery_with_only_a_uid_is_looked_up(tmp_path: Path) -> None:
             assert (outcome.ref.uid, outcome.status, outcome.via) == (uid, OperationStatus.FAILED, "webhook")
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 async def test_pending_operations_settle_by_polls_without_any_delivery(tmp_path: Path) -> None:
     async with OriginalSandbox(confirm=(0.0, 0.0), fail_rate=1.0) as sandbox:
@@ -415,6 +433,7 @@ async def test_pending_operations_settle_by_polls_without_any_delivery(tmp_path:
             assert 'webhooks_settled_total{via="poll"} 1.0' in (await get(listener.where["admin"] + "/metrics"))[1]
 
 
+@pytest.mark.slow
 async def test_the_poll_scope_defaults_to_that_of_the_only_source(tmp_path: Path) -> None:
     env = {"ORIGINAL_API_KEY": API_KEY, "ORIGINAL_API_SECRET": API_SECRET, "ORIGINAL_BASE_URL": "http://127.0.0.1:9/v1"}
     async with running(tmp_path, "--source", "/a,scope=a", env=env) as listener:
@@ -443,6 +462,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, *options: str, **env: str) -> tuple
     return ended.exit_code, text.rpartition("Invalid value: ")[2]
 
 
+@pytest.mark.slow
 def test_invalid_settings_are_reported_with_an_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     table: list[tuple[int, tuple[str, ...], dict[str, str]]] = [
@@ -486,11 +506,13 @@ def test_invalid_settings_are_reported_with_an_exit_code(tmp_path: Path, monkeyp
         assert refused(monkeypatch, option, value)[0] == code
 
 
+@pytest.mark.slow
 async def test_a_process_that_cannot_start_logs_one_line(tmp_path: Path) -> None:
     code, rows, log = await command(tmp_path, "serve", "--store", "sqlite:///missing/inbox.db")
     assert (code, rows, log.splitlines()[-1].startswith("could not start: "), "Traceback" in log) == (7, [], True, False)
 
 
+@pytest.mark.slow
 async def test_two_listeners_share_a_store(tmp_path: Path) -> None:
     async with running(tmp_path) as one, running(tmp_path) as other, aiohttp.ClientSession() as session:
         assert await post(session, one.url, delivery("1")) == 200
@@ -499,6 +521,7 @@ async def test_two_listeners_share_a_store(tmp_path: Path) -> None:
         assert {each.event.ref.uid for each in await kept(tmp_path)} == {"1", "2"}
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 async def test_events_may_be_stored_in_memory(tmp_path: Path) -> None:
     async with running(tmp_path, "--store", "memory:") as listener, aiohttp.ClientSession() as session:
@@ -507,6 +530,7 @@ async def test_events_may_be_stored_in_memory(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 async def test_a_full_disk_is_answered_503_until_space_is_free(tmp_path: Path) -> None:
     program = (
@@ -547,6 +571,7 @@ async def command(folder: Path, *arguments: str, env: dict[str, str] | None = No
     return process.returncode or 0, [json.loads(line) for line in out.splitlines()], err.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 async def test_the_command_line_changes_the_store_of_a_running_listener(tmp_path: Path, elsewhere: Any) -> None:
     elsewhere.answers = [500]
@@ -577,6 +602,7 @@ async def until_state(folder: Path, state: str) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [["--forward-for", "0.5"], ["--forward-attempts", "1"]])
 async def test_a_delivery_not_accepted_in_time_is_a_dead_letter_that_can_be_retried(
     tmp_path: Path, elsewhere: Any, limit: list[str]
@@ -616,6 +642,7 @@ def test_the_default_attempts_take_about_an_hour_as_the_help_says() -> None:
     assert 50 * 60 < sum(pauses) < 70 * 60
 
 
+@pytest.mark.slow
 async def test_a_wait_is_polled_by_the_listener_if_the_waiter_cannot(tmp_path: Path) -> None:
     async with OriginalSandbox(confirm=(0.0, 0.0), fail_rate=1.0) as sandbox:
         uid = await create(sandbox.url)
@@ -625,6 +652,7 @@ async def test_a_wait_is_polled_by_the_listener_if_the_waiter_cannot(tmp_path: P
             assert 'webhooks_settled_total{via="poll"} 1.0' in (await get(listener.where["admin"] + "/metrics"))[1]
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 async def test_a_waiter_with_credentials_polls_the_vendor_itself(tmp_path: Path) -> None:
     async with OriginalSandbox(confirm=(0.0, 0.0)) as sandbox, running(tmp_path):
@@ -633,6 +661,7 @@ async def test_a_waiter_with_credentials_polls_the_vendor_itself(tmp_path: Path)
         assert (code, rows[0]["status"], rows[0]["resource"]["uid"]) == (0, "done", uid)
 
 
+@pytest.mark.slow
 async def test_it_raises_the_limit_of_open_files_for_its_connections(tmp_path: Path) -> None:
     program = (
         "-c",

@@ -59,6 +59,7 @@ async def hung_up_until_it_listens(process: Process) -> dict[str, str]:
     return json.loads(listening.result())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "workers"),
     [((), ()), ((), ("--workers", "2")), (("--config", "listener.toml"), ()), (("--config=listener.toml",), ())],
@@ -76,6 +77,7 @@ async def test_hang_ups_during_start_up_end_nothing(tmp_path: Path, before: tupl
         assert (await process.wait(), "Traceback" in log) == (0, False)
 
 
+@pytest.mark.slow
 async def test_a_hang_up_during_start_up_is_handled_later(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text(KEYS)

@@ -28,6 +28,7 @@ async def three(store: SQLiteStore) -> None:
         await store.accept(event(str(number)))
 
 
+@pytest.mark.slow
 def test_it_shows_the_last_events_and_those_that_another_process_accepts(folder: Path) -> None:
     fill(folder, three)
 
@@ -43,6 +44,7 @@ def test_it_shows_the_last_events_and_those_that_another_process_accepts(folder:
     assert ids[0] >= 2
 
 
+@pytest.mark.slow
 def test_it_may_begin_with_nothing(folder: Path) -> None:
     fill(folder, three)
 
@@ -55,6 +57,7 @@ def test_it_may_begin_with_nothing(folder: Path) -> None:
     assert row["id"] > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--uid", "7")], ids=["no event", "none that fits"])
 async def test_a_person_is_told_what_an_empty_screen_waits_for(folder: Path, options: tuple[str, ...]) -> None:
     store = SQLiteStore(folder / "inbox.db")
@@ -78,6 +81,7 @@ def test_a_person_sees_one_clean_line_for_each(folder: Path) -> None:
     said("tail", "\n".join(screen("tail", "--count", "1")))
 
 
+@pytest.mark.slow
 def test_it_ends_when_its_reader_does_though_nothing_comes(folder: Path) -> None:
     fill(folder, three)
     reading, writing = os.pipe()

@@ -94,6 +94,7 @@ def piped(*command: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_person_serves_triggers_looks_and_stops(terminal: Terminal, other_terminal: Terminal, tmp_path: Path) -> None:
     terminal.type(verb("serve", "--port", "0", "--admin-port", "-1") + "; echo code $?")
     screen = terminal.shows("events go to sqlite:///inbox.db")
@@ -148,6 +149,7 @@ def test_a_listener_told_to_ignore_hang_ups_outlives_its_terminal(tmp_path: Path
         assert held.read() == b""
 
 
+@pytest.mark.slow
 def test_a_person_decides_whether_a_user_is_forgotten(terminal: Terminal, tmp_path: Path) -> None:
     fill(tmp_path, lambda store: store.accept(event("1", said="754566475542")))
     forget = verb("events", "forget", "--user", "754566475542")
@@ -164,6 +166,7 @@ def test_a_person_decides_whether_a_user_is_forgotten(terminal: Terminal, tmp_pa
     assert "1 record of user 754566475542 erased." in terminal.shows("code 0")
 
 
+@pytest.mark.slow
 def test_a_person_breaks_off_a_wait(terminal: Terminal, tmp_path: Path) -> None:
     fill(tmp_path, lambda store: store.ping())
     terminal.type(verb("wait", "324167489835") + "; echo code $?")
@@ -176,6 +179,7 @@ def test_a_person_breaks_off_a_wait(terminal: Terminal, tmp_path: Path) -> None:
     assert "Interrupted." in terminal.shows("code 130")
 
 
+@pytest.mark.slow
 def test_a_person_who_types_nothing_useful_is_told_what_there_is(terminal: Terminal) -> None:
     terminal.type(verb() + "; echo code $?")
     screen = terminal.shows("code 2")
@@ -187,6 +191,7 @@ def test_a_person_who_types_nothing_useful_is_told_what_there_is(terminal: Termi
     assert "reachability  yes" in terminal.shows("code 0")
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_json_lines_and_may_close_early(terminal: Terminal, tmp_path: Path) -> None:
     lines = piped(sys.executable, "-m", "webhooks", "doctor", "--port", "18480", folder=tmp_path).splitlines()
     assert {"keys", "store"} <= {json.loads(line)["check"] for line in lines}
@@ -194,6 +199,7 @@ def test_a_pipe_gets_json_lines_and_may_close_early(terminal: Terminal, tmp_path
     assert "Traceback" not in terminal.shows("code 0")
 
 
+@pytest.mark.slow
 def test_both_ways_to_start_it_are_one(tmp_path: Path) -> None:
     module = piped(sys.executable, "-m", "webhooks", "--help", folder=tmp_path)
     script = Path(sys.executable).with_name("webhook-listener")

@@ -103,6 +103,7 @@ def test_it_hears_of_what_another_store_object_records_and_has_it_polled(folder:
     assert lines(asyncio.run(work()))[0]["status"] == "done"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("status", "code"), [("done", 0), ("failed", 3)])
 def test_it_hears_of_what_another_process_records(folder: Path, status: str, code: int) -> None:
     fill(folder, some_events)
@@ -227,6 +228,7 @@ def test_what_failed_on_the_chain_is_exit_code_3(vendor: OriginalSandbox) -> Non
     assert (result.exit_code, records(result)[0]["status"]) == (3, "failed")
 
 
+@pytest.mark.slow
 def test_what_does_not_settle_in_time_says_what_the_last_poll_saw(vendor: OriginalSandbox) -> None:
     vendor.options.confirm = (3_600.0, 3_600.0)
     result = run("wait", allocate(), "--timeout", "0.5")

@@ -51,6 +51,7 @@ async def forever(work: Callable[[], Awaitable[Any]]) -> None:
         await work()
 
 
+@pytest.mark.slow
 async def test_each_worker_takes_deliveries_and_every_200_is_in_the_store(tmp_path: Path) -> None:
     async with working(tmp_path, workers=3) as workers, client() as session:
         for number in range(3):
@@ -62,6 +63,7 @@ async def test_each_worker_takes_deliveries_and_every_200_is_in_the_store(tmp_pa
         assert await workers.listener.stop() == 0
 
 
+@pytest.mark.slow
 async def test_the_admin_port_sums_worker_metrics_and_shows_the_store_once(tmp_path: Path) -> None:
     async with working(tmp_path) as workers, client() as session:
         for number in (0, 1):
@@ -89,6 +91,7 @@ async def test_the_admin_port_sums_worker_metrics_and_shows_the_store_once(tmp_p
             assert text.count(line) == 1, line
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 async def test_workers_share_the_polls(tmp_path: Path) -> None:
     async with OriginalSandbox(confirm=(0.0, 0.0)) as sandbox:
@@ -107,6 +110,7 @@ async def test_workers_share_the_polls(tmp_path: Path) -> None:
             assert 20 <= await workers.metric("webhooks_polls_total") < 40
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 async def test_the_counts_of_a_worker_remain_after_its_exit(tmp_path: Path) -> None:
     refused = 'webhooks_rejected_total{path="/webhooks/original",reason="missing"}'
@@ -127,6 +131,7 @@ async def test_the_counts_of_a_worker_remain_after_its_exit(tmp_path: Path) -> N
         assert await workers.metric("webhooks_store_ready") == 1
 
 
+@pytest.mark.slow
 async def test_it_is_ready_while_one_worker_is_and_names_the_others(tmp_path: Path) -> None:
     async with working(tmp_path) as workers:
         with workers.suspended(1):
@@ -140,6 +145,7 @@ async def test_it_is_ready_while_one_worker_is_and_names_the_others(tmp_path: Pa
             pass
 
 
+@pytest.mark.slow
 @pytest.mark.processes_are_measured
 async def test_keys_are_reloaded_by_all_workers_or_by_none(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
@@ -234,6 +240,7 @@ async def test_replaced_workers_break_no_connection_and_leave_nothing_unanswered
     assert set(answered) <= await kept(tmp_path)
 
 
+@pytest.mark.slow
 async def test_a_killed_worker_is_replaced_and_the_others_continue(tmp_path: Path) -> None:
     async with working(tmp_path) as workers, client() as session:
         killed = workers.pids[1]
@@ -264,6 +271,7 @@ async def test_workers_whose_supervisor_was_killed_answer_their_deliveries_and_e
             await half_sent(workers.listener, body)
 
 
+@pytest.mark.slow
 async def test_a_shutdown_answers_deliveries_in_progress_in_every_worker(tmp_path: Path) -> None:
     async with working(tmp_path) as workers:
         held = []
@@ -283,6 +291,7 @@ async def test_a_shutdown_answers_deliveries_in_progress_in_every_worker(tmp_pat
         await workers.rest_of_log()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", [False, True])
 async def test_a_shutdown_cuts_off_an_endless_delivery_and_a_second_signal_does_so_at_once(tmp_path: Path, second: bool) -> None:
     options = ["--body-timeout", "1000", "--drain", "1000" if second else "0.5"]
@@ -299,6 +308,7 @@ async def test_a_shutdown_cuts_off_an_endless_delivery_and_a_second_signal_does_
         writer.close()
 
 
+@pytest.mark.slow
 async def test_a_signal_to_all_processes_is_one_signal(tmp_path: Path) -> None:
     async with working(tmp_path) as workers:
         reader, writer = await half_sent(workers.listener, delivery("1"))
@@ -313,6 +323,7 @@ async def test_a_signal_to_all_processes_is_one_signal(tmp_path: Path) -> None:
         assert not [line for line in await workers.rest_of_log() if " ERROR " in line or "Traceback" in line]
 
 
+@pytest.mark.slow
 async def test_the_path_of_a_unix_socket_is_shared_by_the_workers_and_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "in.sock"
     async with working(tmp_path, "--unix", str(path)) as workers:
@@ -332,6 +343,7 @@ async def test_the_path_of_a_unix_socket_is_shared_by_the_workers_and_removed_at
     assert not path.exists()
 
 
+@pytest.mark.slow
 async def test_a_certificate_is_reloaded_by_all_workers_or_by_none(tmp_path: Path, authority: trustme.CA) -> None:
     other = trustme.CA()
 
@@ -358,6 +370,7 @@ async def test_a_certificate_is_reloaded_by_all_workers_or_by_none(tmp_path: Pat
         assert not await works_with(authority)
 
 
+@pytest.mark.slow
 async def test_a_worker_that_cannot_restart_is_retried_until_it_can(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("first:one_secret_of_this_length\n")
@@ -374,6 +387,7 @@ async def test_a_worker_that_cannot_restart_is_retried_until_it_can(tmp_path: Pa
         assert await workers.listener.stop() == 0
 
 
+@pytest.mark.slow
 async def test_a_shutdown_does_not_wait_for_a_worker_that_cannot_restart(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("first:one_secret_of_this_length\n")
@@ -406,6 +420,7 @@ def in_workers(folder: Path, *lines: str) -> str:
     return f"{folder}{os.pathsep}{environment()['PYTHONPATH']}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "options"),
     [
@@ -448,6 +463,7 @@ async def test_a_shutdown_does_not_wait_for_a_worker_that_never_starts(tmp_path:
     assert (process.returncode, out) == (4, b"")
 
 
+@pytest.mark.slow
 async def test_each_worker_inherits_a_raised_limit_of_open_files(tmp_path: Path) -> None:
     program = (
         "-c",

@@ -131,6 +131,7 @@ def test_a_normal_path_is_ascii_and_stays_as_it_is(path: str) -> None:
     assert normal_path(once) == once
 
 
+@pytest.mark.slow
 async def test_the_listener_takes_deliveries_on_a_percent_encoded_path(tmp_path: Path) -> None:
     async with running(tmp_path, "--source", "/my hook") as listener:
         assert listener.where["paths"] == ["/my%20hook"]

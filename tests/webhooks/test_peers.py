@@ -72,6 +72,7 @@ def test_a_text_too_long_for_an_address_is_not_one() -> None:
     assert read_address("1" * 65) is None
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(max_size=80), max_size=5))
 def test_any_forwarded_header_gives_a_client(headers: list[str]) -> None:
     assert resolve_client(PROXY, headers, TRUSTED).forwarded

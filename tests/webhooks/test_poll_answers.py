@@ -167,6 +167,7 @@ async def test_what_the_vendor_does_not_answer_is_asked_again_soon(error: Except
         assert world.completions.statistics.poll_errors == 3
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_a_vendor_that_answers_nothing_is_asked_no_more_often_than_usual() -> None:
     async with a_world() as world:
@@ -198,6 +199,7 @@ async def test_trouble_waits_its_turn(error: Exception) -> None:
 # the budget
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @virtual_time
 async def test_webhooks_dead_altogether_everything_settles_inside_the_budget() -> None:

@@ -114,6 +114,7 @@ class Slow(MemoryStore):
         return permit
 
 
+@pytest.mark.slow
 @virtual_time
 @processes
 async def test_processes_whose_store_answers_late_keep_to_the_budget(processes: int) -> None:
@@ -188,6 +189,7 @@ async def test_long_listings_hold_off_neither_what_is_urgent_nor_each_other() ->
     assert most_in_a_second(vendor.read_times + vendor.look_up_times) <= 2
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_of_several_budgets_the_lowest_holds_and_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
     vendor = a_vendor()
@@ -200,6 +202,7 @@ async def test_of_several_budgets_the_lowest_holds_and_is_warned_about_once(capl
     assert most_in_a_second([time for time in vendor.read_times if time > 60]) >= RATE
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_operations_that_nobody_waits_for_take_a_tenth_at_most_and_come_last() -> None:
     vendor, store = FakeVendor(), MemoryStore(clock=wall)
@@ -219,6 +222,7 @@ async def test_operations_that_nobody_waits_for_take_a_tenth_at_most_and_come_la
         assert len(vendor.reads) - before <= 400 * 1.1
 
 
+@pytest.mark.slow
 @virtual_time
 @processes
 async def test_of_a_vendor_that_refuses_one_operation_at_a_time_is_asked_about_until_it_answers(processes: int) -> None:

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.repeats_itself
 RARELY = PollPolicy(first_after=1.0, growth=1.0, jitter=0.0, max_per_second=1_000.0)
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_operations_that_the_client_fails_over_end_nobody_elses_wait(caplog: pytest.LogCaptureFixture) -> None:
     async with a_world() as world:
@@ -50,6 +51,7 @@ class Picky(FakeVendor):
         return ref
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_rows_of_other_programs_that_the_client_does_not_accept_are_named_once_and_not_polled(
     caplog: pytest.LogCaptureFixture,
@@ -104,6 +106,7 @@ class Clumsy(FakeVendor):
         return self.parse_operation(ref, words_of(ref.uid, "pending"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_an_operation_whose_poll_was_cancelled_before_it_began_is_polled_again(seed: int) -> None:
     async def live() -> None:
@@ -119,6 +122,7 @@ def test_an_operation_whose_poll_was_cancelled_before_it_began_is_polled_again(s
     run(live(), order=random.Random(seed))
 
 
+@pytest.mark.slow
 @virtual_time
 @pytest.mark.parametrize("refusal", [Unauthorized("no", status=401), Forbidden("no", status=403)])
 async def test_one_operation_that_alone_is_refused_does_not_pause_the_others(

@@ -135,6 +135,7 @@ async def test_of_a_counted_listing_each_page_is_sent_once_and_in_its_turn() -> 
         assert len(vendor.asked) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @virtual_time
 @pytest.mark.parametrize("status", [429, 503])
@@ -156,6 +157,7 @@ async def test_no_second_sees_more_polls_than_the_budget_whatever_the_vendor_ans
             assert now() <= 2 * (0.5 + 300 / RATE + 4)
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_polls_that_waited_for_the_clients_slots_leave_no_burst() -> None:
     uids = [str(100_000_000_000 + number) for number in range(100)]
@@ -184,6 +186,7 @@ async def test_polls_that_waited_for_the_clients_slots_leave_no_burst() -> None:
             task.cancel()
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_where_everything_is_late_polls_go_on_one_by_one() -> None:
     async def dawdle(*_: Any, **__: Any) -> CallbackResult:
@@ -210,6 +213,7 @@ async def test_where_everything_is_late_polls_go_on_one_by_one() -> None:
             task.cancel()
 
 
+@pytest.mark.slow
 @virtual_time
 @pytest.mark.parametrize(("per_second", "burst"), [(15, 1), (15, None)])
 async def test_polls_settle_in_time_where_the_clients_own_rate_is_lower_than_the_budget(

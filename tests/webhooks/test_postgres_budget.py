@@ -76,6 +76,7 @@ class Poller:
         return granted
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1_800)
 async def test_eight_processes_keep_one_budget_and_pause_together_whatever_their_clocks_say(
     time: DatabaseTime, stores: list[StoreElsewhere], soak: bool

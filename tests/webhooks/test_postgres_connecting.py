@@ -96,6 +96,7 @@ async def test_a_connection_that_fails_shows_no_password(rest: str, said: str) -
     await store.aclose()
 
 
+@pytest.mark.slow
 async def test_a_connect_that_is_cancelled_shows_no_password(server: Server) -> None:
     async with tcp_proxy(server.port) as proxy:
         proxy.swallow = True
@@ -110,6 +111,7 @@ async def test_a_connect_that_is_cancelled_shows_no_password(server: Server) -> 
         await store.aclose()
 
 
+@pytest.mark.slow
 async def test_a_host_that_hangs_is_passed_over_for_the_next_and_not_asked_again(server: Server) -> None:
     async with tcp_proxy(server.port) as proxy:
         proxy.swallow = True
@@ -135,6 +137,7 @@ async def end_connections(server: Server) -> None:
     await connection.close()
 
 
+@pytest.mark.slow
 async def test_if_no_host_is_of_use_the_error_is_that_of_the_one_that_hangs(server: Server) -> None:
     async with tcp_proxy(server.port) as proxy:
         proxy.swallow = True
@@ -180,6 +183,7 @@ async def broken_off(db: Connection) -> None:
     raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", [unanswered, broken_off])
 async def test_when_a_server_does_not_answer_no_other_connection_to_it_is_tried(
     engine: Engine, failing: Callable[[Connection], Awaitable[None]]
@@ -198,6 +202,7 @@ async def test_a_connection_that_was_idle_for_long_is_not_used_again(engine: Eng
     assert not before & await sessions(engine)
 
 
+@pytest.mark.slow
 async def test_a_flood_of_large_events_is_cut_into_batches_that_the_server_takes_in_time(server: Server) -> None:
     store = PostgresStore(server.tcp_url, schema="large", command_timeout=60)
     mib = 1024 * 1024

@@ -40,6 +40,7 @@ def reopen(make: Make) -> Reopen:
     return reopen
 
 
+@pytest.mark.slow
 class TestOneObject(DurableStoreContract):
     @pytest_asyncio.fixture
     async def stores(self, make: Make, time: DatabaseTime) -> AsyncIterator[tuple[Store, Store]]:
@@ -49,6 +50,7 @@ class TestOneObject(DurableStoreContract):
             await each.aclose()
 
 
+@pytest.mark.slow
 class TestTwoObjects(DurableStoreContract):
     @pytest_asyncio.fixture
     async def stores(self, make: Make, time: DatabaseTime) -> AsyncIterator[tuple[Store, Store]]:

@@ -111,6 +111,7 @@ def test_each_fact_of_a_server_has_a_finding() -> None:
     said("doctor: facts of a server", "\n".join(f"# {name}\n{tell(one)}" for name, one in everything.items()))
 
 
+@pytest.mark.slow
 def test_a_healthy_server_passes_before_and_after_the_first_listener(
     folder: Path, durable: Server, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +128,7 @@ def test_a_healthy_server_passes_before_and_after_the_first_listener(
     assert not {"sqlite", "space", "integrity"} & set(before)
 
 
+@pytest.mark.slow
 def test_dead_letters_and_handlers_that_differ_are_told(url: str) -> None:
     async def differing() -> dict[str, Finding]:
         one, other = open_store(url), open_store(url)
@@ -157,6 +159,7 @@ async def _ping(url: str) -> None:
         await store.aclose()
 
 
+@pytest.mark.slow
 def test_a_user_without_rights_and_a_store_of_another_layout(durable: Server, url: str) -> None:
     run_sql(durable, "DROP ROLE IF EXISTS guest", "CREATE ROLE guest LOGIN")
     as_guest = url.replace("postgres:", "guest:", 1).replace("postgresql://postgres", "postgresql://guest")
@@ -204,6 +207,7 @@ def standby(server: Server, folder: Path) -> Iterator[None]:
         pass
 
 
+@pytest.mark.slow
 def test_standbys(durable: Server, url: str, tmp_path: Path) -> None:
     assert "one node" in findings(url)["standbys"].found
     with standby(durable, tmp_path / "log"):
@@ -223,6 +227,7 @@ def test_standbys(durable: Server, url: str, tmp_path: Path) -> None:
     run_sql(durable, "ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
 
 
+@pytest.mark.slow
 def test_a_pooler_in_transaction_mode_is_noticed(durable: Server, url: str) -> None:
     with pooler_before(durable) as port:
         told = findings(f"postgresql://postgres@127.0.0.1:{port}/postgres")["notifications"]

@@ -15,7 +15,6 @@ from tests.webhooks.store_contract import event
 from webhooks.store.postgres import PostgresStore
 from webhooks.store.records import Acceptance
 
-pytestmark = pytest.mark.slow
 NAMES = [f"stalled-{number}" for number in range(8)]
 
 
@@ -79,6 +78,7 @@ async def fail_over(primary: Server, standby: Server) -> None:
     await run(standby, "SELECT pg_promote()")
 
 
+@pytest.mark.slow
 async def test_a_failover_to_a_synchronous_standby_loses_nothing_acknowledged(primary: Server, standby: Server) -> None:
     await make_synchronous(primary)
     async with store_on(primary) as store:
@@ -105,6 +105,7 @@ async def test_a_failover_to_an_asynchronous_standby_loses_what_it_had_not_recei
         assert await kept(store, NAMES) == set()
 
 
+@pytest.mark.slow
 async def test_a_standby_that_goes_on_lets_the_retry_be_acknowledged(primary: Server, standby: Server) -> None:
     await make_synchronous(primary)
     async with store_on(primary, command_timeout=1.0) as store:

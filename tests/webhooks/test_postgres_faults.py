@@ -85,6 +85,7 @@ CREATE TRIGGER slow BEFORE INSERT ON faults.{table} FOR EACH ROW EXECUTE FUNCTIO
 """
 
 
+@pytest.mark.slow
 async def test_two_writers_that_bring_the_same_events_in_opposite_orders_keep_each_once(database: Database) -> None:
     here, there = database.open(), database.open()
     await asyncio.gather(here.ping(), there.ping())
@@ -104,6 +105,7 @@ async def test_two_writers_that_bring_the_same_events_in_opposite_orders_keep_ea
     assert "deadlock detected" not in database.server.log
 
 
+@pytest.mark.slow
 async def test_an_answer_that_was_lost_after_the_commit_leaves_a_duplicate(database: Database) -> None:
     async with tcp_proxy(database.server.port) as proxy:
         store = database.open(f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres", command_timeout=BRIEF)
@@ -122,6 +124,7 @@ async def test_an_answer_that_was_lost_after_the_commit_leaves_a_duplicate(datab
         await store.aclose()
 
 
+@pytest.mark.slow
 async def test_no_acknowledged_event_is_lost_when_every_process_of_the_server_is_killed(database: Database) -> None:
     store = database.open()
     acknowledged: set[bytes] = set()
@@ -155,6 +158,7 @@ async def test_no_acknowledged_event_is_lost_when_every_process_of_the_server_is
     assert acknowledged <= await kept(store)
 
 
+@pytest.mark.slow
 async def test_calls_of_a_server_that_hangs_fail_early_and_do_not_pile_up(database: Database) -> None:
     store = database.open(command_timeout=BRIEF)
     await until(lambda: store.accept(event("first")))
@@ -175,6 +179,7 @@ async def test_calls_of_a_server_that_hangs_fail_early_and_do_not_pile_up(databa
     )
 
 
+@pytest.mark.slow
 async def test_a_lock_that_another_session_holds_ends_a_call_and_no_more(database: Database) -> None:
     store = database.open(command_timeout=BRIEF)
     await until(lambda: store.accept(event("first")))
@@ -245,6 +250,7 @@ PROMISES: dict[str, Callable[[PostgresStore], Awaitable[object]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("promise", PROMISES.values(), ids=PROMISES)
 async def test_what_was_done_before_is_as_durable_as_the_first_time(
     database: Database, promise: Callable[[PostgresStore], Awaitable[object]]
@@ -272,6 +278,7 @@ async def _done(call: Awaitable[object]) -> bool:
     return True
 
 
+@pytest.mark.slow
 async def test_a_commit_whose_wait_for_the_standby_an_administrator_ends_is_not_acknowledged(database: Database) -> None:
     impatient, store = database.open(command_timeout=BRIEF), database.open(command_timeout=600)
     await store.ping()
@@ -286,6 +293,7 @@ async def test_a_commit_whose_wait_for_the_standby_an_administrator_ends_is_not_
         await resume(database)
 
 
+@pytest.mark.slow
 async def test_a_weaker_setting_of_the_server_makes_no_commit_less_durable(database: Database) -> None:
     await database.connection.execute("ALTER DATABASE postgres SET synchronous_commit = local")
     try:
@@ -297,6 +305,7 @@ async def test_a_weaker_setting_of_the_server_makes_no_commit_less_durable(datab
         await database.connection.execute("ALTER DATABASE postgres RESET synchronous_commit")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may mount a small disk")
 async def test_a_full_disk_is_told_and_forgotten_once_there_is_space(database: Database, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
@@ -342,6 +351,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_a_waiter_wakes_at_its_renewal_if_the_process_that_accepted_died_before_it_could_notify(database: Database) -> None:
     store, ear = database.open(), Ear(ref())
     await store.subscribe(ear)

@@ -68,6 +68,7 @@ async def one_after_the_other(time: DatabaseTime, monkeypatch: pytest.MonkeyPatc
     return list(await asyncio.gather(*begun))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("swapped", [False, True])
 async def test_a_webhook_and_a_poll_that_settle_a_watched_operation_at_one_time(
     time: DatabaseTime, monkeypatch: pytest.MonkeyPatch, swapped: bool
@@ -83,6 +84,7 @@ async def test_a_webhook_and_a_poll_that_settle_a_watched_operation_at_one_time(
     assert await time.connection.fetchval("SELECT count(*) FROM interest") == 0
 
 
+@pytest.mark.slow
 async def test_events_that_each_settle_what_the_other_mentions(time: DatabaseTime, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = time.open(), time.open()
     await here.add_pending([ref("1"), ref("2")], poll_in=60)
@@ -97,6 +99,7 @@ async def test_events_that_each_settle_what_the_other_mentions(time: DatabaseTim
     assert len(await here.outcomes([ref("1"), ref("2")])) == 2
 
 
+@pytest.mark.slow
 async def test_an_event_and_a_waiter_that_add_one_operation_and_share_another(
     time: DatabaseTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ async def time(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 SLICES = [[ref(f"{start + number}") for number in range(SLICE)] for start in range(0, MANY, SLICE)]
 
 
+@pytest.mark.slow
 async def test_what_many_callers_add_and_watch_at_once_is_divided(time: DatabaseTime) -> None:
     store = time.open()
     await store.subscribe(Ear())
@@ -50,6 +51,7 @@ async def test_what_many_callers_add_and_watch_at_once_is_divided(time: Database
     assert await time.connection.fetchval("SELECT count(*) FROM pending") == 2 * MANY
 
 
+@pytest.mark.slow
 async def test_what_many_callers_stop_to_watch_at_once_is_divided(time: DatabaseTime) -> None:
     store = time.open()
     await store.subscribe(Ear())
@@ -61,6 +63,7 @@ async def test_what_many_callers_stop_to_watch_at_once_is_divided(time: Database
     assert await time.connection.fetchval("SELECT count(*) FROM interest") == 1
 
 
+@pytest.mark.slow
 async def test_a_process_that_was_given_up_with_much_to_wait_for_returns(time: DatabaseTime) -> None:
     store, ear = time.open(), Ear()
     await store.subscribe(ear)

@@ -48,6 +48,7 @@ def _never_renewed_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("webhooks.store.postgres_life.RENEW_EVERY", 3_600.0)
 
 
+@pytest.mark.slow
 async def test_a_clock_of_the_database_that_is_set_back_puts_nothing_off(
     time: DatabaseTime, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -69,6 +70,7 @@ async def test_a_clock_of_the_database_that_is_set_back_puts_nothing_off(
     assert caplog.text.count("clock of the database was set back") == 1
 
 
+@pytest.mark.slow
 async def test_a_clock_that_is_set_back_moves_more_than_a_statement_may_take(time: DatabaseTime) -> None:
     store = time.open(command_timeout=0.5)
     await store.add_pending([ref(str(number)) for number in range(20)], poll_in=30)
@@ -80,6 +82,7 @@ async def test_a_clock_that_is_set_back_moves_more_than_a_statement_may_take(tim
     await time.connection.execute("DROP FUNCTION slowly CASCADE")
 
 
+@pytest.mark.slow
 async def test_a_clock_of_the_database_that_is_set_forward_ends_no_process(time: DatabaseTime) -> None:
     here, there, ear = time.open(), time.open(), Ear(ref())
     await there.subscribe(ear)
@@ -93,6 +96,7 @@ async def test_a_clock_of_the_database_that_is_set_forward_ends_no_process(time:
     assert ear.misses == 0
 
 
+@pytest.mark.slow
 async def test_a_slow_count_of_the_hour_keeps_no_process_from_its_renewal(time: DatabaseTime) -> None:
     here, there = time.open(), time.open()
     for store in (here, there):
@@ -141,6 +145,7 @@ async def test_what_a_dead_process_watched_is_released(time: DatabaseTime) -> No
     assert one.priority.name == "ABANDONED"
 
 
+@pytest.mark.slow
 async def test_many_store_objects_share_one_budget_though_they_ask_at_one_time(time: DatabaseTime) -> None:
     stores = [time.open(connections=1) for _ in range(8)]
     await stores[0].watch([ref(str(number)) for number in range(200)], poll_in=0)
@@ -169,6 +174,7 @@ async def test_large_tables_are_counted_as_the_server_last_counted_them(
     assert (await store.statistics()).pending == 5
 
 
+@pytest.mark.slow
 async def test_counting_what_a_store_holds_walks_through_no_large_table(
     time: DatabaseTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +237,7 @@ async def purge_all(store: Store) -> int:
     return sum(counts) + await store.erase_bodies(old) + await store.purge_identities()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noted", [True, False], ids=["noted before", "never noted before"])
 async def test_a_clock_of_the_database_that_is_set_forward_purges_nothing_until_a_day_has_passed(
     time: DatabaseTime, noted: bool
@@ -290,6 +297,7 @@ async def test_a_clock_of_the_database_that_is_set_back_shortens_no_time_for_whi
     assert second.missing_for == pytest.approx(90, abs=1)
 
 
+@pytest.mark.slow
 async def test_a_process_that_polls_no_more_limits_nobody_after_the_clock_of_the_database_is_set_back(time: DatabaseTime) -> None:
     slow, fast = time.open(), time.open()
     for store, rate in ((fast, RATE), (slow, 1.0)):

@@ -51,6 +51,7 @@ async def who_heard(time: DatabaseTime, some: Sequence[tuple[PostgresStore, Ear]
     return heard
 
 
+@pytest.mark.slow
 async def test_a_new_job_wakes_one_of_the_processes_that_serve_its_handler(time: DatabaseTime) -> None:
     servers = await serving(time, 5)
     await serving(time, 1, scope="other")
@@ -122,6 +123,7 @@ async def test_a_job_that_comes_while_a_busy_process_finds_nothing_is_claimed(ti
     assert len(await claiming) == 1
 
 
+@pytest.mark.slow
 async def test_jobs_that_are_queued_again_wake_one_process_for_each_handler(time: DatabaseTime) -> None:
     paying, counting = await serving(time, 3), await serving(time, 3, handler=COUNT)
     operator = time.open()
@@ -132,6 +134,7 @@ async def test_jobs_that_are_queued_again_wake_one_process_for_each_handler(time
     assert sorted(store in [one for one, _ in paying] for store in heard) == [False, True]
 
 
+@pytest.mark.slow
 async def test_an_operation_to_poll_wakes_one_of_the_processes_that_still_poll_its_scope(time: DatabaseTime) -> None:
     pollers = []
     for _ in range(4):

@@ -61,6 +61,7 @@ def often_probed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rewards_core.postgres.listen._FIRST_DELAY", 0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("often_probed")
 async def test_what_is_watched_is_looked_up_after_the_server_ended_the_connection_for_notifications(time: DatabaseTime) -> None:
     here, there, ear = time.open(), time.open(), Ear(ref())
@@ -73,6 +74,7 @@ async def test_what_is_watched_is_looked_up_after_the_server_ended_the_connectio
     await ear.until(lambda ear: ear.settlements)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("often_probed")
 async def test_a_connection_for_notifications_that_is_half_open_is_noticed(
     time: DatabaseTime, server: Server, monkeypatch: pytest.MonkeyPatch
@@ -92,6 +94,7 @@ async def test_a_connection_for_notifications_that_is_half_open_is_noticed(
         await there.aclose()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("often_probed")
 async def test_the_end_of_a_connection_that_was_given_up_does_not_end_the_next_one(
     time: DatabaseTime, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -122,6 +125,7 @@ async def test_the_end_of_a_connection_that_was_given_up_does_not_end_the_next_o
         os.kill(listening["pid"], signal.SIGCONT)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("often_probed")
 async def test_transaction_numbers_that_a_restored_server_uses_again_hide_no_outcome() -> None:
     with postgres_server() as server:
@@ -151,6 +155,7 @@ def _restart(server: Server, command: list[str]) -> None:
     server.start()
 
 
+@pytest.mark.slow
 async def test_many_operations_that_settle_at_one_time_are_all_heard(time: DatabaseTime) -> None:
     refs = [ref(f"{number:040}") for number in range(300)]
     here, there, ear = time.open(), time.open(), Ear(*refs)
@@ -201,6 +206,7 @@ async def test_handlers_get_the_events_of_a_database_that_was_replaced_by_an_old
     assert len(await claim(store)) == 1
 
 
+@pytest.mark.slow
 async def test_an_unwatch_that_failed_does_not_end_a_later_watch(time: DatabaseTime) -> None:
     store, ear = time.open(command_timeout=0.3), Ear(ref())
     await store.subscribe(ear)
@@ -226,6 +232,7 @@ asyncio.run(store.aclose())
 """
 
 
+@pytest.mark.slow
 async def test_a_store_is_closed_in_another_loop_than_the_one_that_ended(time: DatabaseTime) -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", TWO_LOOPS, time.url, time.schema, cwd=ROOT)
     assert await process.wait() == 0
@@ -238,6 +245,7 @@ def pooler(server: Server) -> Iterator[int]:
         yield port
 
 
+@pytest.mark.slow
 async def test_behind_a_pooler_waiters_wake_at_the_renewal_and_one_warning_says_so(
     time: DatabaseTime, pooler: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +307,7 @@ async def test_a_storm_of_waiters_refuses_no_waiter_and_no_delivery(time: Databa
     assert (due["7"], due["more 8"]) == pytest.approx((7, 8), abs=1)
 
 
+@pytest.mark.slow
 async def test_deliveries_wait_for_no_other_call(time: DatabaseTime) -> None:
     store = time.open(connections=2)
     await store.ping()
@@ -310,6 +319,7 @@ async def test_deliveries_wait_for_no_other_call(time: DatabaseTime) -> None:
     await asyncio.gather(*stuck)
 
 
+@pytest.mark.slow
 async def test_nobody_waits_for_those_that_leave_later(time: DatabaseTime) -> None:
     store = time.open()
 
@@ -327,6 +337,7 @@ async def test_nobody_waits_for_those_that_leave_later(time: DatabaseTime) -> No
     await asyncio.wait([leaving])
 
 
+@pytest.mark.slow
 async def test_the_last_of_several_calls_about_one_waiter_decides(time: DatabaseTime) -> None:
     store = time.open()
     await store.ping()
@@ -340,6 +351,7 @@ async def test_the_last_of_several_calls_about_one_waiter_decides(time: Database
     assert {one.ref.uid: one.priority.name for one in await store.list_pending()} == {"watched": "ROUTINE", "left": "ABANDONED"}
 
 
+@pytest.mark.slow
 async def test_two_handlers_of_one_event_that_finish_at_one_time_leave_it_done(time: DatabaseTime) -> None:
     here, there = time.open(), time.open()
     await here.register_handlers([wants("app.one"), wants("app.other")])
@@ -375,6 +387,7 @@ with asyncio.Runner() as runner:
 """
 
 
+@pytest.mark.slow
 async def test_a_store_made_before_a_fork_is_used_after_it_and_an_opened_one_is_refused(time: DatabaseTime) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", FORKING, time.url, time.schema), cwd=ROOT, stdout=asyncio.subprocess.PIPE

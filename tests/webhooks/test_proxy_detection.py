@@ -143,6 +143,7 @@ async def test_a_trusted_proxy_causes_no_warning(caplog: pytest.LogCaptureFixtur
     assert caplog.messages == []
 
 
+@pytest.mark.slow
 async def test_a_listener_warns_at_the_first_forwarded_request(tmp_path: Path) -> None:
     async with running(tmp_path) as listener, aiohttp.ClientSession() as session:
         body = delivery("324167489835")

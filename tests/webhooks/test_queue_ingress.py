@@ -140,6 +140,7 @@ def test_a_message_that_cannot_be_processed_is_left_and_holds_up_no_other(text: 
     play()
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_in_an_outage_of_the_store_messages_are_held_and_stored_afterwards() -> None:
     async with running(max_receives=1) as scene:
@@ -167,6 +168,7 @@ async def test_attempts_in_an_outage_grow_apart() -> None:
         assert 30 <= scene.counted.retried <= 40
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_while_the_store_hangs_nobody_else_receives_a_message() -> None:
     async with running(max_receives=1) as scene:
@@ -179,6 +181,7 @@ async def test_while_the_store_hangs_nobody_else_receives_a_message() -> None:
         assert await scene.stored() == ["1"]
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_a_message_that_alone_is_refused_by_the_store_is_left() -> None:
     async with running(concurrency=2) as scene:
@@ -194,6 +197,7 @@ async def test_a_message_that_alone_is_refused_by_the_store_is_left() -> None:
         assert now() < 300
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_a_message_is_held_no_longer_than_an_hour() -> None:
     async with running() as scene:

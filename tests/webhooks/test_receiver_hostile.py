@@ -101,6 +101,7 @@ def deliveries(seed: int, count: int, source: OriginalWebhooks) -> Iterator[tupl
         yield the_headers(dice, source, body), body
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @pytest.mark.parametrize("batch", range(BATCHES))
 async def test_every_delivery_gets_a_reply(batch: int, caplog: pytest.LogCaptureFixture, soak: bool) -> None:

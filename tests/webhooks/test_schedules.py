@@ -359,6 +359,7 @@ def check(chronicle: Chronicle) -> None:
         assert later - earlier >= (1 / 5.0 if apart else 1.0) - 1e-9, "the budget was passed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_in_every_order_of_things_each_wait_ends_once_rightly_and_promptly(group: int, soak: bool) -> None:
     seeds = (SEEDS_IN_A_SOAK if soak else SEEDS) // GROUPS
@@ -370,6 +371,7 @@ def test_in_every_order_of_things_each_wait_ends_once_rightly_and_promptly(group
             raise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", range(GROUPS_ON_FILES))
 def test_receiver_and_waiters_with_store_objects_of_their_own_end_each_wait_as_well(group: int, soak: bool) -> None:
     seeds = (SEEDS_IN_A_SOAK if soak else SEEDS_ON_FILES) // GROUPS_ON_FILES
@@ -388,6 +390,7 @@ def test_a_seed_replays_exactly(seed: int) -> None:
     assert first
 
 
+@pytest.mark.slow
 def test_the_seeds_reach_every_way_to_end() -> None:
     waits = [one for seed in range(60) for one in world_of(seed).waits]
     for by_key in (True, False):

@@ -22,7 +22,7 @@ import pytest
 from tests.webhooks.listener_process import delivery, environment, signed
 from webhooks.store.sqlite import SQLiteStore
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
+pytestmark = pytest.mark.timeout(900)
 
 PATH = "/webhooks/original"
 CONNECTIONS = 12
@@ -244,6 +244,7 @@ async def end(server: Server, heard: Heard, load: Load) -> None:
     assert await server.ended() == 0
 
 
+@pytest.mark.slow
 async def test_uvicorn_workers_store_and_handle_what_they_acknowledge(tmp_path: Path, listening: socket.socket) -> None:
     heard, load = Heard(), Load(*listening.getsockname())
     async with serving(tmp_path, heard, listening, *uvicorn(listening)) as server:
@@ -274,6 +275,7 @@ async def test_gunicorn_replaces_all_its_workers_at_once(
     await everything_was_kept_and_handled(tmp_path, load, heard.ran)
 
 
+@pytest.mark.slow
 async def test_gunicorn_replaces_its_workers_continuously(tmp_path: Path, listening: socket.socket, times: int) -> None:
     heard, load = Heard(), Load(*listening.getsockname())
     options = ("--preload", "--max-requests", "20", "--max-requests-jitter", "20")
@@ -284,6 +286,7 @@ async def test_gunicorn_replaces_its_workers_continuously(tmp_path: Path, listen
     await everything_was_kept_and_handled(tmp_path, load, heard.ran)
 
 
+@pytest.mark.slow
 async def test_a_rolling_restart_has_no_gap(tmp_path: Path, listening: socket.socket, times: int) -> None:
     heard, load = Heard(), Load(*listening.getsockname())
     program = ("-m", "tests.webhooks.server_app", str(listening.fileno()))

@@ -41,6 +41,7 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[tuple[asyncio.
         await process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("server", "number"), [*((kind, signal.SIGTERM) for kind in KINDS), ("aiohttp", signal.SIGINT)], indirect=["server"]
 )

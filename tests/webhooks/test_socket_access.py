@@ -127,6 +127,7 @@ def test_without_a_name_the_users_of_common_proxies_are_checked(folder: Path, mo
         assert f"{PROXY} can open it" in check(path, None).found
 
 
+@pytest.mark.slow
 async def test_doctor_finds_a_running_listener(folder: Path) -> None:
     path = folder / "in.sock"
     words = ("doctor", "--unix", str(path), "--proxy-user", PROXY)
@@ -140,6 +141,7 @@ async def test_doctor_finds_a_running_listener(folder: Path) -> None:
     assert (able.returncode, PROXY in able.stdout) == (0, True), able.stdout + able.stderr
 
 
+@pytest.mark.slow
 def test_a_user_without_a_socket_is_refused(folder: Path) -> None:
     ended = alone("doctor", "--proxy-user", PROXY, cwd=folder)
     assert ended.returncode == 2

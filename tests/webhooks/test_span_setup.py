@@ -57,6 +57,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [[], ["missing"]])
 def test_a_program_that_does_not_use_opentelemetry_does_not_import_it_and_one_without_it_works_alike(missing: list[str]) -> None:
     command = [sys.executable, "-c", ALONE, *missing]
@@ -81,6 +82,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["OTEL_PROPAGATORS", "OTEL_PYTHON_TRACER_PROVIDER"])
 def test_a_wrong_setting_of_opentelemetry_refuses_no_delivery(setting: str) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT), setting: "nonsense"}
@@ -107,6 +109,7 @@ def install_exporter(folder: Path) -> None:
     (facts / "entry_points.txt").write_text("[opentelemetry_traces_exporter]\nfile = span_file:exporter\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_listener_started_with_the_sdk_records_its_requests(tmp_path: Path, workers: int) -> None:
     install_exporter(tmp_path)

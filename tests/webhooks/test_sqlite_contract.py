@@ -70,6 +70,7 @@ def reopen(make: Make) -> Reopen:
     return reopen
 
 
+@pytest.mark.slow
 class TestOneObject(DurableStoreContract):
     @pytest_asyncio.fixture
     async def stores(self, make: Make) -> AsyncIterator[tuple[Store, Store]]:
@@ -78,6 +79,7 @@ class TestOneObject(DurableStoreContract):
         await store.aclose()
 
 
+@pytest.mark.slow
 class TestTwoObjects(DurableStoreContract):
     @pytest_asyncio.fixture
     async def stores(self, make: Make) -> AsyncIterator[tuple[Store, Store]]:

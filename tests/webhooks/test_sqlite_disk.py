@@ -70,6 +70,7 @@ async def test_an_outcome_that_was_kept_though_the_call_failed_is_the_same_when_
     assert (await store.record_outcome(outcome(ref("1"), key="k"))).verdict is Verdict.SAME
 
 
+@pytest.mark.slow
 async def test_without_a_descriptor_to_be_had_deliveries_are_kept(store: SQLiteStore) -> None:
     for number in range(5):
         await asyncio.gather(*(store.accept(event(f"{number} {place}")) for place in range(1_000)))
@@ -113,6 +114,7 @@ print(len(pages))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tree", ["event", "identity"])
 async def test_a_store_on_damaged_pages_is_not_ready(host: Host, store: SQLiteStore, tree: str) -> None:
     await store.ping()
@@ -178,6 +180,7 @@ async def test_of_a_forgotten_user_nothing_stands_on_the_disk(host: Host) -> Non
     assert USER.encode() not in on_disk(store.path)
 
 
+@pytest.mark.slow
 async def test_what_was_purged_before_leaves_nothing_on_the_disk_either(host: Host) -> None:
     store = host.open(ticks=False)
     for number in range(200):

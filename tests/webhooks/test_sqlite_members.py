@@ -161,6 +161,7 @@ async def test_the_record_of_a_dead_process_goes_after_a_day(host: Host) -> None
     assert await rows(here, "SELECT * FROM interest") == []
 
 
+@pytest.mark.slow
 async def test_what_many_dead_processes_waited_for_is_given_up_some_at_a_time(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +192,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_survivors_remove_the_socket_of_a_process_that_was_killed(host: Host) -> None:
     here = host.open(uptime=uptime)
     await ear_of(here)

@@ -47,6 +47,7 @@ async def test_what_any_of_several_writers_acknowledged_survives_kills_at_any_mo
     assert await lost(crowd.path, crowd.acknowledged()) == set()
 
 
+@pytest.mark.slow
 async def test_files_removed_beneath_several_writers_take_nothing_acknowledged_with_them(crowd: Crowd, soak: bool) -> None:
     chance = random.Random(20240229)
     writers = [await crowd.start("write") for _ in range(WRITERS)]
@@ -63,6 +64,7 @@ async def test_files_removed_beneath_several_writers_take_nothing_acknowledged_w
     assert await lost(crowd.path, crowd.acknowledged()) == set()
 
 
+@pytest.mark.slow
 async def test_jobs_run_at_least_once_though_processes_die_with_their_leases(crowd: Crowd, soak: bool) -> None:
     chance = random.Random(20240229)
     setting_up = SQLiteStore(crowd.path)

@@ -156,6 +156,7 @@ def measured(session: Session, look: Callable[..., Any], *arguments: Any) -> tup
         session.db.set_progress_handler(None)
 
 
+@pytest.mark.slow
 async def test_an_event_costs_no_more_where_many_operations_are_about_other_things(host: Host) -> None:
     here = host.open()
     await here.add_pending([OperationRef("default", "transfer", str(n), f"asset/{n}") for n in range(3_000)], poll_in=60)

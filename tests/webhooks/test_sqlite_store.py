@@ -55,6 +55,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_another_process_wakes_those_whom_it_concerns(host: Host) -> None:
     here = host.open(ticks=False, uptime=uptime)
     ear = await ear_of(here, "1")
@@ -456,6 +457,7 @@ loop.run_until_complete(store.aclose())
 """
 
 
+@pytest.mark.slow
 async def test_after_a_fork_the_child_is_refused_and_the_parent_unharmed(host: Host) -> None:
     refused, unharmed = (await run_elsewhere(FORKED, host.path)).splitlines()
     assert "was opened before this process was forked" in refused
@@ -495,6 +497,7 @@ asyncio.run(child() if is_child else parent())
 """
 
 
+@pytest.mark.slow
 async def test_a_store_made_before_a_fork_is_another_member_in_each_child(host: Host) -> None:
     assert (await run_elsewhere(FORKED_BEFORE, host.path)).splitlines() == ["3 3 3", "2 2 2"]
 

@@ -95,6 +95,7 @@ async def test_questions_are_looked_up_first_and_what_was_pending_is_polled_as_n
     assert {one.ref.uid for one in claims} == {"1007", "2002"}
 
 
+@pytest.mark.slow
 async def test_the_older_file_stands_beside_it_as_a_backup(host: Host, layout: int) -> None:
     await host.open(ticks=False).ping()
     backup = host.path.with_name(f"inbox.db.layout-{layout}.backup")
@@ -102,6 +103,7 @@ async def test_the_older_file_stands_beside_it_as_a_backup(host: Host, layout: i
     assert await after_a_kill(backup, "SELECT count(*) FROM event") == [12]
 
 
+@pytest.mark.slow
 async def test_a_file_in_use_by_version_0_1_is_refused_and_left_as_it_is(host: Host, layout: int) -> None:
     async with other_process(host.path) as other:
         await other.do("flock")

@@ -67,6 +67,7 @@ def signed(raw: bytes) -> dict[str, str]:
     return SOURCE.sign(raw)
 
 
+@pytest.mark.slow
 async def test_a_signed_message_is_stored_and_deleted(sqs: Sqs, gate: Gate) -> None:
     async with running(sqs, gate) as ingress:
         raw = '{"event": "thing.done", "uid": "दिवाली"}'.encode()
@@ -81,6 +82,7 @@ async def test_a_signed_message_is_stored_and_deleted(sqs: Sqs, gate: Gate) -> N
     assert (call["MaxNumberOfMessages"], call["WaitTimeSeconds"], call["VisibilityTimeout"]) == (10, 1, 2)
 
 
+@pytest.mark.slow
 async def test_a_duplicate_is_deleted(sqs: Sqs, gate: Gate) -> None:
     async with running(sqs, gate) as ingress:
         for _ in range(3):
@@ -90,6 +92,7 @@ async def test_a_duplicate_is_deleted(sqs: Sqs, gate: Gate) -> None:
         assert ingress.receiver.statistics.duplicates == 2
 
 
+@pytest.mark.slow
 async def test_unsigned_messages_are_not_deleted_and_go_to_the_dead_letter_queue(sqs: Sqs, gate: Gate) -> None:
     signatures = [signed(body(str(number)))[SIGNATURE] for number in range(5)]
     unsigned: list[dict[str, Any]] = [
@@ -108,6 +111,7 @@ async def test_unsigned_messages_are_not_deleted_and_go_to_the_dead_letter_queue
     assert gate.calls["DeleteMessageBatch"] == gate.calls["ChangeMessageVisibilityBatch"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [256 * 1024, 1000 * 1024])
 async def test_a_huge_body_is_stored(sqs: Sqs, gate: Gate, size: int) -> None:
     raw = b'{"event": "thing.done", "uid": "1", "filler": "%s"}' % (b"x" * (size - 60))
@@ -117,6 +121,7 @@ async def test_a_huge_body_is_stored(sqs: Sqs, gate: Gate, size: int) -> None:
         assert await ingress.stored() == ["1"]
 
 
+@pytest.mark.slow
 async def test_while_the_store_fails_visibility_is_extended_and_nothing_is_deleted(sqs: Sqs, gate: Gate) -> None:
     async with running(sqs, gate) as ingress:
         ingress.store.down = True
@@ -132,6 +137,7 @@ async def test_while_the_store_fails_visibility_is_extended_and_nothing_is_delet
         assert await ingress.stored() == ["1"]
 
 
+@pytest.mark.slow
 async def test_a_batch_of_which_some_are_not_deleted(sqs: Sqs, gate: Gate) -> None:
     def half(arguments: dict[str, Any]) -> tuple[int, Any]:
         first, *others = (entry["Id"] for entry in arguments["Entries"])
@@ -146,6 +152,7 @@ async def test_a_batch_of_which_some_are_not_deleted(sqs: Sqs, gate: Gate) -> No
     assert [len(call["Entries"]) for call in gate.calls["DeleteMessageBatch"]] == [1, 1]
 
 
+@pytest.mark.slow
 async def test_a_batch_change_names_those_that_failed_and_those_not_mentioned(sqs: Sqs, gate: Gate) -> None:
     queue = SqsQueue(sqs.url, endpoint=gate.url, region=REGION)
     await queue.open()
@@ -164,6 +171,7 @@ async def test_a_batch_change_names_those_that_failed_and_those_not_mentioned(sq
         await queue.receive(wait=1, visibility=60)
 
 
+@pytest.mark.slow
 async def test_two_consumers_on_one_queue(sqs: Sqs, gate: Gate) -> None:
     async with running(sqs, gate, visibility=60) as one, running(sqs, gate, visibility=60) as other:
         other.receiver._store = one.store
@@ -172,6 +180,7 @@ async def test_two_consumers_on_one_queue(sqs: Sqs, gate: Gate) -> None:
         assert len(await one.stored()) == 60
 
 
+@pytest.mark.slow
 async def test_an_endpoint_that_goes_away_is_asked_again(sqs: Sqs, gate: Gate) -> None:
     async with running(sqs, gate) as ingress:
         await sqs.send(body("1"), signed(body("1")))
@@ -187,6 +196,7 @@ async def test_an_endpoint_that_goes_away_is_asked_again(sqs: Sqs, gate: Gate) -
         assert await ingress.stored() == ["1", "2"]
 
 
+@pytest.mark.slow
 async def test_settings_that_are_unsafe_are_named_at_the_start(
     sqs_endpoint: str, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -210,6 +220,7 @@ async def reason(gate: Gate, url: str, **options: Any) -> str:
     return str(caught.value).replace(gate.url, "http://sqs")
 
 
+@pytest.mark.slow
 async def test_what_keeps_it_from_starting_is_said(sqs: Sqs, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     found = [await reason(gate, "sqs://missing"), await reason(gate, f"{gate.url}/123456789012/missing")]
     for code in ("InvalidClientTokenId", "AccessDenied", "ThrottlingException"):
@@ -226,6 +237,7 @@ async def test_what_keeps_it_from_starting_is_said(sqs: Sqs, gate: Gate, monkeyp
     said("queue: why it does not start", "\n".join(found))
 
 
+@pytest.mark.slow
 async def test_credentials_that_a_running_queue_loses_are_an_error_of_the_queue(sqs: Sqs, gate: Gate) -> None:
     queue = SqsQueue(sqs.url, region=REGION, endpoint=gate.url)
     await queue.open()
@@ -263,6 +275,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
+@pytest.mark.slow
 async def test_the_example_handles_what_it_stores(example: Any, sqs: Sqs, gate: Gate, capsys: pytest.CaptureFixture[str]) -> None:
     stopped = asyncio.Event()
     running = asyncio.create_task(example.consume(stopped, sqs.url, endpoint=gate.url, region=REGION, wait=1))

@@ -18,6 +18,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(keys, json_values, max_size=4))
 def test_what_is_packed_is_unpacked_exactly(value: dict[str, Any]) -> None:
     assert unpack_object(pack(value)) == value

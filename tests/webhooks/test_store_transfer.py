@@ -107,6 +107,7 @@ async def everything(store: Store) -> dict[str, Any]:
     return {name: [rounded(asdict(one)) for one in found] for name, found in listed.items()}
 
 
+@pytest.mark.slow
 async def test_everything_arrives_and_goes_on_there(urls: tuple[StoreUrl, StoreUrl], small_slices: None) -> None:
     async with opened(urls[0]) as store:
         await fill(store)
@@ -193,6 +194,7 @@ class Interrupting:
         return Ending(mover)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 async def test_a_move_interrupted_anywhere_ends_when_it_is_run_again(
     part: int, tmp_path: Path, database: str, small_slices: None
@@ -225,6 +227,7 @@ async def _undo(url: StoreUrl) -> Any:
         await mover.aclose()
 
 
+@pytest.mark.slow
 async def test_neither_store_can_be_used_until_the_move_ends(urls: tuple[StoreUrl, StoreUrl], small_slices: None) -> None:
     async with opened(urls[0]) as store:
         await fill(store)
@@ -277,6 +280,7 @@ async def test_a_store_that_holds_something_else_is_no_target(urls: tuple[StoreU
             await store.accept(event("it can still be used"))
 
 
+@pytest.mark.slow
 async def test_a_second_run_changes_nothing_and_undo_opens_the_source_again(urls: tuple[StoreUrl, StoreUrl]) -> None:
     async with opened(urls[0]) as store:
         await store.accept(event())
@@ -295,6 +299,7 @@ async def test_a_second_run_changes_nothing_and_undo_opens_the_source_again(urls
         await move(urls)
 
 
+@pytest.mark.slow
 async def test_a_source_moves_to_one_target_only(urls: tuple[StoreUrl, StoreUrl], tmp_path: Path) -> None:
     async with opened(urls[0]) as store:
         await store.accept(event())
@@ -304,6 +309,7 @@ async def test_a_source_moves_to_one_target_only(urls: tuple[StoreUrl, StoreUrl]
     await move((urls[1], StoreUrl(f"sqlite:///{tmp_path / 'third.db'}")))
 
 
+@pytest.mark.slow
 async def test_of_two_moves_at_a_time_one_ends_and_nothing_comes_twice(
     urls: tuple[StoreUrl, StoreUrl], small_slices: None
 ) -> None:
@@ -326,6 +332,7 @@ async def test_of_two_moves_at_a_time_one_ends_and_nothing_comes_twice(
         assert await everything(store) == before
 
 
+@pytest.mark.slow
 async def test_a_move_that_lost_rows_does_not_end(urls: tuple[StoreUrl, StoreUrl]) -> None:
     async with opened(urls[0]) as store:
         await fill(store)
@@ -342,6 +349,7 @@ async def test_a_move_that_lost_rows_does_not_end(urls: tuple[StoreUrl, StoreUrl
             await store.accept(event("too early"))
 
 
+@pytest.mark.slow
 async def test_a_move_that_was_undone_before_its_end_does_not_close_the_source(urls: tuple[StoreUrl, StoreUrl]) -> None:
     async with opened(urls[0]) as store:
         await store.accept(event("1"))

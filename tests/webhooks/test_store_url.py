@@ -73,6 +73,7 @@ def test_a_receiver_that_cannot_be_made_shows_no_password_of_its_store(url: str,
     assert shown.count("pa55") == 1  # in this very function
 
 
+@pytest.mark.slow
 def test_a_database_without_its_driver_says_what_to_install() -> None:
     program = "import sys; sys.modules['asyncpg'] = None; from webhooks import open_store; open_store('postgresql://db/inbox')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=webhooks.__path__[0] + "/..")
@@ -87,6 +88,7 @@ def test_a_url_is_a_str(url: Any) -> None:
         open_store(url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["fcntl", "apsw"])
 def test_a_store_in_memory_needs_no_database(missing: str) -> None:
     program = f"import sys; sys.modules[{missing!r}] = None; from webhooks import open_store; open_store('memory:')"

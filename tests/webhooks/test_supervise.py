@@ -45,6 +45,7 @@ async def test_what_dies_in_a_row_starts_again_later_and_later() -> None:
     assert len(mortal.deaths) == 7
 
 
+@pytest.mark.slow
 @pytest.mark.repeats_itself
 @virtual_time
 async def test_what_always_starts_again_does_so_for_ever() -> None:

@@ -81,6 +81,7 @@ async def delivers(folder: Path, signer: OriginalWebhooks, uid: str) -> int:
         return await post(session, URL, body, {"x-webhook-signature": signer.sign(body)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["path", "abstract"])
 async def test_a_listener_is_ready_when_it_takes_deliveries_and_stopping_when_it_drains(tmp_path: Path, kind: str) -> None:
     address = str(tmp_path / "notify") if kind == "path" else f"@{uuid4()}"
@@ -93,6 +94,7 @@ async def test_a_listener_is_ready_when_it_takes_deliveries_and_stopping_when_it
         assert heard.told.empty()
 
 
+@pytest.mark.slow
 async def test_a_supervisor_is_ready_when_all_workers_are(tmp_path: Path) -> None:
     address, port = str(tmp_path / "notify"), free_port()
     async with systemd(address) as heard, service(tmp_path, address, "--workers", "3", "--admin-port", port) as process:
@@ -118,6 +120,7 @@ async def test_a_reload_ends_when_the_new_keys_are_in_use(tmp_path: Path) -> Non
         assert [await delivers(tmp_path, signer, "1") for signer in (OLD, NEW)] == [401, 200]
 
 
+@pytest.mark.slow
 async def test_a_reload_of_workers_ends_when_each_has_reloaded(tmp_path: Path) -> None:
     address, port = str(tmp_path / "notify"), free_port()
     options = ("--workers", "2", "--admin-port", port, "--log-level", "info")
@@ -154,6 +157,7 @@ async def test_a_reload_is_told_only_between_ready_and_stopping(tmp_path: Path, 
         assert [(await heard.hears())[0] for _ in range(4)] == ["READY=1", "RELOADING=1", "STOPPING=1", "STOPPING=1"]
 
 
+@pytest.mark.slow
 async def test_a_listener_shows_the_watchdog_that_it_lives(tmp_path: Path) -> None:
     address = str(tmp_path / "notify")
     async with systemd(address) as heard, service(tmp_path, address, "--admin-port", "-1", WATCHDOG_USEC="200000"):
@@ -161,6 +165,7 @@ async def test_a_listener_shows_the_watchdog_that_it_lives(tmp_path: Path) -> No
     assert seen.count(["WATCHDOG=1"]) >= 3
 
 
+@pytest.mark.slow
 async def test_the_watchdog_of_another_process_is_left_alone(tmp_path: Path) -> None:
     address = str(tmp_path / "notify")
     variables = {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}
@@ -171,6 +176,7 @@ async def test_the_watchdog_of_another_process_is_left_alone(tmp_path: Path) -> 
         assert await process.wait() == 0
 
 
+@pytest.mark.slow
 async def test_a_listener_serves_although_systemd_cannot_be_told(tmp_path: Path) -> None:
     async with service(tmp_path, str(tmp_path / "nobody"), "--admin-port", "-1") as process:
         assert process.stderr is not None

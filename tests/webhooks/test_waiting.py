@@ -391,6 +391,7 @@ class TestWaiting:
             await world.deliver("1")
             assert (await third).status is OperationStatus.DONE
 
+    @pytest.mark.slow
     @pytest.mark.repeats_itself
     @virtual_time
     async def test_an_operation_that_nobody_waits_for_any_longer_stays_pending_and_is_polled_seldom(

@@ -24,6 +24,7 @@ def test_what_is_not_there_is_said_as_python_says_it() -> None:
         getattr(webhooks, "Nothing")  # noqa: B009 - a type checker knows it too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["fcntl", "sqlite3", "aiohttp", "typer", "prometheus_client"])
 def test_receiver_and_memory_store_need_no_file_locks_database_server_or_extra(missing: str) -> None:
     program = f"import sys; sys.modules[{missing!r}] = None; from webhooks import Receiver, MemoryStore, Completions"

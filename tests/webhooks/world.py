@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.virtual_time import wall
+from tests.virtual_time import VirtualLoop, wall
 from tests.webhooks.fakes import FakeSource, FakeVendor, body_of, words_of
 from webhooks import Acceptance, Completions, MemoryStore
 from webhooks.store.base import Store, Subscriber
@@ -19,9 +19,12 @@ def now() -> float:
 
 
 async def settle() -> None:
-    """Run every task that is ready, without advancing time."""
+    """Run every task that is ready and let every store answer, without advancing time."""
+    loop = asyncio.get_running_loop()
     for _ in range(30):
         await asyncio.sleep(0)
+        while isinstance(loop, VirtualLoop) and loop.threads_at_work:
+            await asyncio.sleep(0)
 
 
 class DeafStore(MemoryStore):

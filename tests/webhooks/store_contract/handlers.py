@@ -136,6 +136,7 @@ class HandlersContract:
         assert await there.requeue([dead.id]) == 1
         assert words_of(await claim(there)) == ["1"]
 
+    @pytest.mark.slow
     async def test_jobs_that_no_receiver_serves_wait_for_fourteen_days_of_running_time(
         self, here: Store, there: Store, time: Time
     ) -> None:
@@ -153,6 +154,7 @@ class HandlersContract:
             (PAY, EventState.DEAD, UNSERVED),
         }
 
+    @pytest.mark.slow
     async def test_a_handler_that_is_served_in_between_is_given_another_fourteen_days(
         self, here: Store, there: Store, time: Time
     ) -> None:

@@ -520,6 +520,7 @@ class PollsContract:
         await poller.take_further(there)
         assert poller.starts[0] >= 30
 
+    @pytest.mark.slow
     async def test_where_budgets_differ_the_lowest_that_is_alive_holds(
         self, here: Store, there: Store, time: Time, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -534,6 +535,7 @@ class PollsContract:
         await poller.run(10)
         assert 95 <= len(poller.claims) - before <= 105
 
+    @pytest.mark.slow
     async def test_operations_that_are_not_waited_for_get_a_tenth_of_the_budget(
         self, here: Store, there: Store, time: Time
     ) -> None:
