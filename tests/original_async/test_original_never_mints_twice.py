@@ -134,7 +134,6 @@ async def bad_day(seed: int, assets: int) -> Counter[str]:
 
 
 @pytest.mark.repeats_itself
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_no_fault_makes_a_call_mint_or_move_twice(soak: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     sleep = asyncio.sleep

@@ -21,7 +21,6 @@ CAMPAIGN = "diwali-2026"
 RUN = ("run", "rewards.csv", "--vendor=original", f"--campaign={CAMPAIGN}", "--yes", *QUICK)
 
 
-@pytest.mark.slow
 def test_a_decision_of_the_file_is_undone_in_the_database(call: Call, folder: Path, url: str) -> None:
     async def decide() -> None:
         async with Ledger(folder / "payouts.db", vendor="original", campaign=CAMPAIGN) as ledger:

@@ -52,7 +52,6 @@ def temporal(monkeypatch: pytest.MonkeyPatch) -> Temporal:
     return Temporal(monkeypatch)
 
 
-@pytest.mark.slow
 async def test_an_activity_that_is_cancelled_and_started_again_pays_once(temporal: Temporal, database: LedgerDatabase) -> None:
     vendor = StubOriginal()
     received = asyncio.Event()
@@ -83,7 +82,6 @@ async def test_an_activity_that_is_cancelled_and_started_again_pays_once(tempora
         assert refused.value.non_retryable
 
 
-@pytest.mark.slow
 async def test_an_activity_without_an_answer_is_tried_again_and_a_refused_one_is_not(
     temporal: Temporal, database: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,6 @@ async def served(proxy: Proxy, folder: Path, way: str, *options: str) -> AsyncIt
         yield listener, front
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", ["tcp", "unix"])
 async def test_deliveries_of_any_size_pass_through_the_proxy(folder: Path, proxy: list[Proxy], way: str) -> None:
     for kind in proxy:

@@ -94,7 +94,6 @@ def test_a_backup_of_a_busy_store_holds_all_earlier_events(folder: Path) -> None
     asyncio.run(work())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", ["events replay 1", "dead-letters retry 1", "dead-letters retry --all"])
 def test_handlers_run_at_once_in_their_process(folder: Path, command: str) -> None:
     fill(folder, a_dead_job)

@@ -119,7 +119,6 @@ def test_with_too_few_files_it_does_not_start(tmp_path: Path) -> None:
     said("serve: too few files to listen", last)
 
 
-@pytest.mark.slow
 def test_the_limit_is_raised_as_needed_without_a_warning() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     assert fitted(64, hard) == ["1000 True", f"1096 {hard}"]
