@@ -130,7 +130,6 @@ def test_a_url_that_is_misspelled_becomes_no_file(call: Call, folder: Path, url:
     assert [path.name for path in folder.iterdir()] == ["rewards.csv"]
 
 
-@pytest.mark.slow
 def test_a_pause_a_resume_and_a_stop_are_decisions(call: Call, folder: Path, url: str, vendor: str) -> None:
     (folder / "rewards.csv").write_text(TWO)
     call(*PLAN)

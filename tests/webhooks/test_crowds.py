@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
 import pytest
 
-from rewards_core.operations import OperationStatus
-from tests.virtual_time import run, virtual_time
+from rewards_core.operations import OperationRef, OperationStatus
+from tests.virtual_time import run, virtual_time, wall
 from tests.webhooks.fakes import lost
 from tests.webhooks.world import a_world, leave, now, settle
-from webhooks import CompletionTimeout, PollPolicy
+from webhooks import CompletionTimeout, MemoryStore, PollPolicy
+from webhooks.store.records import Priority
 
 pytestmark = pytest.mark.repeats_itself
 
@@ -104,13 +106,20 @@ async def test_a_crowd_that_resumes_keeps_no_other_from_a_last_poll_before_the_d
 
 @virtual_time
 async def test_of_a_crowd_of_waits_that_end_together_as_many_are_asked_about_as_the_budget_allows() -> None:
-    async with a_world(polling=PollPolicy(max_per_second=5)) as world:
+    hurried: list[OperationRef] = []
+
+    class Noting(MemoryStore):
+        async def hurry_polls(self, refs: Sequence[OperationRef], priority: Priority) -> None:
+            hurried.extend(refs)
+            await super().hurry_polls(refs, priority)
+
+    async with a_world(polling=PollPolicy(max_per_second=5), store=Noting(clock=wall)) as world:
         crowd = [str(number) for number in range(100)]
         for uid in crowd:
             world.vendor.will(uid, "done")
         results = await asyncio.gather(*(world.start(uid, timeout=10) for uid in crowd), return_exceptions=True)
         assert [type(result) for result in results].count(CompletionTimeout) == 90
         assert min(world.vendor.read_times) == 8.0
-        assert len(world.vendor.reads) == 10
+        assert len(world.vendor.reads) == len(hurried) == 10  # a crowd is not written to the store for nothing
         await asyncio.sleep(20)
         assert len(world.vendor.reads) <= 20  # of those that are left, in a tenth of the budget

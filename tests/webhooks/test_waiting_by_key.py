@@ -17,7 +17,7 @@ from rewards_core.operations import KeyedRequest, Operation, OperationStatus
 from tests.texts import said
 from tests.virtual_time import EPOCH, virtual_time, wall
 from tests.webhooks.fakes import FakeVendor, Thing, ThingRequest, a_ref, a_thing, lost, trouble, words_of
-from tests.webhooks.world import DeafStore, World, a_world, now, settle
+from tests.webhooks.world import DeafStore, World, a_world, leave, now, settle
 from webhooks import (
     CompletionsClosed,
     CompletionsFailed,
@@ -315,6 +315,18 @@ async def test_look_ups_that_alone_are_refused_hold_up_nothing_for_long(caplog: 
             await waiting
         assert type(caught.value.last_error) is Forbidden
     said("look ups that alone are refused hold up nothing for long", "\n".join(caplog.messages))
+
+
+@virtual_time
+async def test_a_look_up_that_was_refused_is_made_again_after_all_others() -> None:
+    async with a_world() as world:
+        world.vendor.will_list(Forbidden("no", status=403))
+        waiting = [world.start(lost(key, owner=key), timeout=120) for key in ("a", "b")]
+        await asyncio.sleep(100)
+        refused, *later = [keys for _, keys in world.vendor.look_ups]
+        assert later[0] != refused
+        assert refused in later
+        await leave(*waiting)
 
 
 @virtual_time
