@@ -72,7 +72,7 @@ class Pipeline(ABC):
         self._options = options
         self._progress = progress
         self._stop = stop
-        # a row that cannot be looked up later is marked as sent when a request is free for it, and not before
+        # a row that cannot be looked up later is marked as sent when a request will be free at its turn, and not before
         self._max_sent = options.concurrency * (_SENT_PER_REQUEST if payer.lookups is not None else 1)
         self._settlement: Settlement | None = None
         if completions is not None and options.wait and payer.lookups is not None:

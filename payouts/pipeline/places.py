@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from payouts.progress import Stop
 
-_AHEAD = 0.1
-"""Seconds by which rows are stored as sent before their turn: the disk takes less, so no turn is lost while it writes."""
+_LATE = 0.25
+"""Seconds after its turn in which a row may still leave; later it needs another turn."""
 
 
 class Places:
@@ -25,10 +25,14 @@ class Places:
         max_sent: Rows in the state `sent` at one time.
         max_pending: Rows accepted and not settled at one time.
         room: Set while the reader of the run keeps up with it.
+        ahead: Seconds by which rows are stored as sent before their turn. No turn is lost if the disk takes less.
     """
 
-    def __init__(self, stop: Stop, limiter: Limiter, *, max_sent: int, max_pending: int, room: asyncio.Event) -> None:
+    def __init__(
+        self, stop: Stop, limiter: Limiter, *, max_sent: int, max_pending: int, room: asyncio.Event, ahead: float = 0.0
+    ) -> None:
         self._stop = stop
+        self._ahead = ahead
         self._limiter = limiter
         self._room = room
         self._sent = Limiter(Limits(connections=max_sent))
@@ -38,7 +42,7 @@ class Places:
         """Take the places and the turn of one more row, if none needs waiting; return when it may leave, None if it may not."""
         if self._stop.wished or not self._room.is_set() or not self.take_now():
             return None
-        at = self._limiter.turn_within(_AHEAD)
+        at = self._limiter.turn_within(self._ahead)
         if at is None:
             self.free()
         return at
@@ -47,8 +51,8 @@ class Places:
         """Wait until a row may be stored as sent; return when up to `most` rows may leave, nothing if the run is to end first."""
         if not await self._stop.before(self._room.wait()) or not await self.take():
             return []
-        while (at := self._limiter.turn_within(_AHEAD)) is None:
-            if not await self._stop.pause(self._limiter.ready_in() - _AHEAD / 2):
+        while (at := self._limiter.turn_within(self._ahead)) is None:
+            if not await self._stop.pause(self._limiter.ready_in() - self._ahead / 2):
                 self.free()
                 return []
         turns = [at]
@@ -66,12 +70,11 @@ class Places:
         """Wait until a row may leave now; return False if the run is to end first.
 
         Args:
-            at: The moment for which it was admitted, in the loop's time; where workers share the rate, in the uptime. None if it
-                was sent before.
+            at: Its turn, in the loop's time; where workers share the rate, in the uptime. None if it needs another turn.
         """
-        if at is None or (wait := at - loop_time()) <= 0.0:
-            return not self._stop.wished
-        return await self._stop.pause(wait)
+        if at is None or (wait := at - loop_time()) < -_LATE:
+            return await self.turn()
+        return await self._stop.pause(wait) if wait > 0.0 else not self._stop.wished
 
     async def turn(self) -> bool:
         """Wait for a turn by the rate; return False if the run is to end first."""

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from payouts.ledger.base import RunLedger
     from payouts.rows import Row
 
+_AHEAD = 0.1
+_AHEAD_UNREPEATED = 0.03
+"""Seconds by which rows are stored as sent before their turn. After a kill, a person has to settle those that may not be repeated."""
+
 
 class RunPipeline(Pipeline):
     """Take the rows of a source, as the only run of the ledger.
@@ -39,8 +43,14 @@ class RunPipeline(Pipeline):
         self._begun, self._resumed = _Numbers(), _Numbers()
 
     def _make_places(self, room: asyncio.Event) -> Places:
-        limiter = Limiter(paced(self._options.rate))
-        return Places(self._stop, limiter, max_sent=self._max_sent, max_pending=self._options.max_pending, room=room)
+        return Places(
+            self._stop,
+            Limiter(paced(self._options.rate)),
+            max_sent=self._max_sent,
+            max_pending=self._options.max_pending,
+            room=room,
+            ahead=_AHEAD if self._payer.may_repeat else _AHEAD_UNREPEATED,
+        )
 
     def _owning(self) -> AbstractAsyncContextManager[None]:
         return self._ledger.one_run(rows_at_once=min(self._max_sent, self._options.max_pending))

@@ -719,6 +719,32 @@ async def test_rows_leave_at_the_rate_one_by_one_although_they_are_stored_togeth
 
 
 @virtual_time
+async def test_no_second_sees_more_rows_than_the_rate_after_a_slow_vendor(vendor: StubOriginal, ledger: Ledger) -> None:
+    left = []
+
+    async def slow_at_first(_: str) -> None:
+        left.append(now())
+        await asyncio.sleep(max(0.0, 5.0 - now()))
+
+    vendor.before = slow_at_first
+    await pay(rows(100), vendor, ledger, options=RunOptions(rate=20.0, concurrency=20, wait=False))
+    assert len(left) == 100
+    assert all(later - earlier > 1.0 - 1e-6 for earlier, later in zip(left, left[20:], strict=False))
+
+
+@virtual_time
+async def test_a_run_that_is_cut_off_leaves_few_coins_in_doubt(path: Path) -> None:
+    client = StubEnkash()
+    given = [coin_row(f"r{number}") for number in range(100)]
+    async with ledger_at(path, "enkash") as ledger:
+        async with run_payouts(given, client=client, ledger=ledger, options=RunOptions(rate=100.0)) as run:
+            async for _ in run:
+                if len(client.given) >= 20:
+                    break
+        assert (await ledger.counts())[State.SENT] <= 5
+
+
+@virtual_time
 async def test_a_stop_takes_back_rows_that_were_stored_as_sent_before_their_turn(vendor: StubOriginal, ledger: Ledger) -> None:
     run = run_payouts(rows(100), client=vendor, ledger=ledger, options=RunOptions(rate=500.0, concurrency=100, wait=False))
 
