@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _AHEAD = 0.1
 _AHEAD_UNREPEATED = 0.03
-"""Seconds by which rows are stored as sent before their turn. After a kill, a person has to settle those that may not be repeated."""
+"""Seconds by which rows are stored as sent before their turn. After a kill, a person settles those that may not be repeated."""
 
 
 class RunPipeline(Pipeline):
