@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from payouts.states import LedgerInUse
+from payouts.vendors import options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +86,7 @@ class PostgresLock:
             host, process, name, vendor, seconds = living
             raise LedgerInUse(
                 f"Process {process} on {host} pays campaign {name}. Nothing was changed. Let the workers end first: payouts stop "
-                f"--campaign {name} --vendor {vendor}. If that process was killed, wait {seconds} seconds.",
+                f"--campaign {name} {options_of(vendor)}. If that process was killed, wait {seconds} seconds.",
                 pid=process,
             )
 

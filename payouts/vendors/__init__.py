@@ -9,7 +9,7 @@ from payouts.vendors.enkash import EnkashRow
 from payouts.vendors.mint import MintRow
 from payouts.vendors.original import OriginalRow
 
-__all__ = ["FIELDS", "ROW_TYPES", "EnkashRow", "MintRow", "OriginalRow", "vendor_of"]
+__all__ = ["FIELDS", "ROW_TYPES", "EnkashRow", "MintRow", "OriginalRow", "options_of", "vendor_of"]
 
 ROW_TYPES: Mapping[str, type[OriginalRow | EnkashRow | MintRow]] = MappingProxyType(
     {"original": OriginalRow, "enkash": EnkashRow, "original-mint": MintRow}
@@ -44,3 +44,9 @@ def vendor_of(account: str | None, kind: str | None) -> str | None:
     if account not in {None, "original"}:
         raise ValueError("--kind mint is for Original; EnKash mints nothing. Nothing was sent.")
     return MintRow.vendor
+
+
+def options_of(vendor: str) -> str:
+    """Return the options of the command line from which `vendor_of` makes a vendor."""
+    account = ROW_TYPES[vendor].account
+    return f"--vendor {account}" if account == vendor else f"--vendor {account} --kind mint"

@@ -16,7 +16,7 @@ from payouts.ledger.fingerprints import fingerprint, recipient_bounds
 from payouts.source.checks import Checked, check_rows
 from payouts.source.mistakes import Mistake
 from payouts.spelling import Misspelling, NotText
-from payouts.vendors import vendor_of
+from payouts.vendors import ROW_TYPES, options_of, vendor_of
 from tests.payouts.mint_kit import COLLECTION, HEADER, MINT, mint_row
 from tests.texts import said
 
@@ -303,6 +303,12 @@ def test_grants_are_alike_if_recipient_collection_and_name_are() -> None:
     assert len({alike(), alike(name="Medal"), alike(user_uid="33"), alike(collection_uid="22")}) == 4
     begin, end = recipient_bounds("user-r1")
     assert begin <= alike() < end
+
+
+def test_the_options_of_a_vendor_select_it() -> None:
+    for vendor in ROW_TYPES:
+        words = dict(zip(*[iter(options_of(vendor).split())] * 2, strict=True))
+        assert vendor_of(words["--vendor"], words.get("--kind")) == vendor
 
 
 def test_vendor_and_kind_name_what_the_ledger_holds() -> None:

@@ -193,7 +193,7 @@ def test_nobody_decides_by_hand_while_a_worker_lives(call: Call, url: str) -> No
             return [await asyncio.to_thread(call, *each) for each in commands]
 
     for refused in asyncio.run(while_working()):
-        assert (refused.exit_code, "payouts stop" in refused.stderr) == (7, True)
+        assert (refused.exit_code, f"payouts stop --campaign {CAMPAIGN} --vendor original." in refused.stderr) == (7, True)
     assert states(url) == {"r1": "unknown"}
     assert call("resolve", "r1", "--as=done", "--note=seen").exit_code == 0
 
