@@ -55,7 +55,7 @@ def run(
 
       payouts run users.csv --vendor original --kind mint --campaign badges
 
-      write-coins | payouts run - --format jsonl --vendor enkash --campaign may --yes
+      coins | payouts run - --format jsonl --vendor enkash --campaign may --yes
     """
     log.begin()
     place = file.ledger
