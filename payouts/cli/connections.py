@@ -141,7 +141,6 @@ async def completions_of(
         else:
             store = webhooks.MemoryStore(max_events=_MAX_EVENTS)
         stack.push_async_callback(store.aclose)
-        await store.ping()
         if listening.port is not None:
             source = await asyncio.to_thread(webhook_source, listening.keys_file, scope=client.scope)
             receiver = await stack.enter_async_context(webhooks.Receiver(source, store))

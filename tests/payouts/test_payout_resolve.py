@@ -219,6 +219,7 @@ def test_a_retry_is_taken_back_as_long_as_its_key_was_not_sent(call: Call, folde
     retry_all(call, monkeypatch)
     renewed = row_of(folder, "r1")
     assert (renewed["state"], renewed["key"] != before["key"], len(renewed["retired"])) == ("planned", True, 1)
+    assert (before["answer"], renewed["answer"]) == (400, None)
     result = call("resolve", "r1", "--undo", "--note=wrong campaign")
     assert (result.exit_code, records(result)[0]["key"]) == (0, before["key"])
     assert row_of(folder, "r1") == before
