@@ -121,6 +121,26 @@ async def test_what_came_before_an_error_of_the_source_is_planned(vendor: StubOr
     assert source.closed
 
 
+async def test_what_came_before_an_error_is_a_group_although_the_source_has_ended() -> None:
+    asked = asyncio.Event()
+
+    async def source() -> AsyncIterator[Row]:
+        yield token_row("r0")
+        await asked.wait()
+        yield token_row("r1")
+        yield token_row("r2")
+        raise OSError("the export has gone")
+
+    groups = groups_of(source(), Stop())
+    sizes = [len(await anext(groups))]
+    asked.set()
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+    with pytest.raises(OSError, match="the export has gone"):  # noqa: PT012 - the groups before it are looked at
+        async for group in groups:
+            sizes.append(len(group))
+    assert sizes == [1, 2]
+
+
 async def test_what_an_iterable_gave_before_its_error_is_in_a_group() -> None:
     def source() -> Iterator[Row]:
         yield from (token_row(f"r{number}") for number in range(1_203))
