@@ -7,11 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from payouts.audit.comparison import Checked, Finding, KnownRow
-from payouts.request_budget import RequestBudget, raise_if_fatal
+from payouts.request_budget import FATAL, RequestBudget, raise_if_fatal
 from payouts.states import Entry, State
 from rewards_core.errors import VendorError
 
@@ -56,22 +55,32 @@ async def snapshot(
     budget = budget or RequestBudget()
     waiting = iter(recipients)
     stored = failed = 0
+    problem: Exception | None = None
 
     async def read(recipient: str) -> _Balance:
-        at = clock()
-        return await budget.call(partial(vendor.balance_of, recipient)), at
+        at = clock()  # after the wait for the budget, so that little is sent between this time and the answer
+        return await vendor.balance_of(recipient), at
 
-    while some := list(islice(waiting, _AT_ONCE)):
-        answers = await asyncio.gather(*map(read, some), return_exceptions=True)
-        known = {each: answer for each, answer in zip(some, answers, strict=True) if not isinstance(answer, BaseException)}
-        await ledger.transact(partial(_store, known))
-        stored += len(known)
-        for answer in answers:
-            if isinstance(answer, VendorError):
-                raise_if_fatal(answer)
-                failed += 1
-            elif isinstance(answer, BaseException):
-                raise answer
+    async def work() -> None:
+        nonlocal stored, failed, problem
+        for recipient in waiting:
+            try:
+                balance = await budget.call(partial(read, recipient))
+                await ledger.transact(partial(_store, recipient, balance))
+                stored += 1
+            except Exception as found:  # noqa: BLE001 - raised below, without a group around it
+                if isinstance(found, VendorError) and not isinstance(found, FATAL):
+                    failed += 1
+                else:
+                    problem = problem or found
+            if problem is not None:
+                return
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(_AT_ONCE):
+            tasks.create_task(work())
+    if problem is not None:
+        raise problem
     return stored, failed
 
 
@@ -156,9 +165,9 @@ def _stored(recipients: Iterable[str], database: Database) -> dict[str, _Balance
     return {recipient: (balance[0], balance[1]) for recipient, balance in found.items() if balance is not None}
 
 
-def _store(balances: Mapping[str, _Balance], database: Database) -> None:
-    database.executemany(
+def _store(recipient: str, balance: _Balance, database: Database) -> None:
+    database.execute(
         "INSERT INTO balances (recipient, coins, at) VALUES (?, ?, ?) "
         "ON CONFLICT (recipient) DO UPDATE SET coins = excluded.coins, at = excluded.at",
-        [(recipient, coins, at) for recipient, (coins, at) in balances.items()],
+        (recipient, *balance),
     )

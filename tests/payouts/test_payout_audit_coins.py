@@ -16,6 +16,7 @@ from payouts.request_budget import BudgetSpent, RequestBudget
 from payouts.states import State
 from payouts.vendors.payers import EnkashPayer
 from rewards_core.cli.output import Output
+from rewards_core.errors import RequestRejected, Unauthorized
 from tests.payouts.audit_kit import event, kinds, rows_of, summary
 from tests.payouts.by_hand_kit import raw
 from tests.payouts.command_kit import Call, for_people, records
@@ -187,6 +188,52 @@ async def test_a_snapshot_keeps_what_it_has_read_when_it_has_asked_enough(folder
                 3,
                 0,
             )
+
+
+class SlowBalances:
+    """Balances of which one is read only when all others are."""
+
+    def __init__(self, users: int) -> None:
+        self.others = users - 1
+        self.read = asyncio.Event()
+
+    async def balance_of(self, recipient: str) -> int:
+        if recipient == "u0":
+            await self.read.wait()
+            return 0
+        self.others -= 1
+        if not self.others:
+            self.read.set()
+        return 1
+
+
+async def test_a_balance_that_is_read_slowly_holds_up_no_other(folder: Path) -> None:
+    users = [f"u{number}" for number in range(40)]
+    async with Ledger(folder / "payouts.db", vendor="enkash", campaign=CAMPAIGN) as ledger:
+        async with asyncio.timeout(60):
+            stored = await snapshot(ledger, SlowBalances(40), users, budget=RequestBudget(rate=None))
+        assert stored == (40, 0)
+
+
+class RefusedBalances:
+    """Balances of which some are refused, until the credentials are."""
+
+    async def balance_of(self, recipient: str) -> int:
+        if recipient == "u20":
+            raise Unauthorized("the credentials are refused")
+        if recipient in {"u1", "u5"}:
+            raise RequestRejected("no such user")
+        return 1
+
+
+async def test_an_error_of_all_balances_ends_a_snapshot_and_one_of_a_user_does_not(folder: Path) -> None:
+    users = [f"u{number}" for number in range(100)]
+    async with Ledger(folder / "payouts.db", vendor="enkash", campaign=CAMPAIGN) as ledger:
+        assert await snapshot(ledger, RefusedBalances(), users[:20], budget=RequestBudget(rate=None)) == (18, 2)
+        with pytest.raises(Unauthorized, match="the credentials are refused"):
+            await snapshot(ledger, RefusedBalances(), users[20:], budget=RequestBudget(rate=None))
+        (kept,) = await ledger.transact(lambda database: database.execute("SELECT count(*) FROM balances").fetchone())
+        assert 18 <= kept < 18 + 20
 
 
 def test_a_person_reads_what_cannot_be_known(
