@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from payouts import money
-from payouts.audit import balances, records
+from payouts.audit import records
 from payouts.audit.absence import record_absent
+from payouts.audit.balances import snapshot
 from payouts.audit.comparison import Checked, Finding
 from payouts.audit.records import Scope
 from payouts.ledger import decisions
@@ -271,6 +272,14 @@ class RecordsContract:
         assert absent == [(AT, AT + 60), (None, None)]
 
     async def test_the_newest_balance_is_kept(self, ledger: CampaignLedger) -> None:
+        class Balances:
+            def __init__(self, coins: int) -> None:
+                self.coins = coins
+
+            async def balance_of(self, recipient: str) -> int:
+                return self.coins
+
         for balance in (5, 7):
-            await ledger.transact(partial(balances._store, {"u": (balance, 1.0)}))
-        assert await ledger.transact(partial(balances._stored, ["u", "v"])) == {"u": (7, 1.0)}
+            await snapshot(ledger, Balances(balance), ["u"], clock=lambda: 1.0)
+        kept = await ledger.transact(lambda database: database.execute("SELECT recipient, coins, at FROM balances").fetchall())
+        assert [tuple(each) for each in kept] == [("u", 7, 1.0)]
