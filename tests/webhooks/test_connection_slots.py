@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from tests.webhooks.fakes import FakeSource
-from tests.webhooks.test_hardened_server import (
+from tests.webhooks.hardened_kit import (
     HEALTHY,
     SLOWEST,
     Running,

@@ -12,8 +12,8 @@ import attrs
 import pytest
 
 from tests.texts import said
+from tests.webhooks.hardened_kit import HEALTHY, SLOWEST, close, read_answer, serving
 from tests.webhooks.listener_process import delivery, post, running, signed
-from tests.webhooks.test_hardened_server import HEALTHY, SLOWEST, close, read_answer, serving
 from webhooks.ingress.peers import Networks
 from webhooks.ingress.proxies import ProxyDetector
 from webhooks.refusals import Refusals
