@@ -11,6 +11,7 @@ from typing import Any
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import ConfigurationError, FieldError, UnexpectedResponse, VendorError
 from rewards_core.http.messages import Answer, Effect, Headers, Refusal, Request
+from rewards_core.http.timeouts import Timeouts
 from rewards_core.http.transport import Transport
 from rewards_core.json import loads
 from rewards_core.observe import CallRetried
@@ -49,8 +50,8 @@ def refusal(answer: Answer) -> Refusal:
     return Refusal(message=body.get("message", ""), code=body.get("code"), details=details, invalid=bool(body.get("invalid")))
 
 
-PATIENT = RetryPolicy(first_delay=20.0, max_delay=20.0)
-"""Pauses for nearly all of a call's time."""
+PATIENT: dict[str, Any] = {"retry": RetryPolicy(first_delay=600.0, max_delay=600.0), "timeouts": Timeouts(total=3_600.0)}
+"""Options of a transport whose calls pause far longer than a test takes."""
 
 
 class Pausing:

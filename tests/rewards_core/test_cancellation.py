@@ -144,7 +144,7 @@ async def test_cancelled_in_the_pause_after_a_lost_reply_may_have_happened(
     pausing = Pausing()
 
     async with vendor(reads_then_hangs_up) as v:
-        transport = make_transport(v.url, observers=[*cancelled.observers, pausing], retry=PATIENT)
+        transport = make_transport(v.url, observers=[*cancelled.observers, pausing], **PATIENT)
         await cancelled.cancel(transport, Effect.KEYED, pausing.begun.wait)
     cancelled.check(unknown=True)
 
@@ -159,7 +159,7 @@ async def test_cancelled_in_the_pause_after_a_429_did_nothing(
         await v.answer(reader, writer, http(status="429 Too Many Requests"))
 
     async with vendor(throttles) as v:
-        transport = make_transport(v.url, observers=[*cancelled.observers, pausing], retry=PATIENT)
+        transport = make_transport(v.url, observers=[*cancelled.observers, pausing], **PATIENT)
         await cancelled.cancel(transport, effect, pausing.begun.wait)
     cancelled.check(unknown=False)
 

@@ -249,7 +249,7 @@ async def test_cancelled_while_pausing_ends_at_once(make_transport: MakeTranspor
     pausing = Pausing()
 
     async with vendor(reads_then_hangs_up) as v:
-        transport = make_transport(v.url, observers=[pausing], retry=PATIENT)
+        transport = make_transport(v.url, observers=[pausing], **PATIENT)
         call = asyncio.ensure_future(transport.call(request_to(transport, Effect.KEYED)))
         await pausing.begun.wait()
         call.cancel()
