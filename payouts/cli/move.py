@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from payouts.cli.display import counting_bar
-from payouts.cli.options import DEFAULT_LEDGER, LedgerOption, with_exit_codes
+from payouts.cli.options import DEFAULT_LEDGER, ledger_option, with_exit_codes
 from payouts.ledger.place import DatabasePlace, FilePlace, LedgerPlace, place_of
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail, option_parser
@@ -16,7 +16,7 @@ from rewards_core.text import counted
 
 @with_exit_codes
 def move(
-    ledger: LedgerOption = DEFAULT_LEDGER,
+    ledger: Annotated[LedgerPlace, ledger_option("The file that holds the ledger.", "FILE")] = DEFAULT_LEDGER,
     to: Annotated[
         LedgerPlace | None,
         typer.Option(
@@ -33,7 +33,7 @@ def move(
     """Move a ledger from a file to a PostgreSQL database, from which any number of workers can pay it.
 
     Campaigns, rows, keys, decisions, audits and balances keep their numbers, so that payments, retries and audits continue.
-    From the first moment on the file is refused by commands that pay or change rows; it can still be read.
+    As soon as the move begins, commands that pay or change rows refuse the file; it can still be read.
 
     After an interruption, run the same command again. While the database does not hold the whole ledger, --cancel lets the file
     be used again.

@@ -7,36 +7,48 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from attrs import frozen
 
 from payouts.cli.connections import check_environment
 from payouts.cli.job import Job, pay
-from payouts.cli.options import CampaignOptions, check_output_file, require_database, with_exit_codes
+from payouts.cli.options import CampaignOptions, SharedLedgerOption, check_output_file, require_database, with_exit_codes
 from payouts.cli.send_options import ListenOptions, LogOptions, SendOptions
 from rewards_core.cli.option_groups import with_option_groups
 from rewards_core.cli.output import JsonOption, Output, exit_on_value_error
 
 _DONE = {
     "pause": "Campaign {name} is paused: no worker sends a row until `payouts resume`. Answers under way are stored.",
-    "resume": "Campaign {name} is resumed: workers that run send its rows. To start more: payouts work.",
+    "resume": "Campaign {name} is resumed: running workers send its rows. To start more: payouts work.",
     "stop": "Campaign {name} is stopped: its workers end. Rows that are planned stay so until `payouts resume` and new workers.",
 }
+
+
+@frozen(kw_only=True)
+class _WorkerOptions(SendOptions):
+    limit: Annotated[int | None, typer.Option(help="Maximum rows sent by this worker.", min=0)] = None
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for accepted rows; another worker does.")] = False
+
+
+@frozen(kw_only=True)
+class _SharedCampaign(CampaignOptions):
+    ledger: SharedLedgerOption
 
 
 @with_exit_codes
 @with_option_groups
 def work(
-    sending: SendOptions,
+    sending: _WorkerOptions,
     listen: ListenOptions,
     log: LogOptions,
     *,
-    which: CampaignOptions,
+    which: _SharedCampaign,
     report: Annotated[Path | None, typer.Option(help="Write the report to this HTML file at the end.")] = None,
     as_json: JsonOption = None,
 ) -> None:
     """Pay the planned rows of a PostgreSQL ledger, beside any number of other workers, until every row has ended.
 
-    --rate is the rate of all workers together; the lowest that a living worker gives holds. What a lost worker left is taken
-    over: rows that it may have sent are looked up first. Credentials are read from the environment.
+    --rate limits all workers together; the lowest --rate of a running worker applies. Rows of a worker that died are taken over;
+    those that it may have sent are looked up first. Credentials are read from the environment.
 
     For example:
 
@@ -70,10 +82,10 @@ def work(
 @with_option_groups
 def pause(
     *,
-    which: CampaignOptions,
+    which: _SharedCampaign,
     as_json: JsonOption = None,
 ) -> None:
-    """Let no worker send a row of a campaign until payouts resume.
+    """Stop all workers from sending rows of a campaign, until `payouts resume`.
 
     For example:
 
@@ -86,10 +98,10 @@ def pause(
 @with_option_groups
 def resume(
     *,
-    which: CampaignOptions,
+    which: _SharedCampaign,
     as_json: JsonOption = None,
 ) -> None:
-    """Let workers send rows of a campaign again, after payouts pause or stop.
+    """Let workers send rows of a campaign again, after `payouts pause` or `payouts stop`.
 
     For example:
 
@@ -102,10 +114,10 @@ def resume(
 @with_option_groups
 def stop(
     *,
-    which: CampaignOptions,
+    which: _SharedCampaign,
     as_json: JsonOption = None,
 ) -> None:
-    """Let all workers of a campaign end, once the rows that they have sent are answered.
+    """Stop all workers of a campaign, after the vendor has answered the rows that they sent.
 
     For example:
 
@@ -114,7 +126,7 @@ def stop(
     _change("stop", which, Output(as_json))
 
 
-def _change(verb: str, which: CampaignOptions, output: Output) -> None:
+def _change(verb: str, which: _SharedCampaign, output: Output) -> None:
     require_database(which.ledger)
     chosen = which.chosen()
 

@@ -69,7 +69,7 @@ class PostgresLedger(CampaignLedger):
         lock: The lock that keeps workers away, if the caller has taken it: a change is refused once it is lost.
 
     Raises:
-        LedgerError: the database cannot be used, or the campaign was begun against another target.
+        LedgerError: the database cannot be used, or the campaign has another target.
         TypeError: an argument is of another type.
         ValueError: there is no such vendor, a name cannot be used, or the URL cannot be read.
     """
@@ -163,7 +163,7 @@ class PostgresLedger(CampaignLedger):
         """Take part in paying the campaign while the block runs; see `Worker.at_work`.
 
         Args:
-            rate: Rows that all workers together send per second, above 0; the lowest that a living worker gives holds. None
+            rate: Rows that all workers together send per second, above 0; the lowest rate of a running worker applies. None
                 for no limit.
 
         Raises:
@@ -186,7 +186,7 @@ class PostgresLedger(CampaignLedger):
         return await self._write(self._steps(wanted, self.now()), worker)
 
     async def pause(self) -> None:
-        """Let no worker send a row until `resume`; answers that are under way are stored."""
+        """Stop all workers from sending rows until `resume`; answers under way are stored."""
         await self._set_condition("paused", "pause")
 
     async def resume(self) -> None:
@@ -194,7 +194,7 @@ class PostgresLedger(CampaignLedger):
         await self._set_condition("running", "resume")
 
     async def stop(self) -> None:
-        """Let all workers end; rows that are planned stay planned until `resume` and the next worker."""
+        """Stop all workers; planned rows stay planned until `resume` and the next worker."""
         await self._set_condition("stopped", "stop")
 
     async def condition(self) -> str:
@@ -232,7 +232,7 @@ class PostgresLedger(CampaignLedger):
         return super()._renew(entry, key, at, database)
 
     def now(self) -> float:
-        """Return the database's time, in seconds since the epoch, as it was told last."""
+        """Return the database's time in seconds since the epoch, estimated from its last answer and the uptime."""
         return uptime() + self._ahead
 
     async def _move_batch(self, calls: Sequence[_Moves]) -> tuple[list[list[Entry] | LedgerError], list[Any]]:
@@ -248,7 +248,7 @@ class PostgresLedger(CampaignLedger):
                 if all(worker is None for _, worker in calls):
                     raise LedgerUnavailable(str(problem)) from None
                 if self._log_limit.allows("moves"):
-                    logger.warning("the ledger failed; the answers of rows wait, and are stored when it is back: %s", problem)
+                    logger.warning("the ledger failed; the vendor's answers are kept in memory until it is back: %s", problem)
                 await asyncio.sleep(outage_delay(repeats))
                 repeats += 1
             else:

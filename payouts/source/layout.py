@@ -73,7 +73,7 @@ class Layout:
 
     Args:
         vendor: The vendor's name.
-        names: Field to the name of its column, where it differs, such as `{"id": "order_no"}`.
+        names: The name of its column by field, where it differs, such as `{"id": "order_no"}`.
         form: `"csv"`, `"jsonl"` or `"workbook"`, which is .xlsx or .xlsm.
         delimiter: The delimiter of CSV cells; None detects it in the header.
         encoding: `"utf-8"`, `"utf-16"` or `"windows-1252"`; None detects it. A file that can be read only once is then UTF-8.
@@ -100,7 +100,7 @@ class Layout:
     def __attrs_post_init__(self) -> None:
         for name in _NOT_FOR:
             if getattr(self, name) is not None and not fits(name, self.form):
-                raise ValueError(f"{name}: give None, or another form than {self.form!r}, which has none.")
+                raise ValueError(f"{name}: the form {self.form!r} has none. Leave it out, or choose another form.")
 
     @property
     def required(self) -> tuple[str, ...]:
