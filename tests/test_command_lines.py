@@ -10,8 +10,11 @@ import sys
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.table import Table
+from typer import rich_utils
 from typer.testing import CliRunner
 
 from payouts import Ledger
@@ -30,6 +33,7 @@ OPTIONS = [
     for words, specs in program.options()
     for spec in specs.values()
 ]
+HELPS = [(module, "") for module in LINES] + [("webhooks", "events")] + COMMANDS
 REQUIRED = {"run": ["--vendor=original", "--campaign=c"]}
 
 
@@ -57,12 +61,15 @@ def in_process(
     return said.out
 
 
-def arguments(program: Program, words: str) -> list[str]:
-    """Return something for each argument that a command needs."""
+def parameters(program: Program, words: str) -> list[Any]:
     name, _, member = words.partition(" ")
     command = program.load(name)
-    found = command.commands[member] if member else command
-    return ["1" for param in found.params if param.param_type_name == "argument" and param.required]
+    return (command.commands[member] if member else command).params
+
+
+def arguments(program: Program, words: str) -> list[str]:
+    """Return something for each argument that a command needs."""
+    return ["1" for param in parameters(program, words) if param.param_type_name == "argument" and param.required]
 
 
 async def begun(ledger: Path) -> None:
@@ -88,13 +95,33 @@ def test_the_version_is_shown(module: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{LINES[module][0].name} {VERSION}\n", "")
 
 
-@pytest.mark.parametrize(("module", "words"), [(module, "") for module in LINES] + [("webhooks", "events")] + COMMANDS)
+@pytest.mark.parametrize(("module", "words"), HELPS)
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_every_command_shows_help_within_80_columns(module: str, words: str, flag: str) -> None:
     done = CliRunner().invoke(LINES[module][1], [*words.split(), flag], env={"COLUMNS": "80"}, catch_exceptions=False)
     assert (done.exit_code, done.stderr) == (0, "")
     assert "--config" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("module", "words"), HELPS)
+def test_a_terminal_of_80_columns_shows_every_option_value_and_default_whole(module: str, words: str) -> None:
+    shown = {}
+    for width in (80, 1_000):
+        done = CliRunner().invoke(LINES[module][1], [*words.split(), "-h"], env={"COLUMNS": str(width)})
+        assert "…" not in done.stdout
+        shown[width] = sorted(told("\n".join(line for line in done.stdout.splitlines() if line.startswith("│"))).split())
+    assert shown[80] == shown[1_000]
+    params = parameters(LINES[module][0], words) if words else []
+    names = {name for each in params if not getattr(each, "hidden", False) for name in (*each.opts, *each.secondary_opts)}
+    assert {name for name in names if name.startswith("--")} <= {word.strip(",") for word in shown[80]}
+
+
+def test_a_version_of_typer_with_its_own_tables_still_shows_the_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rich_utils, "Table", type("OtherTable", (Table,), {}))
+    done = CliRunner().invoke(payouts, ["run", "-h"], env={"COLUMNS": "200"}, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "--asset-external-id-column" in done.stdout
 
 
 @pytest.mark.parametrize("module", LINES)

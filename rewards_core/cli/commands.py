@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
@@ -147,6 +147,12 @@ def _params_with_config(params: list[Any], context: Any) -> list[Any]:
     return [*own, _config_option(context.find_root().info_name), shows_help]
 
 
+def _tables_of_two_columns() -> AbstractContextManager[None]:
+    from rewards_core.cli.help_table import tables_of_two_columns  # noqa: PLC0415 - it takes time
+
+    return tables_of_two_columns()
+
+
 class _Command(TyperCommand):
     """A command whose options can be preset."""
 
@@ -156,7 +162,8 @@ class _Command(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Show the help with paragraphs as wide as the screen; typer keeps the docstring's line breaks after the first one."""
         self.help = _line_break_in_paragraph(" ", inspect.cleandoc(self.help or ""))
-        super().format_help(ctx, formatter)
+        with _tables_of_two_columns():
+            super().format_help(ctx, formatter)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         with _usage_errors_as_json(parent.obj, _words(info_name, parent), [*args], parent, option_specs(self)):
@@ -195,6 +202,10 @@ class _Group(TyperGroup):
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _params_with_config(super().get_params(ctx), ctx)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        with _tables_of_two_columns():
+            super().format_help(ctx, formatter)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         program = self.context_settings["obj"] if parent is None else parent.obj
