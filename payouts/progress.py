@@ -44,21 +44,22 @@ class Progress:
 
 
 class Stop:
-    """A request to end the run, which cuts every pause short."""
+    """A request to end the run, which cuts every pause short.
+
+    Attributes:
+        wished: Whether the end was asked for.
+    """
 
     def __init__(self) -> None:
+        self.wished = False
         self._wished = asyncio.Event()
         self._scopes: set[asyncio.Timeout] = set()
-
-    @property
-    def wished(self) -> bool:
-        """Whether the end was asked for."""
-        return self._wished.is_set()
 
     def wish(self) -> None:
         """Ask for the end; a second wish does nothing."""
         if self.wished:
             return
+        self.wished = True
         self._wished.set()
         for scope in self._scopes:
             scope.reschedule(asyncio.get_running_loop().time())

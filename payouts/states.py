@@ -56,7 +56,7 @@ WAYS_WITH_LOOKUP: Ways = MappingProxyType(
 """The states that may follow each state, for vendors that can tell later what became of a row.
 
 From `rejected` and `failed` a retry leads on, with a new key. A row that may have been sent before is `unknown`, and only a
-person may mark it rejected (see `by_hand_only`). A person may also mark a rejected row as done or, with a look-up, as unknown, so
+person may mark it rejected (see `BY_HAND_ONLY`). A person may also mark a rejected row as done or, with a look-up, as unknown, so
 that the next run looks it up.
 """
 WAYS_WITHOUT_LOOKUP: Ways = MappingProxyType(
@@ -85,9 +85,8 @@ PROVEN: Mapping[State, frozenset[State]] = MappingProxyType(
 """The states that an audit may change each state to, by what the vendor holds; a paid row is never changed."""
 
 
-def by_hand_only(state: State, to: State) -> bool:
-    """Return whether only a person may lead a row from one state to another."""
-    return (state is State.UNKNOWN and to is State.REJECTED) or (state is State.REJECTED and to is not State.PLANNED)
+BY_HAND_ONLY = frozenset({(State.UNKNOWN, State.REJECTED), *((State.REJECTED, to) for to in State if to is not State.PLANNED)})
+"""The ways, from a state to another, that only a person may lead a row."""
 
 
 @frozen(kw_only=True)

@@ -71,13 +71,13 @@ class Limiter:
 
     def turn_within(self, seconds: float) -> float | None:
         """Take the next turn by pause and rate if it comes within so many seconds; return when, in the loop's time."""
-        wait = self.ready_in()
-        if wait > seconds:
+        now = asyncio.get_running_loop().time()
+        starts_at = max(now, self.paused_until, self._next_start - self._tolerance)
+        if starts_at - now > seconds:
             return None
-        now = loop_time()
         if self._interval is not None:
             self._next_start = max(now, self._next_start) + self._interval
-        return now + wait
+        return starts_at
 
     def ready_in(self) -> float:
         """Return the seconds until pause and rate let the next call start."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import Factory, define
 
-from payouts.ledger.entries import states_of
+from payouts.ledger.steps import states_of
 from payouts.payer import Held, restated
 from payouts.request_budget import FATAL
 from payouts.states import Entry, State

@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from payouts.ledger import decisions
-from payouts.ledger.entries import states_of
 from payouts.ledger.generation import GenerationNote, Noted, Standing, identity_in, standing
 from payouts.ledger.sqlite import Ledger
+from payouts.ledger.steps import states_of
 from payouts.ledger.stretches import whole_ledger
 from payouts.vendors import ROW_TYPES
 

@@ -12,9 +12,9 @@ from payouts.ledger import decisions, steps
 from payouts.ledger.entries import COLUMNS, entry_of, marks
 from payouts.ledger.planner import Planner
 from payouts.ledger.stretches import counts_of
-from payouts.states import PROVEN, Entry, LedgerError, State, WrongWay, by_hand_only, ways_of
+from payouts.states import BY_HAND_ONLY, PROVEN, Entry, LedgerError, State, WrongWay, ways_of
 from payouts.vendors import ROW_TYPES
-from rewards_core.validation import check_choice, check_instance, check_name, check_str
+from rewards_core.validation import check_callable, check_choice, check_instance, check_name, check_str
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -36,6 +36,7 @@ class CampaignLedger(ABC):
         vendor: The name of the vendor that pays.
         campaign: The campaign's name, a part of every key.
         target: Where payments are sent, such as the vendor's base URL; the target of a campaign cannot change.
+        clock: Returns the ledger's time, in seconds since the epoch.
 
     Raises:
         TypeError: an argument is of another type.
@@ -47,10 +48,11 @@ class CampaignLedger(ABC):
     _shared = False
     """Whether several processes may pay from the ledger at a time."""
 
-    def __init__(self, *, vendor: str, campaign: str, target: str) -> None:
+    def __init__(self, *, vendor: str, campaign: str, target: str, clock: Callable[[], float]) -> None:
         self.vendor = check_choice(vendor, "vendor", ROW_TYPES)
         self.campaign = check_name(campaign, "campaign")
         self._target = check_str(target, "target")
+        self._clock = check_callable(clock, "clock")
         self._row_type = ROW_TYPES[vendor]
         self._ways = ways_of(has_lookup=self._row_type.has_lookup)
         self._number = 0
@@ -103,9 +105,9 @@ class CampaignLedger(ABC):
     def _count_sent(self, at: float, database: Database) -> None:
         """Count a commit that marks rows as sent."""
 
-    @abstractmethod
     def now(self) -> float:
         """Return the ledger's time, in seconds since the epoch."""
+        return self._clock()
 
     async def plan(self, rows: Sequence[Row]) -> list[Entry]:
         """Store the rows that are new, as `planned` and with a key, and return the entry of each row.
@@ -162,7 +164,7 @@ class CampaignLedger(ABC):
     def _moved(self, entry: Entry, to: State, facts: Facts, at: float) -> Entry:
         by = facts.get("settled_by")
         ways = PROVEN if by == "audit" else self._ways
-        if to not in ways.get(entry.state, ()) or (by_hand_only(entry.state, to) and by not in {"hand", "audit"}):
+        if to not in ways.get(entry.state, ()) or ((entry.state, to) in BY_HAND_ONLY and by not in {"hand", "audit"}):
             raise WrongWay(entry.id, entry.state, to)
         problem, note = facts.get("problem"), facts.get("note")
         kind = type(problem).__name__ if isinstance(problem, BaseException) else None
@@ -282,7 +284,7 @@ class CampaignLedger(ABC):
             "ORDER BY number LIMIT ?",
             (after, _LAST, self._number, *states, limit),
         )
-        return [entry_of(row) for row in found]
+        return list(map(entry_of, found))
 
 
 def _storable(text: str) -> str:

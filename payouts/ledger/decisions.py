@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import fields, frozen
 
-from payouts.ledger.entries import COLUMNS, contents_of, entry_of, states_of
+from payouts.ledger.entries import COLUMNS, entry_of
+from payouts.ledger.steps import contents_of, states_of
 from payouts.states import Entry, LedgerError, State, WrongWay
 
 if TYPE_CHECKING:

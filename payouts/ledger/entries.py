@@ -1,30 +1,16 @@
-"""How rows are read from a ledger's tables, and in which they are changed."""
+"""How rows are read from a ledger's tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence, Sized
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import fields
 
 from payouts.states import Entry, State
-from rewards_core.sqlite.connection import Connection
-
-if TYPE_CHECKING:
-    from payouts.ledger.base import Database
 
 _FIELDS = tuple(field.name for field in fields(Entry))
 COLUMNS = ", ".join(_FIELDS)
-
-
-def states_of(database: Database) -> str:
-    """Return the table that a move of a row changes; in PostgreSQL, `rows` is a view of two."""
-    return "rows" if isinstance(database, Connection) else "row_states"
-
-
-def contents_of(database: Database) -> str:
-    """Return the table that a row's key is in."""
-    return "rows" if isinstance(database, Connection) else "row_contents"
 
 
 def marks(values: Sized) -> str:

@@ -75,14 +75,14 @@ class Planner:
         return entries, sent
 
     def _take_up(self, rows: Sequence[Row], sent_at: float | None, at: float, database: Database) -> tuple[list[Entry], int]:
+        keys = [row.given_key for row in rows]
         known = self._known(rows, database)
-        retired = self._retired([row.given_key for row in rows if row.given_key is not None and row.id not in known], database)
+        retired = self._retired([key for row, key in zip(rows, keys, strict=True) if key and row.id not in known], database)
         state = State.UNKNOWN if self._unsure is not None else State.PLANNED if sent_at is None else State.SENT
         number = last_number(database)
         fresh: list[Entry] = []
         entries: list[Entry] = []
-        for row in rows:
-            given = row.given_key
+        for row, given in zip(rows, keys, strict=True):
             key = given or self._keys.of(row.id)
             entry = known.get(row.id)
             if entry is None:

@@ -91,7 +91,7 @@ class PostgresLedger(CampaignLedger):
         state: str | Path | None = None,
         lock: PostgresLock | None = None,
     ) -> None:
-        super().__init__(vendor=vendor, campaign=campaign, target=target)
+        super().__init__(vendor=vendor, campaign=campaign, target=target, clock=self._database_time)
         self._engine = engine_of(dsn, schema)
         self.lease = float(check_number(lease, "lease", above=0, unit="seconds"))
         self._grace = float(check_number(grace, "grace", at_least=0, unit="seconds"))
@@ -231,7 +231,7 @@ class PostgresLedger(CampaignLedger):
         database.execute("UPDATE row_states SET worker = NULL, claim = NULL WHERE number = ?", (entry.number,))  # for any worker
         return super()._renew(entry, key, at, database)
 
-    def now(self) -> float:
+    def _database_time(self) -> float:
         """Return the database's time in seconds since the epoch, estimated from its last answer and the uptime."""
         return uptime() + self._ahead
 

@@ -14,7 +14,7 @@ from payouts.ledger.campaign import CampaignLedger
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.writer import LedgerWriter
 from payouts.states import LedgerInUse
-from rewards_core.validation import check_callable, check_instance, check_path
+from rewards_core.validation import check_instance, check_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,8 +62,7 @@ class Ledger(CampaignLedger):
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = check_path(path, "path")
-        super().__init__(vendor=vendor, campaign=campaign, target=target)
-        self._clock = check_callable(clock, "clock")
+        super().__init__(vendor=vendor, campaign=campaign, target=target, clock=clock)
         self._writer = LedgerWriter(
             self.path,
             campaign=(vendor, campaign),
@@ -122,8 +121,8 @@ class Ledger(CampaignLedger):
             AuditNeeded: the ledger may be an older copy. None of these rows is stored then.
             LedgerError: as `plan`.
         """
-        self._check_rows(rows)
         work = partial(self._plan_sent, rows, most, self.now())
+        self._check_rows(rows)
         return await self._writer.run(partial(steps.all_or_nothing, work), rows=most)
 
     async def transact(self, work: Callable[[Database], T]) -> T:
@@ -143,10 +142,6 @@ class Ledger(CampaignLedger):
     def _count_sent(self, at: float, database: Any) -> None:
         self._writer.count_sent(at, database)
 
-    def now(self) -> float:
-        """Return the time of `clock`."""
-        return self._clock()
-
     def _plan_sent(self, rows: Sequence[Row], most: int, at: float, database: Database) -> list[Entry]:
         entries, sent = self._planner.plan_sent(rows, most, at, database)
         if sent:
@@ -154,5 +149,6 @@ class Ledger(CampaignLedger):
         return entries
 
     def _begin_run(self, database: Any) -> None:
+        at = self.now()
         self._writer.begin_sending(database)
-        database.execute("UPDATE campaigns SET run_at = ? WHERE number = ?", (self.now(), self._number))
+        database.execute("UPDATE campaigns SET run_at = ? WHERE number = ?", (at, self._number))

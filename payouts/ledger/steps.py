@@ -1,4 +1,7 @@
-"""Write the steps of many rows with few statements: every statement lets the thread that sends run first, and waits for it."""
+"""The tables in which rows are changed, and the steps of many rows in few statements.
+
+Every statement lets the thread that sends run first, and waits for it.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from payouts.ledger.entries import states_of
 from payouts.states import Entry, LedgerError, State, WrongWay
+from rewards_core.sqlite.connection import Connection
 
 if TYPE_CHECKING:
     from payouts.ledger.base import Database
@@ -47,6 +50,16 @@ _PLAIN: Mapping[tuple[State, State], tuple[str, str, Callable[[Entry], tuple[Any
     }
 )
 """The columns that change in the steps of rows that meet no problem, and the placeholders of one row."""
+
+
+def states_of(database: Database) -> str:
+    """Return the table that a move of a row changes; in PostgreSQL, `rows` is a view of two."""
+    return "rows" if isinstance(database, Connection) else "row_states"
+
+
+def contents_of(database: Database) -> str:
+    """Return the table that a row's key is in."""
+    return "rows" if isinstance(database, Connection) else "row_contents"
 
 
 @cache

@@ -68,18 +68,19 @@ class Pipeline(ABC):
         ended: Callable[[Entry], None],
     ) -> None:
         self._payer = payer
+        self._lookups = lookups = payer.lookups
         self._ledger = ledger
         self._options = options
         self._progress = progress
         self._stop = stop
         # a row that cannot be looked up later is marked as sent when a request will be free at its turn, and not before
-        self._max_sent = options.concurrency * (_SENT_PER_REQUEST if payer.lookups is not None else 1)
+        self._max_sent = options.concurrency * (_SENT_PER_REQUEST if lookups is not None else 1)
         self._settlement: Settlement | None = None
-        if completions is not None and options.wait and payer.lookups is not None:
+        if completions is not None and options.wait and lookups is not None:
             self._settlement = Settlement(
                 completions,
                 ledger,
-                payer.lookups,
+                lookups,
                 timeout=options.timeout,
                 lookup_timeout=options.lookup_timeout,
                 patient=self._patient,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
-from rewards_core.clock import loop_time
 from rewards_core.rate import Limiter, Limits
 
 if TYPE_CHECKING:
-    import asyncio
-
     from payouts.progress import Stop
 
 _LATE = 0.25
@@ -49,16 +47,24 @@ class Places:
 
     async def admit(self, most: int = 1) -> list[float]:
         """Wait until a row may be stored as sent; return when up to `most` rows may leave, nothing if the run is to end first."""
+        turns: list[float] = []
+        at = self.admit_now()
+        if at is None:
+            at = await self._admit_later()
+        while at is not None:
+            turns.append(at)
+            at = self.admit_now() if len(turns) < most else None
+        return turns
+
+    async def _admit_later(self) -> float | None:
+        """Wait for the places and the turn of a row; return when it may leave, None if the run is to end first."""
         if not await self._stop.before(self._room.wait()) or not await self.take():
-            return []
+            return None
         while (at := self._limiter.turn_within(self._ahead)) is None:
             if not await self._stop.pause(self._limiter.ready_in() - self._ahead / 2):
                 self.free()
-                return []
-        turns = [at]
-        while len(turns) < most and (at := self.admit_now()) is not None:
-            turns.append(at)
-        return turns
+                return None
+        return at
 
     def give_back(self, rows: int) -> None:
         """Take back the admission of rows that are not sent after all."""
@@ -72,7 +78,7 @@ class Places:
         Args:
             at: Its turn, in the loop's time; where workers share the rate, in the uptime. None if it needs another turn.
         """
-        if at is None or (wait := at - loop_time()) < -_LATE:
+        if at is None or (wait := at - asyncio.get_running_loop().time()) < -_LATE:
             return await self.turn()
         return await self._stop.pause(wait) if wait > 0.0 else not self._stop.wished
 

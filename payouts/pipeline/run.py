@@ -65,7 +65,7 @@ class RunPipeline(Pipeline):
 
     async def _resume(self) -> None:
         """Look up the rows whose answers earlier runs did not read, then wait for the rows that the vendor has accepted."""
-        states = [State.SENT, State.UNKNOWN] if self._payer.lookups is not None else [State.SENT]
+        states = [State.SENT, State.UNKNOWN] if self._lookups is not None else [State.SENT]
         async for page in self._pages(states):
             by_recipient: dict[str, list[Entry]] = {}
             for entry in page:
@@ -125,7 +125,8 @@ class RunPipeline(Pipeline):
         for entry in fresh.values():
             self._begin(entry)
             self._sender.start(entry, next(leaving))
-        self._places.give_back(len(turns) - len(fresh))
+        if unused := len(turns) - len(fresh):
+            self._places.give_back(unused)
         return entries
 
     async def _admit(self, planned: Sequence[Entry], groups: asyncio.TaskGroup) -> None:

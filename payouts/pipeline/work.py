@@ -116,7 +116,7 @@ class WorkPipeline(Pipeline):
         return await self._worker.others_have_rows(resting=self._places.empty)
 
     async def _take_over(self) -> Sequence[Entry]:
-        return await self._worker.take_over(_TAKEN_AT_ONCE, unknown=self._payer.lookups is not None)
+        return await self._worker.take_over(_TAKEN_AT_ONCE, unknown=self._lookups is not None)
 
     async def _resume(self, rows: Sequence[Entry]) -> None:
         """Look up rows whose answers were lost and repeat those that the vendor does not list; wait for accepted ones."""

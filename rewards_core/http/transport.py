@@ -199,6 +199,7 @@ class Transport:
             return Failure(FailureKind.NOT_SENT, "no time left to send it")
         session = self._borrowed or self._session(bare=request.effect is Effect.BARE)
         response: aiohttp.ClientResponse | None = None
+        sent_once = _sent_once(session, request)
         try:
             with self._time_limits.limit(min(timeout, self.timeouts.read)):
                 response = await session.request(
@@ -209,7 +210,7 @@ class Transport:
                     allow_redirects=False,
                     raise_for_status=False,
                     timeout=self._usual_timeout if timeout >= self.timeouts.read else self._timeout(timeout),
-                    **_sent_once(session, request),
+                    **sent_once,
                 )
                 try:
                     length = response.content_length
