@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from payouts.cli.display import counting_bar
-from payouts.cli.options import DEFAULT_LEDGER, LedgerOption, with_exit_codes
+from payouts.cli.options import DEFAULT_LEDGER, ledger_option, with_exit_codes
 from payouts.ledger.place import DatabasePlace, FilePlace, LedgerPlace, place_of
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, fail, option_parser
@@ -16,7 +16,7 @@ from rewards_core.text import counted
 
 @with_exit_codes
 def move(
-    ledger: LedgerOption = DEFAULT_LEDGER,
+    ledger: Annotated[LedgerPlace, ledger_option("The file that holds the ledger.", "FILE")] = DEFAULT_LEDGER,
     to: Annotated[
         LedgerPlace | None,
         typer.Option(

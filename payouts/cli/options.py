@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from attrs import frozen
@@ -19,14 +19,15 @@ from rewards_core.cli.output import exit_on_errors, exit_on_value_error, fail, o
 from rewards_core.sqlite.connection import SQLiteError
 from rewards_core.validation import shown
 
-LedgerOption = Annotated[
-    LedgerPlace,
-    typer.Option(
-        help="The ledger, which records every row: a file, or the URL of a PostgreSQL database that many workers share.",
-        parser=option_parser(place_of, "--ledger"),
-        metavar="LEDGER",
-    ),
-]
+
+def ledger_option(help: str, metavar: str) -> Any:  # noqa: A002
+    """Return the option `--ledger` with a help of its own."""
+    return typer.Option(help=help, parser=option_parser(place_of, "--ledger"), metavar=metavar)
+
+
+_EITHER = "The ledger, which records every row: a file, or the URL of a PostgreSQL database that many workers share."
+LedgerOption = Annotated[LedgerPlace, ledger_option(_EITHER, "LEDGER")]
+SharedLedgerOption = Annotated[LedgerPlace, ledger_option("URL of the PostgreSQL ledger.", "URL")]
 DEFAULT_LEDGER = place_of("payouts.db")
 CampaignOption = Annotated[str | None, typer.Option(help="The campaign; may be left out if the ledger has only one.")]
 KindName = Literal["allocation", "mint"]

@@ -6,20 +6,34 @@ from contextlib import ExitStack
 from typing import Annotated
 
 import typer
+from attrs import frozen
 
 from payouts.cli.file_options import CheckOptions, FileOptions
-from payouts.cli.options import require_database, with_exit_codes
+from payouts.cli.options import SharedLedgerOption, require_database, with_exit_codes
 from payouts.cli.planning import planned, prepared
 from rewards_core.cli.option_groups import with_option_groups
 from rewards_core.cli.output import JsonOption, Output
 from rewards_core.text import counted
 
 
+@frozen(kw_only=True)
+class _FileToPlan(FileOptions):
+    ledger: SharedLedgerOption
+
+
+@frozen(kw_only=True)
+class _ChecksToPlan(CheckOptions):
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every row; plan nothing.")] = False
+    max_total: Annotated[
+        str | None, typer.Option(help="Plan nothing if the rows of one reward add up to more.", metavar="AMOUNT")
+    ] = None
+
+
 @with_exit_codes
 @with_option_groups
 def plan(
-    file: FileOptions,
-    checks: CheckOptions,
+    file: _FileToPlan,
+    checks: _ChecksToPlan,
     snapshot: Annotated[
         bool, typer.Option("--snapshot", help="EnKash: store the users' balances first, for payouts audit.")
     ] = False,

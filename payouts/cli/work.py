@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from attrs import frozen
 
 from payouts.cli.connections import check_environment
 from payouts.cli.job import Job, pay
-from payouts.cli.options import CampaignOptions, check_output_file, require_database, with_exit_codes
+from payouts.cli.options import CampaignOptions, SharedLedgerOption, check_output_file, require_database, with_exit_codes
 from payouts.cli.send_options import ListenOptions, LogOptions, SendOptions
 from rewards_core.cli.option_groups import with_option_groups
 from rewards_core.cli.output import JsonOption, Output, exit_on_value_error
@@ -22,14 +23,25 @@ _DONE = {
 }
 
 
+@frozen(kw_only=True)
+class _WorkerOptions(SendOptions):
+    limit: Annotated[int | None, typer.Option(help="Maximum rows sent by this worker.", min=0)] = None
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for accepted rows; another worker does.")] = False
+
+
+@frozen(kw_only=True)
+class _SharedCampaign(CampaignOptions):
+    ledger: SharedLedgerOption
+
+
 @with_exit_codes
 @with_option_groups
 def work(
-    sending: SendOptions,
+    sending: _WorkerOptions,
     listen: ListenOptions,
     log: LogOptions,
     *,
-    which: CampaignOptions,
+    which: _SharedCampaign,
     report: Annotated[Path | None, typer.Option(help="Write the report to this HTML file at the end.")] = None,
     as_json: JsonOption = None,
 ) -> None:
@@ -70,7 +82,7 @@ def work(
 @with_option_groups
 def pause(
     *,
-    which: CampaignOptions,
+    which: _SharedCampaign,
     as_json: JsonOption = None,
 ) -> None:
     """Let no worker send a row of a campaign until payouts resume.
@@ -86,7 +98,7 @@ def pause(
 @with_option_groups
 def resume(
     *,
-    which: CampaignOptions,
+    which: _SharedCampaign,
     as_json: JsonOption = None,
 ) -> None:
     """Let workers send rows of a campaign again, after payouts pause or stop.
@@ -102,7 +114,7 @@ def resume(
 @with_option_groups
 def stop(
     *,
-    which: CampaignOptions,
+    which: _SharedCampaign,
     as_json: JsonOption = None,
 ) -> None:
     """Let all workers of a campaign end, once the rows that they have sent are answered.
@@ -114,7 +126,7 @@ def stop(
     _change("stop", which, Output(as_json))
 
 
-def _change(verb: str, which: CampaignOptions, output: Output) -> None:
+def _change(verb: str, which: _SharedCampaign, output: Output) -> None:
     require_database(which.ledger)
     chosen = which.chosen()
 

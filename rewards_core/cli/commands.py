@@ -163,6 +163,9 @@ class _Command(TyperCommand):
             try:
                 return super().make_context(info_name, args, parent, **extra)
             except typer.BadParameter as error:
+                for name, spec in option_specs(self).items():
+                    if not error.message and error.param is not None and error.param.name == spec.parameter:  # it is missing
+                        error.message = f"Give it, set {parent.obj.variable(name)}, or set {name} in the file of --config."
                 for preset in _presets_in_force(error.ctx):
                     if error.param is not None and error.param.name == preset.parameter:
                         error.param_hint = preset.origin

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, get_type_hints
 
-from attrs import NOTHING, fields, has
+from attrs import NOTHING, fields, fields_dict, has
 
 T = TypeVar("T")
 
@@ -22,11 +22,10 @@ def with_option_groups(command: Callable[..., T]) -> Callable[..., T]:
             parameters.append(given.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name]))
             continue
         group = groups[name] = hints[name]
-        own = get_type_hints(group, include_extras=True)
-        for each in fields(group):
-            default = inspect.Parameter.empty if each.default is NOTHING else each.default
-            keyword = inspect.Parameter.KEYWORD_ONLY
-            parameters.append(inspect.Parameter(each.name, keyword, default=default, annotation=own[each.name]))
+        own = fields_dict(group)
+        for option, hint in get_type_hints(group, include_extras=True).items():  # a subclass overrides in place
+            default = inspect.Parameter.empty if own[option].default is NOTHING else own[option].default
+            parameters.append(inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint))
 
     @wraps(command)
     def call(**values: Any) -> T:

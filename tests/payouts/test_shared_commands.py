@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,23 @@ def test_a_changed_row_is_a_mistake_before_anything_is_planned(call: Call, folde
 def test_workers_share_no_file(call: Call, folder: Path) -> None:
     (folder / "rewards.csv").write_text(TWO)
     for command in (PLAN, WORK, ("pause",), ("resume",), ("stop",)):
-        refused = call(*command)
+        refused = call(*command, "--ledger=payouts.db")
         assert (refused.exit_code, "workers cannot share a file" in refused.stderr) == (2, True)
     assert not (folder / "payouts.db").exists()
+
+
+@pytest.mark.parametrize("command", [PLAN, WORK, ("pause",), ("resume",), ("stop",)], ids=lambda command: command[0])
+def test_a_command_of_workers_needs_a_ledger_that_it_can_use(call: Call, folder: Path, command: tuple[str, ...]) -> None:
+    shown = call(command[0], "-h").stdout
+    assert "payouts.db" not in shown
+    assert re.search(r"\* +--ledger +URL .*\[required\]", shown)
+    missing = call(*command)
+    told = "Missing option '--ledger'. Give it, set PAYOUTS_LEDGER, or set ledger in the file of --config."
+    assert (missing.exit_code, told in missing.stderr) == (2, True)
+    (folder / "payouts.toml").write_text('ledger = "payouts.db"\n')
+    for preset in (call(*command, "--config=payouts.toml"), call(*command, env={"PAYOUTS_LEDGER": "payouts.db"})):
+        assert (preset.exit_code, "payouts.db: workers cannot share a file" in preset.stderr) == (2, True)
+    assert [path.name for path in folder.iterdir()] == ["payouts.toml"]
 
 
 def test_a_password_in_the_url_is_never_shown(call: Call, folder: Path) -> None:
