@@ -191,8 +191,8 @@ class AuditNeeded(LedgerError):
     def __init__(self, path: object, why: str, *, may_be_newest: bool = False) -> None:
         vouch = " If it is the newest copy, moved here from elsewhere, say so: payouts audit --newest." if may_be_newest else ""
         super().__init__(
-            f"{path}: this ledger is {why}. Nothing was sent. Put the newest copy back, or compare this one with the vendor's "
-            f"books first: payouts audit --ledger {path} --apply.{vouch}"
+            f"{path}: nothing is sent from this ledger, because it is {why}. Put the newest copy back, or compare this one with "
+            f"the vendor's books first: payouts audit --ledger {path} --apply.{vouch}"
         )
         self.may_be_newest = may_be_newest
         self.path = path

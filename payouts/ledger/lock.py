@@ -35,7 +35,7 @@ class LedgerLock:
             check_shareable(self._ledger)
         except StoreError as problem:
             raise LedgerError(f"{problem} Nothing was sent.") from None
-        self._demand(self._lock.take)
+        self._demand(self._lock.take, "Nothing was sent.", "Name another ledger with --ledger.")
 
     def check(self) -> None:
         """Make sure that the lock is still held, even if its file beside the ledger was removed.
@@ -44,23 +44,21 @@ class LedgerLock:
             LedgerInUse: another process has opened the ledger in the meantime.
             LedgerError: the file beside the ledger cannot be made again.
         """
-        self._demand(self._lock.holds)
+        self._demand(self._lock.holds, "Nothing more was sent.", "Make it writable, then run the same command again.")
 
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""
         self._lock.release()
 
-    def _demand(self, ask: Callable[[], bool]) -> None:
+    def _demand(self, ask: Callable[[], bool], sent: str, advice: str) -> None:
         try:
             given = ask()
         except OSError as problem:
-            raise LedgerError(
-                f"{self._lock.path} cannot be written: {problem.strerror}. Nothing was sent. Name another ledger with --ledger."
-            ) from None
+            raise LedgerError(f"{self._lock.path} cannot be written: {problem.strerror}. {sent} {advice}") from None
         if not given:
             pid = self._lock.holder()
             raise LedgerInUse(
-                f"{self._ledger} is in use by process {pid or 'unknown'}. Nothing was sent. Wait until it ends, or stop it; "
-                "then run this command again: it continues where that process stopped.",
+                f"{self._ledger} is in use by {f'process {pid}' if pid else 'another process'}. {sent} Wait until it ends, or "
+                "stop it; then run this command again: it continues where that process stopped.",
                 pid=pid,
             )

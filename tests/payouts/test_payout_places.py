@@ -167,13 +167,25 @@ async def test_two_runs_never_write_one_ledger_also_where_the_lock_was_removed(t
         Path(f"{path}.lock").unlink()
         entry = await ledger.move(entry, State.SENT)
         other = await asyncio.to_thread(LedgerLock, path)
-        with pytest.raises(LedgerInUse):
+        with pytest.raises(LedgerInUse, match=rf"is in use by process {os.getpid()}\. Nothing was sent\."):
             await asyncio.to_thread(other.acquire)
         Path(f"{path}.lock").unlink()
         await asyncio.to_thread(other.acquire)
-        with pytest.raises(LedgerInUse, match="is in use by process"):
+        Path(f"{path}.lock").write_text("")
+        with pytest.raises(LedgerInUse, match=r"is in use by another process\. Nothing more was sent\."):
             await ledger.move(entry, State.ACCEPTED, uid="300000000001")
         other.release()
+
+
+async def test_a_lock_that_cannot_be_made_again_ends_what_was_begun(tmp_path: Path) -> None:
+    path = tmp_path / "payouts.db"
+    async with ledger_at(path) as ledger:
+        (entry,) = await ledger.plan([token_row("r1")])
+        entry = await ledger.move(entry, State.SENT)
+        Path(f"{path}.lock").unlink()
+        Path(f"{path}.lock").mkdir()
+        with pytest.raises(LedgerError, match=r"\.lock cannot be written: .* Nothing more was sent\. Make it writable"):
+            await ledger.move(entry, State.ACCEPTED, uid="300000000001")
 
 
 async def test_a_ledger_stays_the_same_file_when_the_process_goes_elsewhere(

@@ -34,7 +34,7 @@ async def test_an_older_copy_beneath_a_worker_is_known_however_few_rows_it_lacks
     worker = await database.worker(ledger)
     await worker.claim(8)
     await database.connection.execute("UPDATE campaigns SET generation = 7")
-    with pytest.raises(AuditNeeded, match="older copy"):
+    with pytest.raises(AuditNeeded, match="nothing is sent from this ledger, because it is an older copy"):  # 8 rows were
         await worker.claim(9)
 
 
