@@ -178,7 +178,7 @@ def _worth(given: Iterable[str]) -> dict[str, int]:
 
 
 def _in_scope(known: list[Campaign], vendor: str, chosen: Campaign | None, output: Output) -> list[Campaign]:
-    """Return the campaigns that are compared: those that began at the base URL that is set now."""
+    """Return the campaigns that are compared: those whose base URL is set now."""
     target = target_of(vendor)
     wanted = [chosen] if chosen else [each for each in known if each.vendor == vendor]
     if not wanted:
@@ -187,8 +187,8 @@ def _in_scope(known: list[Campaign], vendor: str, chosen: Campaign | None, outpu
     left_out = [each for each in wanted if each not in in_scope]
     if not in_scope:
         fail(
-            f"Campaign {left_out[0].name} was begun at {left_out[0].target}, but the base URL is now {target}. Nothing was done. "
-            "Set the base URL of the campaign.",
+            f"Campaign {left_out[0].name} began with the base URL {left_out[0].target}, but the base URL is now {target}. "
+            "Nothing was done. Set the first base URL again.",
             Exit.UNAVAILABLE,
         )
     for each in left_out:
@@ -197,7 +197,8 @@ def _in_scope(known: list[Campaign], vendor: str, chosen: Campaign | None, outpu
                 output.record({"event": "left_out", "campaign": each.name, "target": each.target})
         else:
             print_stderr(
-                f"Campaign {each.name} was begun at {each.target} and is left out. Set that base URL to audit it.", "yellow"
+                f"Campaign {each.name} began with the base URL {each.target} and is left out. Set that base URL to audit it.",
+                "yellow",
             )
     return in_scope
 

@@ -41,7 +41,7 @@ class SendOptions:
     grace: Annotated[
         float, typer.Option(help="Seconds to wait for accepted rows after an interrupt.", callback=check_finite, min=0)
     ] = 30.0
-    max_refused: Annotated[int, typer.Option(help="Stop after this many refusals in a row; 0 for no limit.", min=0)] = 100
+    max_refused: Annotated[int, typer.Option(help="Stop after this many consecutive refusals; 0 for no limit.", min=0)] = 100
 
     def run_options(self) -> RunOptions:
         """Return the options of a run."""

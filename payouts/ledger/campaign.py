@@ -261,8 +261,8 @@ class CampaignLedger(ABC):
         number, target, restored_at = found
         if self._target and target and target.rstrip("/") != self._target.rstrip("/"):
             raise LedgerError(
-                f"Campaign {self.campaign} was begun at {target}, but the base URL is now {self._target}. Nothing was sent. "
-                "Set the base URL of the campaign, or use another campaign name or ledger."
+                f"Campaign {self.campaign} began with the base URL {target}, but the base URL is now {self._target}. Nothing was "
+                "sent. Set the first base URL again, or use another campaign name or ledger."
             )
         self._restored_at = restored_at
         self._number = int(number)

@@ -69,7 +69,7 @@ class PostgresLedger(CampaignLedger):
         lock: The lock that keeps workers away, if the caller has taken it: a change is refused once it is lost.
 
     Raises:
-        LedgerError: the database cannot be used, or the campaign was begun against another target.
+        LedgerError: the database cannot be used, or the campaign has another target.
         TypeError: an argument is of another type.
         ValueError: there is no such vendor, a name cannot be used, or the URL cannot be read.
     """
@@ -248,7 +248,7 @@ class PostgresLedger(CampaignLedger):
                 if all(worker is None for _, worker in calls):
                     raise LedgerUnavailable(str(problem)) from None
                 if self._log_limit.allows("moves"):
-                    logger.warning("the ledger failed; the answers of rows wait, and are stored when it is back: %s", problem)
+                    logger.warning("the ledger failed; the vendor's answers are kept in memory until it is back: %s", problem)
                 await asyncio.sleep(outage_delay(repeats))
                 repeats += 1
             else:

@@ -45,7 +45,7 @@ class Ledger(CampaignLedger):
 
     Raises:
         LedgerInUse: another process uses the ledger.
-        LedgerError: it is not a ledger, cannot be written, or the campaign was begun against another target.
+        LedgerError: it is not a ledger, cannot be written, or the campaign has another target.
         TypeError: an argument is of another type.
         ValueError: there is no such vendor, or a name or a path cannot be used.
     """

@@ -304,7 +304,7 @@ class Sender:
         if not isinstance(problem, OutcomeUnknown):
             self._ill_since = None
         if self._max_refused is not None and self._refused >= self._max_refused:
-            self._give_up(problem, f"{self._refused} rows in a row were refused, the last one like this: ")
+            self._give_up(problem, f"{self._refused} consecutive rows were refused, the last one like this: ")
         elif meaning is Meaning.UNKNOWN_STOP or self._forbidden >= _MAX_FORBIDDEN:
             self._give_up(problem)
         if forbidden and not first:

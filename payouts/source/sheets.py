@@ -210,7 +210,7 @@ class _RowParser:
         given = attributes.get("r")
         number = self._number + 1 if given is None else int(given) if _row_number(given) else 0
         if not self._number < number <= _MAX_ROWS:
-            raise damaged(f"row {given} follows row {self._number}")
+            raise damaged(f"row {quoted(given or str(number))} after row {self._number} is out of order or out of range")
         self._number, self._digits = number, str(number)
         self._column = self._size = 0
         self._filled = False
@@ -228,7 +228,8 @@ class _RowParser:
                 raise damaged(f"the cell {quoted(reference)} is in row {self._number}")
             self._column = self._columns.get(letters) or self._columns.setdefault(letters, _column_number(letters))
         if not before < self._column <= _MAX_COLUMNS:
-            raise damaged(f"the cell {quoted(str(reference))} follows column {before} in row {self._number}")
+            cell = quoted(reference) if reference else "without a place"
+            raise damaged(f"the cell {cell} after column {before} of row {self._number} is out of order or out of range")
 
     def _cell(self) -> str | NotText:
         value, kind = self._value, self._type

@@ -141,7 +141,7 @@ class Workbook:
         parser.buffer_text = True
 
         def refuse_doctype(*_: object) -> None:
-            raise damaged("it declares a document type")
+            raise damaged("it has a DOCTYPE declaration, which is not allowed")
 
         def on_root(name: str, attributes: dict[str, str]) -> None:
             if ":" in name:
@@ -265,7 +265,7 @@ class SharedTexts:
 
     def __getitem__(self, number: int) -> str:
         if not 0 <= number < len(self._ends) - 1:
-            raise damaged(f"it has no text {number}")
+            raise damaged("a cell refers to a shared text that does not exist")
         return self._content[self._ends[number] : self._ends[number + 1]].decode()
 
     def close(self) -> None:
