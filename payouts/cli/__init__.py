@@ -34,9 +34,9 @@ COMMANDS = {
         "payouts.cli.work:work",
         "Pay the planned rows of a PostgreSQL ledger, beside any number of other workers, until every row has ended.",
     ),
-    "pause": ("payouts.cli.work:pause", "Let no worker send a row of a campaign until payouts resume."),
-    "resume": ("payouts.cli.work:resume", "Let workers send rows of a campaign again, after payouts pause or stop."),
-    "stop": ("payouts.cli.work:stop", "Let all workers of a campaign end, once the rows that they have sent are answered."),
+    "pause": ("payouts.cli.work:pause", "Stop all workers from sending rows of a campaign, until `payouts resume`."),
+    "resume": ("payouts.cli.work:resume", "Let workers send rows of a campaign again, after `payouts pause` or `payouts stop`."),
+    "stop": ("payouts.cli.work:stop", "Stop all workers of a campaign, after the vendor has answered the rows that they sent."),
     "status": (
         "payouts.cli.status:status",
         "Show the progress of a campaign, or list the campaigns of a ledger; also during a run.",

@@ -30,14 +30,14 @@ def require_terminal(*, yes: bool) -> None:
 
 
 def confirmed(campaign: Campaign, question: str) -> bool:
-    """Ask a person to type the campaign's name; call it outside an event loop, where Ctrl-C works at once."""
+    """Return whether a person typed the campaign's name. Call it outside an event loop, so that Ctrl-C works at once."""
     asked = f"{question} Type {campaign.name} to continue"
     answer = typer.prompt(asked, default="", show_default=False, err=not sys.stdout.isatty())
     return str(answer).strip() == campaign.name
 
 
 def rows_named(reader: LedgerReader, campaign: Campaign, ids: Iterable[str]) -> list[Entry]:
-    """Return the rows with those ids, each once; end the command if there is no such row."""
+    """Return the rows with these ids, each once; end the command if one of them does not exist."""
     found = []
     for row_id in dict.fromkeys(ids):
         entry = reader.find(campaign, row_id)

@@ -52,7 +52,7 @@ class FileOptions:
     user_uid_column: Annotated[str | None, typer.Option(help="Mint: column of the user.")] = None
     collection_uid_column: Annotated[str | None, typer.Option(help="Mint: column of the collection.")] = None
     name_column: Annotated[str | None, typer.Option(help="Mint: column of the asset's name.")] = None
-    image_url_column: Annotated[str | None, typer.Option(help="Mint: column of the image's address.")] = None
+    image_url_column: Annotated[str | None, typer.Option(help="Mint: column of the image's URL.")] = None
     asset_external_id_column: Annotated[str | None, typer.Option(help="Mint: column of the external id, if there is one.")] = None
     user_id_column: Annotated[str | None, typer.Option(help="EnKash: column of the user.")] = None
     event_column: Annotated[str | None, typer.Option(help="EnKash: column of the event.")] = None

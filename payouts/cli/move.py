@@ -33,7 +33,7 @@ def move(
     """Move a ledger from a file to a PostgreSQL database, from which any number of workers can pay it.
 
     Campaigns, rows, keys, decisions, audits and balances keep their numbers, so that payments, retries and audits continue.
-    From the first moment on the file is refused by commands that pay or change rows; it can still be read.
+    As soon as the move begins, commands that pay or change rows refuse the file; it can still be read.
 
     After an interruption, run the same command again. While the database does not hold the whole ledger, --cancel lets the file
     be used again.

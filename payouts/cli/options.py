@@ -102,7 +102,7 @@ def check_output_file(option: str, path: Path | None, **kept: Path | None) -> No
 def require_database(place: LedgerPlace) -> None:
     """End the command if its ledger is a file."""
     if place.path is not None:
-        told = f"{place}: workers cannot share a file. Give --ledger postgresql://..., or pay it by payouts run."
+        told = f"{place}: workers cannot share a file. Give --ledger postgresql://..., or pay it with `payouts run`."
         fail(f"{told} {_NOTHING}", Exit.USAGE)
 
 

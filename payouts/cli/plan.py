@@ -35,14 +35,14 @@ def plan(
     file: _FileToPlan,
     checks: _ChecksToPlan,
     snapshot: Annotated[
-        bool, typer.Option("--snapshot", help="EnKash: store the users' balances first, for payouts audit.")
+        bool, typer.Option("--snapshot", help="EnKash: store the users' balances first, for `payouts audit`.")
     ] = False,
     as_json: JsonOption = None,
 ) -> None:
     """Write the rows of a file into a PostgreSQL ledger, from which any number of workers pay them.
 
-    The file is checked as by payouts run, and a person is asked: what is planned is sent as soon as a worker runs. To add rows,
-    or after an interruption, run the same command again; rows that are known are not planned twice.
+    The file is checked as in `payouts run`, and you are asked to confirm: running workers send planned rows at once. To add
+    rows, or after an interruption, run the same command again; known rows are not planned twice.
 
     For example:
 

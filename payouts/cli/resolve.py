@@ -34,7 +34,12 @@ def resolve(
         Literal["done", "rejected", "unknown"] | None,
         typer.Option("--as", help="done: the row was paid; rejected: it was not paid; unknown: the next run looks it up again."),
     ] = None,
-    note: Annotated[str | None, typer.Option(help="How you know what became of the row; shown in the report.")] = None,
+    note: Annotated[
+        str | None,
+        typer.Option(
+            help="How you know what happened to the row; shown in the report. Required, except with --unknown --refused."
+        ),
+    ] = None,
     undo: Annotated[bool, typer.Option("--undo", help="Undo the last decision by hand on each row.")] = False,
     unknown: Annotated[bool, typer.Option("--unknown", help="With --refused: all unknown rows instead of ids.")] = False,
     refused: Annotated[

@@ -44,7 +44,7 @@ def retry(
     """Give rejected or failed rows a new key, so that the next run pays them.
 
     Each row is checked with the vendor first: the vendor must hold nothing under the key of a rejected row, and a
-    failed row must still be failed. The old key stays in the ledger. Until the next run, payouts resolve --undo undoes a retry.
+    failed row must still be failed. The old key stays in the ledger. Until the next run, `payouts resolve --undo` undoes a retry.
 
     For example:
 

@@ -34,7 +34,7 @@ def run(
     listen: ListenOptions,
     log: LogOptions,
     snapshot: Annotated[
-        bool, typer.Option("--snapshot", help="EnKash: store the users' balances first, for payouts audit.")
+        bool, typer.Option("--snapshot", help="EnKash: store the users' balances first, for `payouts audit`.")
     ] = False,
     report: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
     results: Annotated[Path | None, typer.Option(help="Write all rows to this CSV file.")] = None,
@@ -42,10 +42,18 @@ def run(
 ) -> None:
     """Pay every row of a file exactly once; to resume, run the same command again.
 
-    Columns for Original: id,reward_uid,to_user_uid,amount[,nonce]; for EnKash: id,user_id,event[,request_id]; with --kind mint:
-    id,user_uid,collection_uid,name,image_url[,asset_external_id,unique_name,store_image_on_ipfs,description,external_url,
-    sale_price_in_usd,attributes]. Credentials are read from the environment. The whole file is checked first; nothing is sent if
-    anything is wrong.
+    The whole file is checked first; nothing is sent if anything is wrong. Credentials are read from the environment.
+
+    Columns, with optional ones in brackets:
+
+      Original: id,reward_uid,to_user_uid,amount[,nonce]
+
+      EnKash: id,user_id,event[,request_id]
+
+      --kind mint: id,user_uid,collection_uid,name,image_url[,asset_external_id]
+
+    A mint may also have the columns unique_name, store_image_on_ipfs, description, external_url, sale_price_in_usd and
+    attributes.
 
     For example:
 

@@ -48,7 +48,7 @@ def status(
 ) -> None:
     """Show the progress of a campaign, or list the campaigns of a ledger; also during a run.
 
-    Of a PostgreSQL ledger it shows the workers, too, and the speed of all together.
+    For a PostgreSQL ledger, it also shows the workers and their total rate.
 
     For example:
 

@@ -18,7 +18,7 @@ from rewards_core.cli.output import JsonOption, Output, exit_on_value_error
 
 _DONE = {
     "pause": "Campaign {name} is paused: no worker sends a row until `payouts resume`. Answers under way are stored.",
-    "resume": "Campaign {name} is resumed: workers that run send its rows. To start more: payouts work.",
+    "resume": "Campaign {name} is resumed: running workers send its rows. To start more: payouts work.",
     "stop": "Campaign {name} is stopped: its workers end. Rows that are planned stay so until `payouts resume` and new workers.",
 }
 
@@ -47,8 +47,8 @@ def work(
 ) -> None:
     """Pay the planned rows of a PostgreSQL ledger, beside any number of other workers, until every row has ended.
 
-    --rate is the rate of all workers together; the lowest that a living worker gives holds. What a lost worker left is taken
-    over: rows that it may have sent are looked up first. Credentials are read from the environment.
+    --rate limits all workers together; the lowest --rate of a running worker applies. Rows of a worker that died are taken over;
+    those that it may have sent are looked up first. Credentials are read from the environment.
 
     For example:
 
@@ -85,7 +85,7 @@ def pause(
     which: _SharedCampaign,
     as_json: JsonOption = None,
 ) -> None:
-    """Let no worker send a row of a campaign until payouts resume.
+    """Stop all workers from sending rows of a campaign, until `payouts resume`.
 
     For example:
 
@@ -101,7 +101,7 @@ def resume(
     which: _SharedCampaign,
     as_json: JsonOption = None,
 ) -> None:
-    """Let workers send rows of a campaign again, after payouts pause or stop.
+    """Let workers send rows of a campaign again, after `payouts pause` or `payouts stop`.
 
     For example:
 
@@ -117,7 +117,7 @@ def stop(
     which: _SharedCampaign,
     as_json: JsonOption = None,
 ) -> None:
-    """Let all workers of a campaign end, once the rows that they have sent are answered.
+    """Stop all workers of a campaign, after the vendor has answered the rows that they sent.
 
     For example:
 
