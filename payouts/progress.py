@@ -24,8 +24,8 @@ class Progress:
         skipped: Of those, rows that an earlier run had settled.
         in_flight: Rows whose request is under way.
         pending: Rows that the vendor has accepted and not finished.
-        ended: State to the number of rows that this run is done with; `accepted` are rows that this run no longer waits for.
-        settled_by: What brought the news (`"webhook"`, `"poll"`, `"reply"`) to the number of rows.
+        ended: Number of rows that this run is done with, by state; `accepted` are rows that this run no longer waits for.
+        settled_by: Number of rows by what brought the news: `"webhook"`, `"poll"` or `"reply"`.
     """
 
     total: int | None = None

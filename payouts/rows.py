@@ -64,7 +64,7 @@ class Row(Protocol):
 
     @property
     def given_key(self) -> str | None:
-        """The key given in the file."""
+        """The key given in the file, or None."""
         ...
 
 

@@ -93,14 +93,14 @@ def work_payouts(
 ) -> PayoutRun:
     """Pay rows that are planned in a shared ledger, beside other workers, and yield each that this worker is done with.
 
-    It ends when every row of the campaign is settled, or left unknown. What lost workers left is taken over: rows that may have
+    It ends when every row of the campaign is settled, or left unknown. Rows of lost workers are taken over: those that may have
     been sent are looked up, and repeated under the same key only where the vendor does not list them; an asset is left unknown.
 
     Args:
         client: As for `run_payouts`.
         completions: As for `run_payouts`.
         ledger: The open ledger.
-        options: How to go about it; `rate` is that of all workers together.
+        options: How to go about it; `rate` limits all workers together.
         may_repeat: As for `run_payouts`.
 
     Raises:
@@ -123,8 +123,8 @@ async def pay_row(
     """Pay one row of a shared campaign, and return its entry when it is settled; for a workflow engine that drives rows itself.
 
     It is idempotent: call it again, on any host and also while an earlier call still runs, until the row is settled. A new row is
-    planned, a settled one costs no request. While another call or a worker owns the row, its end is waited for. What a lost one
-    may have sent is looked up after its lease and the ledger's `grace`, and repeated under the same key only where the vendor
+    planned, a settled one costs no request. While another call or a worker owns the row, its end is waited for. If a lost one may
+    have sent it, it is looked up after the lease and the ledger's `grace`, and repeated under the same key only where the vendor
     does not list it; an asset is left unknown. While the campaign is paused, this waits. A call that is cancelled leaves the row
     for the next one. Any number of calls, and of workers, share one ledger.
 
@@ -133,7 +133,7 @@ async def pay_row(
         client: As for `run_payouts`.
         completions: As for `run_payouts`.
         ledger: The open ledger.
-        options: How to go about it; `rate` is that of all calls and workers together, and the lowest that one gives holds.
+        options: How to go about it; `rate` limits all calls and workers together; the lowest that one of them gives applies.
         may_repeat: As for `run_payouts`.
 
     Returns:
@@ -228,7 +228,7 @@ class PayoutRun:
         )
 
     def stop(self) -> None:
-        """Send nothing more, wait for accepted rows as long as `grace` allows, and end."""
+        """Ask the run to send nothing more, wait at most `grace` seconds for accepted rows, and end; returns at once."""
         self._stop.wish()
 
     async def aclose(self) -> None:

@@ -53,7 +53,7 @@ WAYS_WITH_LOOKUP: Ways = MappingProxyType(
         State.MISMATCH: frozenset(),
     }
 )
-"""State to the states that may follow it, for vendors that can tell later what became of a row.
+"""The states that may follow each state, for vendors that can tell later what became of a row.
 
 From `rejected` and `failed` a retry leads on, with a new key. A row that may have been sent before is `unknown`, and only a
 person may mark it rejected (see `by_hand_only`). A person may also mark a rejected row as done or, with a look-up, as unknown, so
@@ -82,7 +82,7 @@ PROVEN: Mapping[State, frozenset[State]] = MappingProxyType(
         frozenset({State.ACCEPTED, State.DONE, State.FAILED, State.MISMATCH, State.UNKNOWN}),
     )
 )
-"""State to the states that an audit may lead to, by what the vendor holds; never away from a row that is paid."""
+"""The states that an audit may change each state to, by what the vendor holds; a paid row is never changed."""
 
 
 def by_hand_only(state: State, to: State) -> bool:

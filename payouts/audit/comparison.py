@@ -104,7 +104,7 @@ class Checked:
         rows: How many rows are in scope.
         unchecked: Why some of them could not be checked, with the number of rows for each reason.
         findings: What differs.
-        absent: The numbers of rows without a uid that a complete list does not show.
+        absent: Ledger numbers of rows that have no uid and are missing from a complete list.
         asked_at: When the vendor was asked, in seconds since the epoch.
     """
 

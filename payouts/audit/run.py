@@ -76,7 +76,7 @@ class AuditRun:
 
         Args:
             payer: The vendor of the rows.
-            coins: Event to the coins it gives, for a vendor of which only balances are known.
+            coins: The coins that an event gives, by event, for a vendor of which only balances are known.
 
         Raises:
             LedgerError: the ledger cannot be written.

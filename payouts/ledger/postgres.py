@@ -163,7 +163,7 @@ class PostgresLedger(CampaignLedger):
         """Take part in paying the campaign while the block runs; see `Worker.at_work`.
 
         Args:
-            rate: Rows that all workers together send per second, above 0; the lowest that a living worker gives holds. None
+            rate: Rows that all workers together send per second, above 0; the lowest rate of a running worker applies. None
                 for no limit.
 
         Raises:
@@ -186,7 +186,7 @@ class PostgresLedger(CampaignLedger):
         return await self._write(self._steps(wanted, self.now()), worker)
 
     async def pause(self) -> None:
-        """Let no worker send a row until `resume`; answers that are under way are stored."""
+        """Stop all workers from sending rows until `resume`; answers under way are stored."""
         await self._set_condition("paused", "pause")
 
     async def resume(self) -> None:
@@ -194,7 +194,7 @@ class PostgresLedger(CampaignLedger):
         await self._set_condition("running", "resume")
 
     async def stop(self) -> None:
-        """Let all workers end; rows that are planned stay planned until `resume` and the next worker."""
+        """Stop all workers; planned rows stay planned until `resume` and the next worker."""
         await self._set_condition("stopped", "stop")
 
     async def condition(self) -> str:
@@ -232,7 +232,7 @@ class PostgresLedger(CampaignLedger):
         return super()._renew(entry, key, at, database)
 
     def now(self) -> float:
-        """Return the database's time, in seconds since the epoch, as it was told last."""
+        """Return the database's time in seconds since the epoch, estimated from its last answer and the uptime."""
         return uptime() + self._ahead
 
     async def _move_batch(self, calls: Sequence[_Moves]) -> tuple[list[list[Entry] | LedgerError], list[Any]]:

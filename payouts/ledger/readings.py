@@ -105,9 +105,9 @@ class Audit:
         requests: How many requests were made.
         unchecked: How many rows could not be checked.
         agree: How many rows agree with the vendor.
-        counts: Kind to the number of findings, including kinds that are not differences.
+        counts: Number of findings by kind, including kinds that are not differences.
         unknown_allowed: How many payments the ledger does not know, where that was allowed.
-        applied: Kind to the number of rows changed to the state that the vendor proves.
+        applied: Number of rows changed to the state that the vendor proves, by kind.
     """
 
     number: int

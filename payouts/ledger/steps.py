@@ -69,7 +69,7 @@ def all_or_nothing(work: Callable[[Database], T], database: Database) -> T:
 
 
 def write(steps: Sequence[Step], database: Database) -> None:
-    """Write all steps or none; each row moves once.
+    """Write all steps or none; give at most one step for each row.
 
     Raises:
         WrongWay: a row is no longer in the state that its step starts from.
@@ -81,7 +81,7 @@ def write(steps: Sequence[Step], database: Database) -> None:
 def write_each(steps: Sequence[Step], database: Database, owner: int | None = None) -> list[WrongWay | None]:
     """Write every step that can be written, and return for each the error that kept it from being written, or None.
 
-    A step that cannot be written is rare, so it is only looked for once a statement has changed fewer rows than it should.
+    Steps that cannot be written are rare, so they are located only after a statement has changed fewer rows than it should.
 
     Args:
         steps: The steps.

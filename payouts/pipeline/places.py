@@ -117,5 +117,5 @@ class Places:
         self._sent.release()
 
     def free_waiting(self) -> None:
-        """Free the place of a row that no longer waits."""
+        """Free the place of a row among those that wait; it is no longer waited for."""
         self._pending.release()

@@ -94,7 +94,7 @@ class Preflight:
         known: How many rows of the file the campaign has.
         settled: How many of those need no further request.
         rows: How many rows of the file were compared.
-        new: Reward or event to the number and total of the rows that the campaign does not have, for the first 1,000.
+        new: Number and total of the rows that the campaign does not have, by reward or event, for the first 1,000.
     """
 
     def __init__(self, reader: LedgerReader, vendor: str, name: str, repeats_of: Sequence[str] = ()) -> None:

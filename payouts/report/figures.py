@@ -46,8 +46,8 @@ class Item:
     """The rows and amounts of one reward contract or event.
 
     Attributes:
-        counts: State to the number of rows.
-        sums: State to the exact sum of their amounts; empty if the rows have no amounts.
+        counts: Number of rows by state.
+        sums: Exact sum of their amounts by state; empty if rows have no amounts.
     """
 
     counts: dict[State, int] = Factory(dict)
@@ -126,10 +126,10 @@ class Figures:
 
     Attributes:
         campaign: The campaign.
-        items: Reward contract or event to its figures, in order of appearance; at most 200.
+        items: Figures by reward contract or event, in order of appearance; at most 200.
         more_items: How many rows belong to further rewards or events.
-        counts: State to the number of rows.
-        times: The way to settle (`"webhook"`, `"poll"`, `"reply"`) to its times.
+        counts: Number of rows by state.
+        times: Times by the way to settle: `"webhook"`, `"poll"` or `"reply"`.
         progress: Rows over time; None before anything was sent.
         problems: The kinds of errors, the most frequent first.
         open: The rows that are not done, those that need a person first; at most 10,000.

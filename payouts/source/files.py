@@ -28,7 +28,7 @@ from rewards_core.validation import check_callable
 
 CheckUnique: TypeAlias = Callable[[str, str, int], None]
 Refuse: TypeAlias = Callable[[InvalidRow], None]
-"""Report that a row cannot be paid, also later than its line is read."""
+"""Report that a row cannot be paid; may be called later than its line is read."""
 Check: TypeAlias = Callable[[Row, Refuse], None]
 
 
@@ -98,8 +98,8 @@ def read_rows(
         on_mistake: Called for each mistake; its row is left out. By default the first mistake is raised.
         check_unique: Called with name, value and line of each id and given key, also on lines that have another mistake; an
             `InvalidRow` it raises is a mistake.
-        check: Called with each row that is valid by itself, and with a function that reports a mistake in it, also later. An
-            `InvalidRow` that it raises is a mistake in the column it names.
+        check: Called with each row that is valid by itself, and a function that reports a mistake in it, which may be called
+            later. An `InvalidRow` that it raises is a mistake in the column it names.
         on_note: Called for each harmless oddity; ignored by default.
 
     Raises:

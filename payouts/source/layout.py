@@ -73,7 +73,7 @@ class Layout:
 
     Args:
         vendor: The vendor's name.
-        names: Field to the name of its column, where it differs, such as `{"id": "order_no"}`.
+        names: The name of its column by field, where it differs, such as `{"id": "order_no"}`.
         form: `"csv"`, `"jsonl"` or `"workbook"`, which is .xlsx or .xlsm.
         delimiter: The delimiter of CSV cells; None detects it in the header.
         encoding: `"utf-8"`, `"utf-16"` or `"windows-1252"`; None detects it. A file that can be read only once is then UTF-8.

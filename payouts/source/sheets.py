@@ -38,7 +38,7 @@ class SheetRecords(Reading):
 
     @property
     def reading(self) -> Reading:
-        """The reading of the file, which is told what is wrong."""
+        """The object that mistakes are reported to."""
         return self
 
     def __enter__(self) -> Self:

@@ -34,7 +34,7 @@ class Records(Protocol):
 
     @property
     def reading(self) -> Reading:
-        """The reading of the file, which is told what is wrong."""
+        """The object that mistakes are reported to."""
         ...
 
     def __iter__(self) -> Iterator[tuple[int, list[Any]]]: ...

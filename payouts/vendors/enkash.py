@@ -69,5 +69,5 @@ class EnkashRow:
 
     @property
     def given_key(self) -> str | None:
-        """The key given in the file."""
+        """The key given in the file, or None."""
         return self.request_id

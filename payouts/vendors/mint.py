@@ -185,5 +185,5 @@ class MintRow:
 
     @property
     def given_key(self) -> str | None:
-        """The key given in the file."""
+        """The key given in the file, or None."""
         return self.asset_external_id

@@ -74,5 +74,5 @@ class OriginalRow:
 
     @property
     def given_key(self) -> str | None:
-        """The key given in the file."""
+        """The key given in the file, or None."""
         return self.nonce
