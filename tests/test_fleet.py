@@ -121,9 +121,13 @@ def test_the_fleet_reports_each_difference(fault: Callable[[Any, Any], None]) ->
     assert len(differences(ROWS, ENTRIES, books, seen)) == 1
 
 
+def services() -> dict[str, Any]:
+    found = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]
+    return {name: service for name, service in found.items() if service.get("image") == "rewards-fleet"}
+
+
 def commands() -> dict[str, list[str]]:
-    services = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]
-    return {name: service["command"] for name, service in services.items() if service.get("image") == "rewards-fleet"}
+    return {name: service["command"] for name, service in services().items()}
 
 
 def understood(program: str, words: Sequence[str]) -> Any:
@@ -139,6 +143,8 @@ def understood(program: str, words: Sequence[str]) -> Any:
 
 
 @pytest.mark.parametrize("name", commands())
-def test_each_command_of_the_compose_file_is_understood(name: str) -> None:
+def test_each_command_of_the_compose_file_is_understood(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in services()[name]["environment"].items():
+        monkeypatch.setenv(variable, str(value))
     program, *words = commands()[name]
     assert understood(program, words)

@@ -65,6 +65,7 @@ def test_the_command_of_a_unit_is_understood(name: str, tmp_path: Path, monkeypa
     Path("options.toml").write_text("")
     assert Path(words[words.index("--config") + 1]).is_relative_to("/etc")
     words[words.index("--config") + 1] = "options.toml"
+    monkeypatch.setenv("PAYOUTS_LEDGER", "postgresql://pay@db/payouts")  # as the file of options or of the environment does
     assert understood(Path(program).name, words)
 
 

@@ -100,7 +100,7 @@ class Layout:
     def __attrs_post_init__(self) -> None:
         for name in _NOT_FOR:
             if getattr(self, name) is not None and not fits(name, self.form):
-                raise ValueError(f"{name}: the form {self.form!r} has none. Leave it out, or choose another form.")
+                raise ValueError(f"{name}: give None or another form; {self.form!r} has no {name}.")
 
     @property
     def required(self) -> tuple[str, ...]:

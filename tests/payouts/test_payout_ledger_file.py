@@ -97,7 +97,7 @@ async def test_the_lock_ends_with_the_process_even_if_it_is_killed(path: Path) -
 async def test_a_lock_whose_holder_has_not_yet_written_its_name_is_still_a_lock(path: Path) -> None:
     async with ledger_at(path):
         path.with_name("payouts.db.lock").write_bytes(b"")
-        with pytest.raises(LedgerInUse, match="process unknown") as refused:
+        with pytest.raises(LedgerInUse, match="in use by another process") as refused:
             await ledger_at(path).__aenter__()
         assert refused.value.pid is None
 
