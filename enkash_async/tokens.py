@@ -268,7 +268,11 @@ class PasswordTokens:
         try:
             await self._store.save(self._account, state)
         except Exception as problem:  # noqa: BLE001 - the answer matters more than its record
-            logger.warning("%r could not store the outcome of a token request: %s", self._store, type(problem).__name__)
+            logger.warning(
+                "%r could not store the outcome of a token request (%s); there the request still counts as unanswered",
+                self._store,
+                type(problem).__name__,
+            )
 
     def _check_state(self, known: BreakerState) -> None:
         if known.rejected_at is not None:

@@ -32,7 +32,7 @@ def checked_ref(ref: OperationRef) -> OperationRef:
     if not plain_id(ref.uid):
         check_id(ref.uid, "uid")
     if ref.kind == EDIT and not is_edit_uid(ref.uid):
-        raise ValueError(f"operation: {ref} is no edit: its uid is the asset's, a colon and the token of the call.")
+        raise ValueError(f"operation: {ref} is not an edit, whose uid is the asset's uid, a colon and the token of the call.")
     if ref.about is None and ref.kind in _KNOWN_ABOUT:
         return evolve(ref, about=_KNOWN_ABOUT[ref.kind](ref.uid))
     return ref

@@ -82,7 +82,7 @@ def conclude(asked: Operation | KeyedRequest | None, final: Operation) -> Operat
         ClaimFailed: the claim failed on the blockchain; no tokens moved.
         TransferCancelled: the transfer was cancelled; it moved nothing.
         OperationFailed, OperationCancelled: an operation of another kind ended without being done.
-        TypeError: an argument is no operation of Original.
+        TypeError: an argument is not an operation of Original.
         ValueError: the status of `final` is not terminal.
     """
     if not isinstance(final, _OPERATIONS):
@@ -127,7 +127,7 @@ def _compare(asked: OriginalOperation | OriginalRequest, final: OriginalOperatio
     cause = _CAUSES.get(type(final), f"it is not the {final.ref.kind} that was created")
     raise OperationMismatch(
         f"Original: {final.ref.kind} {final.uid} is {final.status} with {words}: {cause}. "
-        "Check which one was meant before you call again.",
+        "What was asked for may not have been done: find out which of the two was meant before you call again.",
         operation=final,
         asked=asked,
         differences=differences,

@@ -114,7 +114,8 @@ class TrustedTime:
         if same_offer:
             return evolve(self, wall=expected, uptime=uptime)
         logger.warning(
-            "the wall clock jumped by %+.0f s, or the host was off; the new time is trusted after a day", wall - expected
+            "the wall clock jumped by %+.0f s, or the host was off; for a day, ages are still measured by the old time",
+            wall - expected,
         )
         return evolve(self, wall=expected, uptime=uptime, boot=boot, offer=offer, offered_at=uptime)
 

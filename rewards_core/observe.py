@@ -20,7 +20,7 @@ class CallStarted:
     Attributes:
         operation: The method of the client, such as `"create_allocation"`.
         method: The HTTP method.
-        path: The path of the address, without query.
+        path: The path of the URL, without query.
         idempotency_key: The caller's key, if the call has one.
     """
 

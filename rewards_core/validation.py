@@ -76,9 +76,10 @@ def check_name(value: str, name: str) -> str:
 
 
 def check_title(value: Any, name: str) -> str:
-    """Check a name that people read, in any script: 1 to 255 characters, without control characters and white space at the ends.
+    """Check a name that people read: 1 to 255 characters of any script.
 
-    Other invisible characters are part of it: they join emoji, and the letters of Persian and Hindi.
+    It has no control characters, and no white space at the ends. Other invisible characters are allowed: they join emoji, and the
+    letters of Persian and Hindi.
     """
     text = check_text(value, name)
     if 0 < len(text) <= MAX_TEXT and text == text.strip() and not unfit_for_title(text):
@@ -232,10 +233,12 @@ def check_text(value: Any, name: str) -> str:
 
 
 def check_link(value: Any, name: str) -> str:
-    """Check the address of a page or an image: 1 to 2,048 printable characters without white space."""
+    """Check the URL of a page or an image: 1 to 2,048 printable characters without white space."""
     if (text := check_str(value, name)) and len(text) <= MAX_LINK and text.isprintable() and not any(map(str.isspace, text)):
         return text
-    raise ValueError(f"{name}: {shown(text)} is no address. Give 1 to {MAX_LINK:,} printable characters without white space.")
+    raise ValueError(
+        f"{name}: {shown(text)} cannot be used as a URL. Give 1 to {MAX_LINK:,} printable characters without white space."
+    )
 
 
 def check_bytes(value: Any, name: str) -> bytes:

@@ -73,11 +73,11 @@ class Completions:
 
     Args:
         client: The vendor's client, which reads operations.
-        store: The receiver's store, or another store object on the same file.
+        store: The receiver's store, or another store object on the same file or database.
         polling: When the vendor is polled.
         trust_event_body: Whether a complete resource in a signed event settles an operation without a poll.
-        restarts: How crashed background tasks are restarted before all waits fail.
-        clock: Unix time in seconds.
+        restarts: How crashed background tasks are restarted, and after how many crashes all waits fail.
+        clock: Returns the Unix time in seconds.
         random: Returns a number from 0 to 1.
 
     Raises:

@@ -274,7 +274,12 @@ class Pacer:
         if not refusals and subject in self._refused_subjects:
             if not self._refused_subjects[subject]:
                 self._refused_subjects[subject] = True
-                logger.error("The vendor refuses polls of %s (HTTP %s), but answers others.", subject, error.status)
+                logger.error(
+                    "The vendor refuses polls of %s (HTTP %s), but answers others. Polling continues. "
+                    "Check the uid and the permissions of the API key.",
+                    subject,
+                    error.status,
+                )
             return True
         self._refused_subjects[subject] = False
         if len(self._refused_subjects) > _MAX_REFUSED_SUBJECTS:

@@ -57,7 +57,8 @@ class BodyParser:
 def unreadable_event(source: EventSource, body: bytes, problem: Exception) -> Event:
     """Return a dead letter for a verified body that its source failed to parse."""
     logger.warning(
-        "a source raised %s while parsing a verified delivery, which becomes a dead letter; correct the source, then replay it",
+        "an event source raised %s while parsing a verified delivery, which becomes a dead letter; fix the source, then replay "
+        "the event",
         type(problem).__name__,
     )
     return Event(

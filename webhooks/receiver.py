@@ -91,7 +91,7 @@ class Receiver:
         handlers: How handlers are run.
         max_body: Maximum size of a body in bytes, 1 or more.
         body_timeout: Seconds in which a body must arrive, above 0.
-        clock: Unix time in seconds.
+        clock: Returns the Unix time in seconds.
         random: Returns a number from 0 to 1, which lengthens a handler's retry delay by up to a fifth.
 
     Raises:

@@ -284,7 +284,7 @@ class _SilenceWarning:
         try:
             statistics = await self._store.statistics()
         except Exception:
-            logger.exception("The store failed while webhook deliveries were counted.")
+            logger.exception("The store failed while webhook deliveries were counted. Polling continues.")
             return
         if statistics.events:
             return

@@ -54,7 +54,7 @@ async def keep_running(
         traceback: Whether the log shows tracebacks.
 
     Raises:
-        Exception: the error of the crash number `policy.deaths` in a row; a `RuntimeError` if that is no `Exception`.
+        Exception: the error of the crash number `policy.deaths` in a row; a `RuntimeError` if that is not an `Exception`.
     """
     crashes = 0
     while True:

@@ -59,7 +59,8 @@ class Verifier:
             except Exception as problem:  # noqa: BLE001 - a delivery may trigger any bug of a source
                 if self._log_limit.allows("error"):
                     logger.warning(
-                        "a source failed to verify a delivery and counts as not having signed it: %s; correct the source",
+                        "an event source raised %s while verifying a delivery, which counts as not signed by its key; fix the "
+                        "source",
                         type(problem).__name__,
                     )
             else:

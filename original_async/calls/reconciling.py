@@ -36,7 +36,7 @@ MAX_LOOKUP_RESERVE = 5.0
 
 
 class Asked(Protocol):
-    """What a call was asked for."""
+    """The request of a call, which can be compared with what the vendor holds."""
 
     def is_met_by(self, found: Any, /) -> bool:
         """Return whether what the vendor holds is what was asked for."""
@@ -52,12 +52,13 @@ class Rules:
         noun: What it creates.
         key: What the key is called.
         about: Lower-case words for the key and for what the call creates, in the vendor's refusals; None if it keeps no key.
-        believes: Whether a refusal that does not say that the key is known stands without a look-up.
+        believes: Whether a refusal is final without a look-up, unless it says that the key is known.
         advice: What to do if the outcome is unknown.
         reuse: What to do about a conflict.
         describe: Returns in a few words the content of a request or of what the vendor holds.
         excludes: Returns whether other content under the key is a conflict, given the request, what the vendor holds, and whether
-            every attempt was refused. If one may have arrived, only what proves that it did nothing is a conflict.
+            every attempt was refused. If an attempt may have arrived, the content is a conflict only if it proves that no attempt
+            was carried out.
     """
 
     call: str

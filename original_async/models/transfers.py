@@ -202,7 +202,7 @@ class Deposit:
 
 
 def in_utc(moment: datetime | None) -> datetime:
-    """Return a time with its zone, which is UTC where it has none; the earliest one for none."""
+    """Return a time that has a zone: its own, or else UTC. None becomes the earliest time."""
     if moment is None:
         return datetime.min.replace(tzinfo=UTC)
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

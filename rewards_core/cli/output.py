@@ -213,13 +213,13 @@ class Output:
         (print_stderr if self.as_json else self.say)(text)
 
     def draw(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-        """Write a table for people, whose long texts are folded.
+        """Write a table for people; long texts are wrapped.
 
         Args:
             title: A line above the table; empty for none.
             columns: The headings.
             rows: The cells; a `Text` keeps its style and indentation.
-            right: Columns of numbers: aligned to the right, never folded or cut.
+            right: Columns of numbers: aligned to the right, never wrapped or cut.
         """
         from rich.table import Table  # noqa: PLC0415 - few commands draw one
 
@@ -238,7 +238,7 @@ class Output:
         self.console.print(table, crop=False)
 
     def listing(self, columns: Sequence[Column], rows: Iterable[tuple[Sequence[str], str]], *, headed: bool = True) -> None:
-        """Write records for people in columns; no cell is folded, so that ids can be copied.
+        """Write records for people in columns; no cell is wrapped, so that ids can be copied.
 
         Args:
             columns: The columns.

@@ -146,7 +146,7 @@ class ConfigFile:
         named_by: `--config`, or the variable that names the file; for messages.
 
     Raises:
-        ValueError: it cannot be read, or is not TOML.
+        ValueError: it cannot be read, is too large, or is not TOML.
     """
 
     def __init__(self, path: Path, named_by: str) -> None:
@@ -154,11 +154,12 @@ class ConfigFile:
         try:
             with path.open("rb") as file:
                 raw = file.read(_MAX_BYTES + 1)
-            if len(raw) > _MAX_BYTES:
-                raise ValueError("it is larger than 1 MiB")
-            self._document = tomllib.loads(raw.decode())
         except OSError as error:
             raise ValueError(f"{named_by}: {path} cannot be read: {error.strerror or error}. Name another file.") from None
+        if len(raw) > _MAX_BYTES:
+            raise ValueError(f"{named_by}: {path} is larger than 1 MiB. Name a smaller file.")
+        try:
+            self._document = tomllib.loads(raw.decode())
         except RecursionError:
             raise ValueError(f"{named_by}: {path} is nested too deeply. Write one table for each command.") from None
         except ValueError as error:

@@ -25,7 +25,7 @@ class TimeLimits:
         return TimeLimit(self, seconds)
 
     def begin(self, limit: TimeLimit) -> None:
-        """Let a limit count from now on."""
+        """Start a limit, which ends at its `ends_at`."""
         self._running[limit] = None
         if self._timer is None or limit.ends_at < self._timer.when():
             if self._timer is not None:
@@ -33,7 +33,7 @@ class TimeLimits:
             self._timer = asyncio.get_running_loop().call_at(limit.ends_at, self._expire)
 
     def end(self, limit: TimeLimit) -> None:
-        """Let a limit count no longer; the timer stays for those that follow."""
+        """Stop a limit; the timer stays for those that follow."""
         self._running.pop(limit, None)
 
     def _expire(self) -> None:

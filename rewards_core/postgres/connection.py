@@ -286,7 +286,7 @@ def is_unicode(connection: Connection) -> bool:
 
 
 def is_usable(connection: Connection, problem: BaseException | None) -> bool:
-    """Return whether a connection may be used after a call that ended so."""
+    """Return whether a connection may be used again after a call that raised `problem`; None if it raised nothing."""
     if connection.is_closed() or connection.is_in_transaction():
         return False
     if problem is None:
@@ -309,7 +309,7 @@ def is_of_transaction_pool(problem: BaseException) -> bool:
 
 
 def tell_answered(problem: BaseException | None) -> bool:
-    """Return whether the server has answered a call that ended so."""
+    """Return whether the server has answered a call that raised `problem`; None if it raised nothing."""
     return problem is None or isinstance(problem, asyncpg.PostgresError)
 
 

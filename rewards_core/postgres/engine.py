@@ -199,7 +199,7 @@ class Engine:
                 self._use_pooler()
         failure = as_store_error(problem, self.address)
         if not isinstance(failure, StatementRefused) and self._log_limit.allows(str(failure)):
-            logger.error("a call of the store failed: %s", failure)
+            logger.error("a call of the store failed; its caller gets this error: %s", failure)
         del problem
         raise failure
 
@@ -277,7 +277,11 @@ class Engine:
             if major < OLDEST:
                 raise StoreError(f"{self.address} is version {major}. Use PostgreSQL {OLDEST} or newer.")
             if not is_unicode(connection):
-                raise StoreError(f"{self.address} cannot hold every text. Create a database with the encoding UTF8.")
+                encoding = connection.get_settings().server_encoding
+                raise StoreError(
+                    f"The encoding of {self.address} is {encoding}, which cannot hold every text. Create a database with the "
+                    "encoding UTF8."
+                )
             if not self._pooled:
                 await connection.execute(_KEEP_SYNCHRONOUS.format(local="false"))
             if self._migrated:

@@ -1,4 +1,4 @@
-"""One connection on which a process hears what others notify it of."""
+"""One connection that receives notifications from other processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FIRST_DELAY, _MAX_DELAY = 0.25, 8.0
 
 
 class Listener:
-    """Hear the notifications of one channel; after any gap, `gap` is called once the connection is back.
+    """Receive the notifications of one channel; after any gap, `gap` is called once the connection is back.
 
     Args:
         engine: Opens the connection.
@@ -50,7 +50,7 @@ class Listener:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Return once notifications are heard, now and until `stop`. Raises `StoreError`."""
+        """Start to receive notifications; a lost connection is opened again until `stop`. Raises `StoreError`."""
         async with self._lock:
             if self._task is None:
                 self._connection = await self._listen()
@@ -133,7 +133,9 @@ class Listener:
             except Exception as problem:  # nobody else would notice the end of this task
                 self._drop()
                 unexpected = None if isinstance(problem, StoreError) else problem
-                logger.warning("notifications of %s cannot be heard yet: %s", self._engine.address, problem, exc_info=unexpected)
+                logger.warning(
+                    "notifications of %s cannot be received yet: %s", self._engine.address, problem, exc_info=unexpected
+                )
                 pause = delay(failures, first=_FIRST_DELAY, longest=_MAX_DELAY, jitter=JITTER, chance=random.random())  # noqa: S311 - no secret
                 failures += 1
                 await asyncio.sleep(pause)

@@ -205,7 +205,7 @@ class Engine(Generic[S]):
         except (SQLiteError, StoreError) as problem:
             error = as_store_error(problem, self._path) if isinstance(problem, SQLiteError) else problem
             if self._log_limit.allows(str(error)):
-                logger.error("a commit failed: %s", error)  # noqa: TRY400 - one line is enough
+                logger.error("a commit failed; its callers get this error: %s", error)  # noqa: TRY400 - one line is enough
             for call in batch:
                 call.error = type(error)(str(error))
             return []
@@ -214,7 +214,7 @@ class Engine(Generic[S]):
             if self._truncate_log and self._database is database:
                 self._truncate_log = not database.truncate_log(self._busy_timeout)
         except Exception:
-            logger.exception("the store's work after a commit failed")
+            logger.exception("a commit is durable, but the store's work after it failed")
         return notifications
 
     def _transact(self, database: Database[S], batch: Sequence[Call[Any]]) -> list[Any]:

@@ -164,7 +164,7 @@ class OpenFiles:
         return self._identities() == self.identities
 
     def remove_log(self) -> None:
-        """Remove the log and its index, unless they were replaced: SQLite would write the log into any file beside it."""
+        """Remove the opened log and index, which SQLite would apply to any file beside them; replaced ones stay."""
         for name, opened in zip(self._names[1:], self.identities[1:], strict=True):
             if identity(name) == opened:
                 with suppress(OSError):  # another process has just removed it

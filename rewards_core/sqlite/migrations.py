@@ -101,7 +101,9 @@ def back_up(connection: Connection, to: Path, progress: Callable[[], object] = l
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(to))
     for suffix in _LOGS:
         if os.path.lexists(f"{to}{suffix}"):
-            raise FileExistsError(errno.EEXIST, f"{to.name}{suffix} exists, so {to.name} is a database in use")
+            raise FileExistsError(
+                errno.EEXIST, f"{to.name}{suffix} exists, so {to.name} may be a database in use. Name another file"
+            )
     if os.path.lexists(f"{to}.lock"):
         raise FileExistsError(
             errno.EEXIST,

@@ -1,4 +1,4 @@
-"""What the console says of a store: lists, the story of one operation, and the command for each thing to do."""
+"""What the console says of a store: lists, the story of one operation, and the command for each action."""
 
 from __future__ import annotations
 

@@ -233,7 +233,7 @@ def test_a_pooler_in_transaction_mode_is_noticed(durable: Server, url: str) -> N
         told = findings(f"postgresql://postgres@127.0.0.1:{port}/postgres")["notifications"]
     assert (told.ok, "none arrive" in told.found) == (True, True)
     assert told.advice
-    assert findings(url)["notifications"].found == "a session hears another"
+    assert findings(url)["notifications"].found == "a session receives those of another"
 
 
 def test_a_server_that_cannot_be_reached_fails_once(url: str) -> None:

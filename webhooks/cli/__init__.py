@@ -10,7 +10,7 @@ EXIT_CODES = {
     Exit.OK: "success",
     Exit.FAULT: "internal error",
     Exit.USAGE: "wrong usage, or an extra is missing",
-    Exit.FAILED: "the operation failed on the blockchain",
+    Exit.FAILED: "the operation failed on the blockchain or was cancelled",
     Exit.NOT_YET: "the time ran out",
     Exit.NOT_FOUND: "no such event, handler or operation",
     Exit.REFUSED: "refused, not confirmed, or a check failed",

@@ -51,7 +51,7 @@ class Monitored(Protocol):
         ...
 
     async def metrics(self) -> bytes | None:
-        """Return the metrics; None if the extra is not installed."""
+        """Return the metrics; None if the extra `metrics` is not installed."""
         ...
 
     async def refused(self) -> Sequence[Refusal]:

@@ -33,7 +33,10 @@ logger = logging.getLogger("webhooks.console")
 def console(
     store: StoreOption = DEFAULT_STORE,
     host: Annotated[
-        str, typer.Option("--console-host", help="Address of the page, which needs its token on any.", callback=check_not_empty)
+        str,
+        typer.Option(
+            "--console-host", help="Address to serve the page on; the page always requires its token.", callback=check_not_empty
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--console-port", help="Port of the page; 0 picks a free one.", min=0, max=65_535)] = 8482,
     admin_allow_host: AdminAllowHostOption = None,
@@ -41,9 +44,9 @@ def console(
 ) -> None:
     """Show a store in a browser, live: events as they arrive, pending operations, dead letters. Stop with ctrl-c.
 
-    The page changes nothing; beside each thing to do stands the command that does it. Open the link that is printed: it holds a
-    token, new at each start. Listeners and applications keep running. Refused and repeated deliveries are seen only by the
-    listener itself: `webhook-listener serve --console`.
+    The page is read-only; it shows the command for each action. Open the link that is printed: it holds a token, new at each
+    start. Listeners and applications keep running. Refused and repeated deliveries are seen only by the listener itself:
+    `webhook-listener serve --console`.
 
     Example: webhook-listener console --store sqlite:///inbox.db
     """
@@ -66,7 +69,7 @@ class _Watch(StoreWatch):
     """A store with its metrics, for the admin port."""
 
     async def metrics(self) -> bytes | None:
-        """Return the metrics of the store; None if the extra is not installed."""
+        """Return the metrics of the store; None if the extra `metrics` is not installed."""
         families = await store_families(self.store, time.time())
         return None if families is None else as_text([families])
 

@@ -62,7 +62,8 @@ def consume(
     visibility: Annotated[
         int,
         typer.Option(
-            help="Seconds after which a message is received again if this process dies. It is extended while the store is slow.",
+            help="Visibility timeout in seconds: how soon SQS redelivers a message if this process dies. Extended while the "
+            "store is slow.",
             min=2,
             max=MAX_VISIBILITY,
         ),

@@ -37,7 +37,7 @@ class Consumer:
     Args:
         settings: The settings of a listener; those of its sockets are not used.
         queue: The queue.
-        clock: Unix time in seconds.
+        clock: Returns the Unix time in seconds.
 
     Raises:
         ValueError: a setting, a key or a credential is invalid, or the sources have several paths.
@@ -69,7 +69,7 @@ class Consumer:
             `Exit.OK` if every message received was finished, `Exit.NOT_YET` if some were given back to the queue.
 
         Raises:
-            CannotStart: the queue or the store cannot be used, a port cannot be opened, or the extra is missing.
+            CannotStart: the queue or the store cannot be used, a port cannot be opened, or the extra `sqs` is missing.
             ValueError: a setting or a credential is invalid.
         """
         warn_of_open_files(self._settings)
@@ -121,7 +121,7 @@ class Consumer:
         return Readiness(ready=not found, reasons=found)
 
     async def metrics(self) -> bytes | None:
-        """Return the metrics; None if the extra is not installed."""
+        """Return the metrics; None if the extra `metrics` is not installed."""
         if self._metrics is None:
             return None
         from webhooks.cli.metrics import of_queue  # noqa: PLC0415 - needs an extra

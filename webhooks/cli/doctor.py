@@ -80,7 +80,8 @@ def doctor(
     """Check keys, clock, store, disk, port, permissions and reachability. Exit code 6 if a check fails.
 
     It reads every page of a store's file, for a minute at most, while listeners keep running, and forecasts when the disk will be
-    full. Of PostgreSQL it checks version, rights, durability, standbys, notifications, connections and clock; it creates nothing.
+    full. For PostgreSQL, it checks version, rights, durability, standbys, notifications, connections and clock; it creates
+    nothing.
 
     Example: webhook-listener doctor --public-url https://example.com/webhooks/original
     """

@@ -64,7 +64,8 @@ def list_events(
     """List events, newest first, with the state of their handlers and the status of their operations.
 
     Handlers are ready (at least one is waiting or running), done, or dead (one gave up, or the event could not be read).
-    Operations are done or failed (a delivery or a poll settled them), pending (they are polled), or not known to this store.
+    Operations are done, failed or cancelled (a delivery or a poll settled them), pending (they are polled), or not known to this
+    store.
 
     Example: webhook-listener events list --uid 324167489835
     """

@@ -34,7 +34,7 @@ logger = logging.getLogger("webhooks.listener")
 
 
 def open_metrics(refused: Mapping[str, int], worker: str | None = None) -> Metrics | None:
-    """Return the metrics of this process, None without the extra; the arguments are those of `Metrics`."""
+    """Return the metrics of this process, None if the extra `metrics` is not installed; the arguments are those of `Metrics`."""
     try:
         from webhooks.cli.metrics import Metrics  # noqa: PLC0415 - needs an extra
     except ImportError:
@@ -43,7 +43,7 @@ def open_metrics(refused: Mapping[str, int], worker: str | None = None) -> Metri
 
 
 async def store_families(store: Store, now: float) -> Families | None:
-    """Return the metrics of a store, None without the extra."""
+    """Return the metrics of a store, None if the extra `metrics` is not installed."""
     try:
         from webhooks.cli.metrics import of_store  # noqa: PLC0415 - needs an extra
     except ImportError:
@@ -61,8 +61,8 @@ class Inbox:
     Args:
         settings: The listener's settings.
         reloadable: The sources with their keys.
-        clock: Unix time in seconds.
-        metrics: What this process counts, None without the extra.
+        clock: Returns the Unix time in seconds.
+        metrics: What this process counts, None if the extra `metrics` is not installed.
         maintains: Whether it removes old events from the store, and watches disk space.
 
     Attributes:
@@ -111,7 +111,7 @@ class Inbox:
         return [evolve(each, path=path) for path, receiver in self.receivers.items() for each in receiver.refused]
 
     async def store_families(self) -> Families:
-        """Return the metrics of the store; none without the extra."""
+        """Return the metrics of the store; none if the extra `metrics` is not installed."""
         return await store_families(self.store, self._clock()) or []
 
     async def drain(self, seconds: float) -> None:

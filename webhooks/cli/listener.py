@@ -45,7 +45,7 @@ class Listener:
 
     Args:
         settings: The settings.
-        clock: Unix time in seconds.
+        clock: Returns the Unix time in seconds.
         sockets: Listening sockets opened by a supervisor, which also serves the admin port; None opens both here.
         number: The number of this worker; worker 0 maintains the store for all.
         make_server: Makes the server, with the arguments of `HardenedServer`.
@@ -139,7 +139,7 @@ class Listener:
         return "draining" if self._stop.is_set() else await self._inbox.why_not_ready()
 
     async def metrics(self) -> bytes | None:
-        """Return the metrics; None if the extra is not installed."""
+        """Return the metrics; None if the extra `metrics` is not installed."""
         return None if self._metrics is None else as_text([await self.families(), await self.store_families()])
 
     async def refused(self) -> Sequence[Refusal]:
@@ -158,11 +158,11 @@ class Listener:
         """Return None: this process is the only one."""
 
     async def families(self) -> Families:
-        """Return the metrics of this process; none without the extra."""
+        """Return the metrics of this process; none if the extra `metrics` is not installed."""
         return [] if self._metrics is None else await self._metrics.families()
 
     async def store_families(self) -> Families:
-        """Return the metrics of the store; it needs the extra."""
+        """Return the metrics of the store; none if the extra `metrics` is not installed."""
         return await self._inbox.store_families()
 
     async def _listen(self, stack: AsyncExitStack) -> dict[str, Any]:

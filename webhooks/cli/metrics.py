@@ -63,7 +63,7 @@ class Metrics(Subscriber):
         self._registry.register(FamilyCollector(families))
 
     def watch(self, receivers: Mapping[str, Receiver], completions: Completions | None) -> None:
-        """Show what receivers and completions count; None without API credentials."""
+        """Show what receivers and completions count; `completions` is None without API credentials."""
         self.add(collector(receivers, completions).collect)
         if completions is None:
             self.add(lambda: [waiters(0)])

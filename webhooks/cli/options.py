@@ -189,7 +189,7 @@ def admin_settings(host: str, port: int, token_file: Path | None, allowed_hosts:
 def forward_settings(
     url: str | None, attempts: int | None, give_up_after: float | None, timeout: float, *, allow_insecure: bool
 ) -> ForwardSettings | None:
-    """Return where a command forwards deliveries, None if it does not."""
+    """Return the forwarding settings of a command, None if it does not forward."""
     if url is None:
         return None
     return ForwardSettings(
@@ -206,7 +206,7 @@ def poll_settings(
     poll: bool | None,
     allow_insecure: bool,
 ) -> PollSettings | None:
-    """Return what a command polls, None if it does not; by default it does if there are API credentials."""
+    """Return the polling settings of a command, None if it does not poll; by default it does if there are API credentials."""
     if not (has_credentials(os.environ) if poll is None else poll):
         return None
     return PollSettings(

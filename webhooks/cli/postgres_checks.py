@@ -106,7 +106,7 @@ def check_standbys(server: Server) -> Finding:
 def check_notifications(server: Server) -> Finding:
     """Check that processes can wake each other."""
     if server.hears:
-        return passed("notifications", "a session hears another")
+        return passed("notifications", "a session receives those of another")
     advice = "Connect to PostgreSQL directly, or to a pool in session mode."
     found = "none arrive, as behind a pooler in transaction mode: waiters of other processes wake every 10 s only"
     return passed("notifications", found, advice)

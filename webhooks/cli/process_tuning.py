@@ -46,7 +46,9 @@ def fit_connections(settings: ListenerSettings) -> ListenerSettings:
         other += _FILES_FOR_POLLS
     wanted = connections + handshakes + other
     files = _raise_file_limit(wanted)
-    remedy = f"Set LimitNOFILE={wanted} in its systemd unit, or run `ulimit -n {wanted}` before it."
+    remedy = (
+        f"Set LimitNOFILE={wanted} in the listener's systemd unit, or run `ulimit -n {wanted}` before you start the listener."
+    )
     if files < _MIN_FILES:
         raise CannotStart(
             f"could not start: only {counted(files, 'file')} may be open, and a listener needs at least {_MIN_FILES}. {remedy}",

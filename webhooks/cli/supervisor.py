@@ -142,7 +142,7 @@ class Supervisor:
         return Readiness(ready=len(reasons) < len(found), reasons=reasons)
 
     async def metrics(self) -> bytes | None:
-        """Return the sums over all workers, and the store's metrics once; None if the extra is not installed."""
+        """Return the sums over all workers, and the store's metrics once; None if the extra `metrics` is not installed."""
         if self._metrics is None:
             return None
         from webhooks.cli.metrics import of_workers  # noqa: PLC0415 - needs an extra

@@ -44,7 +44,7 @@ def tail(
 ) -> None:
     """Show events as they arrive. Stop with ctrl-c.
 
-    Each event is shown once, with its state at that moment; with --state, as soon as it reaches that state.
+    Each event is shown once, with its state when it arrives; with --state, when it reaches the given state.
 
     Example: webhook-listener tail --event reward.allocated | jq .uid
     """

@@ -1,4 +1,4 @@
-"""The command for each thing to do, ready to copy."""
+"""The command for each action, ready to copy."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Console:
         watched: The listener or the store.
         store: The store; only read, and not closed.
         url: Its URL, for the commands that the page shows.
-        clock: Unix time in seconds.
+        clock: Returns the Unix time in seconds.
 
     Attributes:
         token: What a request for anything but the page's files must carry; new for each console.
@@ -145,7 +145,7 @@ def _files() -> Mapping[str, Reply]:
 
 
 def _number(query: Mapping[str, str], name: str) -> int | None:
-    """Return a number of a query, None if it is missing; raises `ValueError` if it is no id."""
+    """Return a number of a query, None if it is missing; raises `ValueError` if it is not an id."""
     text = query.get(name)
     if text is None:
         return None

@@ -65,7 +65,7 @@ class StoreWatch:
         return Readiness(ready=True)
 
     async def refused(self) -> Sequence[Refusal]:
-        """Return what this port refused."""
+        """Return the requests that the console refused, newest first."""
         return self._refusals.newest_first()
 
     def worker_states(self) -> None:

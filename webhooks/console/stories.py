@@ -149,7 +149,7 @@ def _place(step: dict[str, Any]) -> tuple[float, int]:
 
 
 def _moment(text: str | None) -> float | None:
-    """Return the Unix time of a vendor's text; None if it is no time."""
+    """Return the Unix time of a vendor's text; None if it is not a time."""
     try:
         moment = datetime.fromisoformat(text or "")
     except ValueError:

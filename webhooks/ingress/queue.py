@@ -107,7 +107,7 @@ class QueueIngress:
         visibility: Seconds in which a message that this process lost is received again, 2 to 43,200. While a message is in
             progress it is extended.
         wait: Seconds that one request waits for a message, 1 to 20.
-        clock: Unix time in seconds.
+        clock: Returns the Unix time in seconds.
         random: Returns a number from 0 to 1, which lengthens pauses by up to a fifth.
 
     Raises:

@@ -48,7 +48,7 @@ class Subscriber:
     """
 
     def waits_for(self, ref: OperationRef) -> bool:  # noqa: ARG002 - for overriding methods
-        """Return whether to be notified when another store object on the same file settles this operation."""
+        """Return whether to be notified when another store object on the same file or database settles this operation."""
         return False
 
     def settled(self, outcome: Outcome) -> None:
@@ -286,7 +286,7 @@ class Store(PollStore, Protocol):
         ...
 
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
-        """Remove events of an age and a state; return how many. Their identities are kept, to recognize duplicates.
+        """Remove events in a state that are older than an age; return how many. Their identities stay, to recognize duplicates.
 
         Args:
             older_than: Seconds since they were received, 0 or more.
@@ -294,7 +294,7 @@ class Store(PollStore, Protocol):
             limit: Maximum number of events to remove; None removes all.
 
         Raises:
-            ValueError: the state is `READY`; such events still wait for their handlers.
+            ValueError: the state is `READY`, whose events wait for their handlers, or a number is negative; nothing was removed.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What the latest events mentioned, for operations that a `MemoryStore` learns of only afterwards."""
+"""What recent events mentioned, kept for operations that are added to a `MemoryStore` later."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def key_of(ref: OperationRef) -> str:
 
 
 def idempotency_of(ref: OperationRef, idempotency_key: str) -> str:
-    """Return as one str what the operations with an idempotency key share."""
+    """Return scope, kind and idempotency key as one str."""
     return f"{ref.scope}{_SEPARATOR}{ref.kind}{_SEPARATOR}{idempotency_key}"
 
 

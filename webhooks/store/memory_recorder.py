@@ -70,7 +70,10 @@ class OutcomeRecorder:
             try:
                 self._events.add(event, self._clock(), loop_time(), handlers)
             except StoreFull:
-                logger.exception("a different outcome of %s is stored as a conflict, but handlers get no event about it", ref)
+                logger.exception(
+                    "the store is full, so handlers get no event about a different outcome of %s; `Store.conflicts` returns it",
+                    ref,
+                )
                 handlers = ()
             if handlers:
                 self._subscribers.jobs_ready()

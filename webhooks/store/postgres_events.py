@@ -207,7 +207,7 @@ def verdicts_on(arrivals: Sequence[Arrival], fresh: Iterable[Arrival]) -> list[A
 
 
 async def keep(change: Change, events: Sequence[Event]) -> bool:
-    """Keep events that settle nothing, with their jobs; return whether any was new."""
+    """Store events and their jobs without settling operations; return whether any was new."""
     _, fresh = await _keep(change, Batch.of(Arrival(clean_event(event), 0.0) for event in events), settle=False)
     return bool(fresh)
 

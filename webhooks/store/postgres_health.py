@@ -112,7 +112,7 @@ async def examine(address: Address, clock: Callable[[], float]) -> Server:
 
     Args:
         address: The database of the store.
-        clock: This machine's Unix time in seconds.
+        clock: Returns this machine's Unix time in seconds.
 
     Raises:
         StoreError: it cannot be reached or refuses this user.

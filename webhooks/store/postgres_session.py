@@ -102,7 +102,7 @@ class Change:
         self._now: float | None = None
 
     async def now(self) -> float:
-        """Return the database's time at which this was first asked."""
+        """Return the database's time at the first call of this method."""
         if self._now is None:
             self._now = float(await self.db.fetchval("SELECT now_s()"))
         return self._now

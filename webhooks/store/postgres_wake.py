@@ -1,4 +1,4 @@
-"""Wake the processes of other store objects, and hear what they record."""
+"""Notify the processes of other store objects of what this one records, and read their notifications."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def hint_of(look: bytes, refs: Iterable[OperationRef]) -> str:
 
 
 def notification_of(hint: str) -> Notification:
-    """Return what a hint says; one that nobody here sent says to look for everything."""
+    """Return what a hint says; an unreadable hint means to look for everything."""
     flags, bracket, listed = hint.partition("[")
     try:
         refs = [OperationRef(*ref) for ref in json.loads(bracket + listed or "[]")]

@@ -46,7 +46,7 @@ class Verdict(StrEnum):
 class EventState(StrEnum):
     """The state of an event or a job.
 
-    An event is `ready` while one of its jobs is, else `dead` if it is unusable or one of its jobs is `dead`, else `done`.
+    An event is `ready` while one of its jobs is ready, else `dead` if it is unusable or one of its jobs is dead, else `done`.
     """
 
     READY = "ready"

@@ -111,7 +111,7 @@ def text_or_none(value: str | None) -> str | None:
 
 
 def each_once(refs: Iterable[OperationRef]) -> list[OperationRef]:
-    """Return each operation once, with what it is about if one of its refs says so."""
+    """Return each operation once, by a ref that has `about` if there is one."""
     found: dict[OperationRef, OperationRef] = {}
     for ref in refs:
         if ref.about is not None or ref not in found:

@@ -1,4 +1,4 @@
-"""What recorded outcomes are beside those that a store already holds."""
+"""Compare outcomes with those that a store holds: first, same or conflict."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Verdicts:
 
 
 def judge(known: Iterable[Outcome], some: Sequence[PackedOutcome]) -> Verdicts:
-    """Return what outcomes are beside the known first ones, one after the other."""
+    """Compare outcomes, one after the other, with the known first ones."""
     verdicts = Verdicts({one.ref: one for one in known})
     standing = verdicts.standing
     verdicts.first += [one for one in some if standing.setdefault(one.outcome.ref, one.outcome) is one.outcome]

@@ -97,8 +97,8 @@ def capture(
     Each delivery is written to a private file and to a sample that is safe to share, whose name ends in .sample.json: its ids,
     names, addresses, amounts and times are made up. Attach samples to bug reports. `jq -j .body FILE` prints the body.
 
-    Exit code 4 if --for ran out before --count, 6 if a configured key signed a delivery in a way that is not accepted, 7 if a
-    file could not be written.
+    Exit code 4 if the time of --for ended before --count was reached, 6 if a configured key signed a delivery in a way that is
+    not accepted, 7 if a file could not be written.
 
     For example:
 
