@@ -133,7 +133,7 @@ def test_a_killed_worker_keeps_commands_away_until_its_requests_must_be_over(url
 def test_nothing_is_decided_once_the_lock_is_lost(url: str) -> None:
     async def settle(lock: Any) -> None:
         async with place_of(url).ledger(vendor="original", campaign=CAMPAIGN, lock=lock) as ledger:
-            await run_sql(url, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+            await run_sql(url, "SELECT pg_terminate_backend(pid, 60000) FROM pg_locks WHERE locktype = 'advisory'")
             await ledger.transact(lambda database: database.execute("DELETE FROM row_states"))
 
     async def look() -> None:

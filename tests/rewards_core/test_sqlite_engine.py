@@ -126,7 +126,7 @@ async def test_a_link_to_the_file_is_the_same_file(path: Path, notes: Engine[Not
 async def test_a_hard_link_is_refused(path: Path, notes: Engine[Notebook], engines: Engines, tmp_path: Path) -> None:
     await write(notes, "1")
     (tmp_path / "second.db").hardlink_to(path)
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match="hard links"):
         await write(engines.make(path=tmp_path / "second.db"), "2")
     await write(notes, "3")
 

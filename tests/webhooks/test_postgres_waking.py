@@ -66,7 +66,7 @@ def often_probed(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_what_is_watched_is_looked_up_after_the_server_ended_the_connection_for_notifications(time: DatabaseTime) -> None:
     here, there, ear = time.open(), time.open(), Ear(ref())
     await there.subscribe(ear)
-    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'rewards-async'"
+    ended = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name = 'rewards-async'"
     await time.connection.execute(ended)
     await ear.until(lambda ear: ear.misses)
     await there.watch([ref()], poll_in=60)

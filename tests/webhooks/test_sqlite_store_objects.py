@@ -190,7 +190,8 @@ async def test_a_handler_registered_elsewhere_between_two_commits_gets_its_jobs(
 async def test_a_handler_gets_its_jobs_though_a_registration_was_taken_back(host: Host) -> None:
     """What a rolled back transaction read must not pass for what another one commits later."""
     here, there = host.open(ticks=False), host.open(ticks=False)
-    await here.ping()
+    await here.register_handlers([wants("app.of.here")])
+    await there.register_handlers([wants("app.of.there")])
 
     def register_and_fail(session: Session) -> None:
         sqlite_jobs.register(session, [wants("app.never")])
@@ -201,7 +202,7 @@ async def test_a_handler_gets_its_jobs_though_a_registration_was_taken_back(host
     await there.register_handlers([wants(PAY)])
     await here.accept(event("1"))
     assert [one.job.handler for one in await claim(there)] == [PAY]
-    assert [one.subscription.handler for one in await there.list_handlers()] == [PAY]
+    assert [one.subscription.handler for one in await there.list_handlers()] == ["app.of.here", "app.of.there", PAY]
 
 
 async def test_a_registration_whose_batch_was_repeated_is_released_at_once(host: Host) -> None:
