@@ -85,8 +85,9 @@ class PostgresLock:
             self.release()
             host, process, name, vendor, seconds = living
             raise LedgerInUse(
-                f"Process {process} on {host} pays campaign {name}. Nothing was changed. Let the workers end first: payouts stop "
-                f"--campaign {name} {options_of(vendor)}. If that process was killed, wait {seconds} seconds.",
+                f"Process {process} on {host} is paying campaign {name}. Nothing was changed. Stop the workers first, with the "
+                f"same ledger: payouts stop --campaign {name} {options_of(vendor)}. If that process was killed, wait {seconds} "
+                "seconds.",
                 pid=process,
             )
 

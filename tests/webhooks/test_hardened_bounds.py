@@ -81,7 +81,7 @@ async def test_a_byte_now_and_then_does_not_extend_a_timeout(start: bytes) -> No
 
 
 async def test_a_silent_peer_is_closed_without_an_answer() -> None:
-    async with serving(attrs.evolve(SLOWEST, header_seconds=0.2)) as running:
+    async with serving(attrs.evolve(SLOWEST, header_seconds=0.2, idle_seconds=3_600)) as running:
         assert await running.until_closed(b"") == b""
         assert running.refused == {}
 
