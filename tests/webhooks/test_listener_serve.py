@@ -28,6 +28,7 @@ from tests.texts import said
 from tests.webhooks.listener_process import APP, SOURCE, delivery, environment, post, running, signed
 from vendor_sandboxes.original import API_KEY, API_SECRET, REWARDS, OriginalSandbox
 from webhooks.cli import app
+from webhooks.cli.admin import ADMIN_LIMITS
 from webhooks.cli.settings import ForwardSettings
 from webhooks.store.base import Subscriber
 from webhooks.store.sqlite import SQLiteStore
@@ -241,6 +242,8 @@ async def test_connections_to_the_admin_port_do_not_delay_deliveries(tmp_path: P
     async with running(tmp_path, "--max-connections", "20", program=program) as listener, aiohttp.ClientSession() as session:
         port = int(listener.where["admin"].rpartition(":")[2])
         held: list[asyncio.StreamWriter] = []
+        files = Path(f"/proc/{listener.process.pid}/fd")
+        before = len(list(files.iterdir()))
         try:
             for _ in range(200):
                 with suppress(OSError):  # one that is refused at once holds nothing
@@ -248,6 +251,7 @@ async def test_connections_to_the_admin_port_do_not_delay_deliveries(tmp_path: P
             async with asyncio.timeout(120):
                 assert await post(session, listener.url, delivery("1")) == 200
                 assert await get(f"{listener.where['admin']}/readyz") == (200, "ready\n")
+            assert len(list(files.iterdir())) < before + 2 * ADMIN_LIMITS.connections  # each connection is a file
         finally:
             for writer in held:
                 writer.close()
