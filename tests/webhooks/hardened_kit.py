@@ -21,9 +21,9 @@ from webhooks.store.memory import MemoryStore
 
 HEALTHY = b"POST /hook HTTP/1.1\r\nHost: here\r\nContent-Length: 5\r\n\r\nhello"
 SLOWEST = ServerLimits(
-    header_seconds=9,
-    answer_seconds=9,
-    idle_seconds=9,
+    header_seconds=3_600,
+    answer_seconds=3_600,
+    idle_seconds=3_600,
     linger_seconds=0.2,
     drain_grace_seconds=0.2,
     connections=2000,

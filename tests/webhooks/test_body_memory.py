@@ -325,7 +325,7 @@ async def stalled(running: Running, count: int, size: int) -> list[asyncio.Strea
 
 @pytest.mark.slow
 async def test_a_long_delivery_is_stored_although_stalled_bodies_hold_all_memory() -> None:
-    async with serving(attrs.evolve(SLOWEST, buffered_bytes=400_000, drain_grace_seconds=0.05), body_timeout=9) as running:
+    async with serving(attrs.evolve(SLOWEST, buffered_bytes=400_000, drain_grace_seconds=0.05), body_timeout=3_600) as running:
         held = await stalled(running, 5, 150_000)
         reader, writer = await running.connect()
         writer.write(request(f"Content-Length: {LONG}\r\n") + b"y" * LONG)
