@@ -1,4 +1,4 @@
-"""A browser that says what it shows and where it turns to; a command line in a folder of its own."""
+"""A browser that says what it shows and where it turns to; a ledger; a command line in a folder of its own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,25 @@ import pytest_asyncio
 from typer.testing import CliRunner, Result
 
 from payouts.cli import app
+from payouts.ledger.sqlite import Ledger
 from tests.browser import Browser, chromium
 from tests.payouts.command_kit import Call
+from tests.payouts.payout_kit import ledger_at
 from tests.payouts.postgres_ledger_kit import LedgerDatabase, database_of_its_own, ledger_database
 from tests.payouts.process_kit import original_at, sandbox
 from tests.postgres_server import Server
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a ledger is to be."""
+    return tmp_path / "payouts.db"
+
+
+@pytest_asyncio.fixture
+async def ledger(path: Path) -> AsyncIterator[Ledger]:
+    async with ledger_at(path) as ledger:
+        yield ledger
 
 
 @pytest_asyncio.fixture

@@ -45,11 +45,6 @@ def opened(path: Path, **changed: Any) -> Ledger:
     return Ledger(path, **options | changed)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "payouts.db"
-
-
 @pytest_asyncio.fixture
 async def ledger(path: Path) -> AsyncIterator[Ledger]:
     async with opened(path) as ledger:

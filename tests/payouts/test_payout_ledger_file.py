@@ -23,11 +23,6 @@ from tests.payouts.ledger_contract import tokens
 from tests.payouts.payout_kit import LAYOUT_2, ledger_at
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "payouts.db"
-
-
 async def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
     old = os.umask(0)
     try:

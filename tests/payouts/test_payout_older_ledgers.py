@@ -33,11 +33,6 @@ DATA = Path(__file__).parent / "data"
 SAID: dict[str, Any] = json.loads((DATA / "rows.json").read_text("utf-8"))
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "payouts.db"
-
-
 def older(path: Path, layout: int) -> bytes:
     """Put a ledger of an older version there, and return its bytes."""
     shutil.copyfile(DATA / f"layout-{layout}.sqlite", path)

@@ -22,17 +22,6 @@ from tests.virtual_time import virtual_time
 NOT_WAITING = RunOptions(rate=None, concurrency=4, wait=False)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "payouts.db"
-
-
-@pytest_asyncio.fixture
-async def ledger(path: Path) -> AsyncIterator[Ledger]:
-    async with ledger_at(path) as ledger:
-        yield ledger
-
-
 @pytest_asyncio.fixture
 async def coins(path: Path) -> AsyncIterator[Ledger]:
     async with ledger_at(path, "enkash") as ledger:

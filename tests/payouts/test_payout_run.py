@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from attrs import evolve
 
 from payouts.ledger.reader import LedgerReader
@@ -21,17 +20,6 @@ from rewards_core.operations import OperationStatus
 from tests.payouts.payout_kit import StubEnkash, StubOriginal, ledger_at, token_row, waiting
 from tests.payouts.run_kit import QUICK, collect, key_of, now, pay, rows
 from tests.virtual_time import virtual_time
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "payouts.db"
-
-
-@pytest_asyncio.fixture
-async def ledger(path: Path) -> AsyncIterator[Ledger]:
-    async with ledger_at(path) as ledger:
-        yield ledger
 
 
 @pytest.fixture

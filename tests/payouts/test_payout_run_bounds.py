@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from attrs import evolve
 
 from payouts.ledger.sqlite import Ledger
@@ -32,17 +30,6 @@ from rewards_core.rate import Limiter
 from tests.payouts.payout_kit import StubEnkash, StubOriginal, coin_row, ledger_at, token_row, waiting
 from tests.payouts.run_kit import ALONE, collect, key_of, led_to, now, pauses, pay, rows
 from tests.virtual_time import virtual_time
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "payouts.db"
-
-
-@pytest_asyncio.fixture
-async def ledger(path: Path) -> AsyncIterator[Ledger]:
-    async with ledger_at(path) as ledger:
-        yield ledger
 
 
 @pytest.fixture

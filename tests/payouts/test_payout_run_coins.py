@@ -17,11 +17,6 @@ from tests.payouts.payout_kit import StubEnkash, coin_row, ledger_at
 from tests.payouts.run_kit import collect, key_of, led_to, pay
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "payouts.db"
-
-
 @pytest_asyncio.fixture
 async def coins(path: Path) -> AsyncIterator[Ledger]:
     async with ledger_at(path, "enkash") as ledger:

@@ -23,17 +23,6 @@ from tests.virtual_time import virtual_time
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "payouts.db"
-
-
-@pytest_asyncio.fixture
-async def ledger(path: Path) -> AsyncIterator[Ledger]:
-    async with ledger_at(path) as ledger:
-        yield ledger
-
-
-@pytest.fixture
 def vendor() -> StubOriginal:
     return StubOriginal()
 

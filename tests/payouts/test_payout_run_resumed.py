@@ -6,10 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from payouts.ledger.sqlite import Ledger
 from payouts.rows import Row
@@ -26,20 +24,9 @@ from rewards_core.errors import (
     VendorError,
 )
 from rewards_core.operations import OperationStatus
-from tests.payouts.payout_kit import StubOriginal, ledger_at, token_row, waiting
+from tests.payouts.payout_kit import StubOriginal, token_row, waiting
 from tests.payouts.run_kit import ALONE, QUICK, collect, key_of, led_to, pauses, pay, rows
 from tests.virtual_time import virtual_time
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "payouts.db"
-
-
-@pytest_asyncio.fixture
-async def ledger(path: Path) -> AsyncIterator[Ledger]:
-    async with ledger_at(path) as ledger:
-        yield ledger
 
 
 @pytest.fixture
