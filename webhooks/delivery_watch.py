@@ -72,7 +72,7 @@ class Delivery:
 
 
 DeliveryObserver = Callable[[Delivery], None]
-"""Called with each delivery, in the event loop. It must return quickly and should not raise."""
+"""Called with each delivery, in the event loop. It must return quickly; what it raises is logged."""
 
 
 @frozen(kw_only=True)

@@ -203,7 +203,7 @@ class QueueIngress:
         return self._counts["released"] == before
 
     async def aclose(self, drain: float = 10.0) -> None:
-        """Drain for at most `drain` seconds, and close the receiver; idempotent."""
+        """Drain for at most `drain` seconds, then close the receiver by `aclose()`, which cancels its handlers; idempotent."""
         try:
             await self.drain(check_number(drain, "drain", at_least=0, unit="seconds"))
         finally:
