@@ -177,6 +177,11 @@ def test_wrong_arguments_of_completions_are_refused(name: str, value: Any, error
     refuses(build, name, value, error)
 
 
+def test_completions_do_not_recommend_the_url_that_they_refuse() -> None:
+    with pytest.raises(TypeError, match=r"^store: give a MemoryStore, a SQLiteStore, another Store or open_store\(url\), with "):
+        Completions(FakeVendor(), "memory:")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("name", "value", "error"), cases({"timeout": WAIT, "poll_now": FLAG}))
 @virtual_time
 async def test_wrong_arguments_of_waits_are_refused(name: str, value: Any, error: type[Exception]) -> None:
