@@ -53,7 +53,7 @@ class Completion(Generic[A]):
         ref: The operation.
         operation: Its terminal state, None if it reached none in time.
         error: What `wait` would have raised; None if the operation is done and matches the request.
-        via: How the outcome was learned, None if there is none.
+        via: How the outcome was learned, `"webhook"` or `"poll"`; None if there is none.
     """
 
     ref: OperationRef
