@@ -32,8 +32,7 @@ nitpick_ignore = [
         # what signatures name and callers need not know
         *("A", "H", "S", "T", "webhooks.completions.A", "AmountAs", "BeforePage", "BodyProblem", "Client"),
         *("ClientOptions", "Collector", "Ending", "Environment", "Figures", "LedgerLock", "LedgerPlace", "LoopThread", "MaySend"),
-        *("Move", "OriginalOperation", "PostgresLock", "ReadPath", "ReceivedRequest", "SandboxServer", "Via"),
-        "vendor_sandboxes.original_operations.Operation",
+        *("Move", "OriginalOperation", "PostgresLock", "ReadPath", "SandboxServer", "Via"),
     )
 ]
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -48,7 +48,7 @@ class Subscriber:
     """
 
     def waits_for(self, ref: OperationRef) -> bool:  # noqa: ARG002 - for overriding methods
-        """Return whether to be notified when another store object on the same file settles this operation."""
+        """Return whether to be notified when another store object on the same file or database settles this operation."""
         return False
 
     def settled(self, outcome: Outcome) -> None:

@@ -64,7 +64,7 @@ class SQLiteStore(StoreLife, StoreQueries):
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: `busy_timeout` is negative or more than a day, or `path` is `":memory:"` or a URL.
+        ValueError: `busy_timeout` is negative or more than a day, or the path is `":memory:"` or a URL.
     """
 
     @shielded
