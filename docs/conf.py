@@ -25,15 +25,14 @@ nitpick_ignore = [
     ("py:class", name)
     for name in (
         # of the standard library and of aiohttp: their inventories are not here
-        *("AbstractAsyncContextManager", "Decimal", "Path", "PathLike", "aiohttp.ClientSession", "collections.abc.AsyncIterable"),
-        "collections.abc.Collection",
+        *("AbstractAsyncContextManager", "AbstractContextManager", "Decimal", "Path", "PathLike", "aiohttp.ClientSession"),
+        *("collections.abc.AsyncIterable", "collections.abc.Collection"),
         *("collections.abc.Iterable", "collections.abc.Mapping", "collections.abc.Sequence", "datetime", "datetime.datetime"),
         *("decimal.Decimal", "os.PathLike"),
         # what signatures name and callers need not know
-        *("A", "H", "S", "T", "webhooks.completions.A", "AmountAs", "BatchFailure", "BeforePage", "BodyProblem", "Client"),
+        *("A", "H", "S", "T", "webhooks.completions.A", "AmountAs", "BeforePage", "BodyProblem", "Client"),
         *("ClientOptions", "Collector", "Ending", "Environment", "Figures", "LedgerLock", "LedgerPlace", "LoopThread", "MaySend"),
-        *("Move", "OriginalOperation", "PostgresLock", "ReadPath", "ReceivedRequest", "SandboxServer", "Via"),
-        *("vendor_sandboxes.original_operations.Operation", "webhooks.ingress.queue.QueueStatistics"),
+        *("Move", "OriginalOperation", "PostgresLock", "ReadPath", "SandboxServer", "Via"),
     )
 ]
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -95,7 +95,7 @@ class MemoryBreakerStore:
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
-        """Hold the lock under which tokens are requested."""
+        """Hold the lock under which tokens are requested: `async with store.exclusive():`."""
         async with self._lock:
             yield
 
@@ -149,7 +149,7 @@ class FileBreakerStore:
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
-        """Hold the operating system's lock.
+        """Hold the operating system's lock: `async with store.exclusive():`.
 
         Raises:
             TimeoutError: another process held it for `lock_timeout` seconds.

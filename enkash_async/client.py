@@ -73,7 +73,8 @@ class EnkashClient:
         timeouts: Seconds per call and per attempt; by default 30 in total, 5 to connect and 10 to read.
         retry: How often a call is attempted and how long it pauses in between; by default 5 attempts.
         limits: Concurrent connections and calls per second; by default 100 connections and no rate.
-        observers: Objects with any of the methods `on_start`, `on_retry` and `on_end`.
+        observers: Objects with any of the methods `on_start`, `on_retry` and `on_end`, which are called with a `CallStarted`,
+            a `CallRetried` and a `CallEnded`.
         token_lifetime: Seconds for which to use a token, above 0; by default those that EnKash states, at most 300, less 45.
         breaker_store: Remembers rejected token requests, so that no client locks the account. By default a `MemoryBreakerStore`,
             which a restart empties; use a `FileBreakerStore` if processes restart or share an account.

@@ -53,7 +53,8 @@ class OriginalClient(OperationCalls, UserCalls):
         timeouts: Seconds per call and per attempt; by default 30 in total, 5 to connect and 10 to read.
         retry: How often a call is attempted and how long it pauses in between; by default 5 attempts.
         limits: Concurrent connections and calls per second; by default 100 connections and no rate.
-        observers: Objects with any of the methods `on_start`, `on_retry` and `on_end`.
+        observers: Objects with any of the methods `on_start`, `on_retry` and `on_end`, which are called with a `CallStarted`,
+            a `CallRetried` and a `CallEnded`.
         read_path: The path of allocations, `"allocation"` or `"allocate"`: the documents name both. `"auto"` finds out.
         amount_as: Whether amounts are sent as `"string"`, as documented, or as `"number"` with the same digits.
         token_lifetime: Seconds for which a token is valid, 60 to 315,360,000 (ten years); None for tokens that do not expire.

@@ -22,7 +22,13 @@ MAX_TEXT = 1000
 
 @frozen(kw_only=True)
 class FieldError:
-    """A vendor's error about one field of a request, or about the request as a whole if `field` is empty."""
+    """A vendor's error about one field of a request, or about the request as a whole.
+
+    Attributes:
+        field: The name of the field, empty for the request as a whole.
+        message: The vendor's text.
+        code: The vendor's code of this error, None if it gave none.
+    """
 
     field: str
     message: str

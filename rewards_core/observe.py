@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 @frozen(kw_only=True)
 class CallStarted:
-    """A logical call begins.
+    """A logical call begins: what `on_start` is given.
 
     Attributes:
         operation: The method of the client, such as `"create_allocation"`.
@@ -32,10 +32,11 @@ class CallStarted:
 
 @frozen(kw_only=True)
 class CallRetried:
-    """An attempt failed, and another attempt follows after a pause.
+    """An attempt failed, and another attempt follows after a pause: what `on_retry` is given.
 
     Attributes:
         operation: The method of the client.
+        idempotency_key: The caller's key, if the call has one.
         attempt: The number of the failed attempt, from 1.
         status: Its HTTP status, None if there was no answer.
         reason: Why it failed, in a few words.
@@ -43,6 +44,7 @@ class CallRetried:
     """
 
     operation: str
+    idempotency_key: str | None = None
     attempt: int
     status: int | None
     reason: str
@@ -51,7 +53,7 @@ class CallRetried:
 
 @frozen(kw_only=True)
 class CallEnded:
-    """A logical call is over.
+    """A logical call is over: what `on_end` is given.
 
     Attributes:
         operation: The method of the client.

@@ -258,6 +258,16 @@ def check_path(value: Any, name: str) -> Path:
     return Path(text)
 
 
+def check_file(value: Any, name: str, instead: str) -> Path:
+    """Check the path of a SQLite file; `instead` says what to give for what SQLite's users give too, `:memory:` and URLs."""
+    path = check_path(value, name)
+    text = os.fspath(value)
+    if text == ":memory:" or "://" in text:
+        given = "a URL" if "://" in text else "':memory:'"  # a URL may hold a password
+        raise ValueError(f"{name}: give the path of a file, not {given}. {instead}")
+    return path
+
+
 def check_mapping(value: Any, name: str, words: str = "a mapping") -> Mapping[Any, Any]:
     """Check a mapping; `words` says what to give, such as `"a mapping of key ids to secrets"`."""
     if not isinstance(value, Mapping):

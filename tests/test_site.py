@@ -109,6 +109,12 @@ def test_signatures_are_written_as_a_person_would(site: Path) -> None:
     assert not [signature for signature in found if "casefold" in signature]  # of the text that an enumeration is
 
 
+def test_what_is_used_inside_with_is_not_shown_as_an_iterator(site: Path) -> None:
+    text = re.sub(r"<[^>]+>", "", (site / "reference/api/webhooks.html").read_text("utf-8"))
+    for name, kind in (("close_on_signal", "AbstractAsyncContextManager"), ("fast_polls", "AbstractContextManager")):
+        assert re.search(rf"{name}\([^)]*\)\s*→\s*{kind}\[None\]", unescape(text)), name
+
+
 def test_arguments_are_told_from_what_they_mean_by_a_colon(site: Path) -> None:
     text = (site / "reference/api/original_async.html").read_text("utf-8")
     assert "<strong>api_key</strong>: The app" in text

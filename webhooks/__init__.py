@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rewards_core.errors import StoreClosed, StoreError, StoreFull
     from webhooks.as_completed import Completion, CompletionStream
     from webhooks.completions import Completions, CompletionStatistics
-    from webhooks.errors import CompletionsClosed, CompletionsFailed, CompletionTimeout
+    from webhooks.errors import CompletionsClosed, CompletionsFailed, CompletionTimeout, QueueError, RetryLater
     from webhooks.handlers import HandlerPolicy, HandlerStatistics
     from webhooks.ingress.base import Reply
     from webhooks.polling import PollPolicy
@@ -54,11 +54,13 @@ __all__ = [
     "PollPolicy",
     "PostgresStore",
     "ProcessActivity",
+    "QueueError",
     "Receiver",
     "ReceiverStatistics",
     "Refusal",
     "Reply",
     "RestartPolicy",
+    "RetryLater",
     "SQLiteStore",
     "Store",
     "StoreActivity",

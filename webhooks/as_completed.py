@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 from attrs import frozen
 
 from rewards_core.clock import loop_time
-from rewards_core.errors import VendorError
+from rewards_core.errors import OutcomeUnknown, VendorError
 from rewards_core.operations import Operation, OperationRef
 from rewards_core.validation import check_flag, check_wait, kind_of
 from webhooks.errors import CompletionsClosed, timed_out
@@ -39,6 +39,11 @@ _Ended = tuple[str, str, "Ending | None", _Requested | None]
 _SLICE = 1_000
 _EARLY = 0.02
 
+_UNKNOWN = (
+    "operations: give an OutcomeUnknown to wait(), or the ref that find() returns for it. It and the operations after it were "
+    "not added."
+)
+
 
 @frozen(kw_only=True)
 class Completion(Generic[A]):
@@ -48,7 +53,7 @@ class Completion(Generic[A]):
         ref: The operation.
         operation: Its terminal state, None if it reached none in time.
         error: What `wait` would have raised; None if the operation is done and matches the request.
-        via: How the outcome was learned, None if there is none.
+        via: How the outcome was learned, `"webhook"` or `"poll"`; None if there is none.
     """
 
     ref: OperationRef
@@ -61,6 +66,10 @@ class CompletionStream(Generic[A]):
     """An async iterator over a `Completion` for each operation, in the order in which they end.
 
     Returned by `Completions.as_completed`. Use it inside `async with`, or close it with `aclose()`.
+
+    Iterating raises `TypeError` or `ValueError` for what is no operation, ref or uid of the client, whatever the iterable itself
+    raises, `StoreError`, `CompletionsClosed` and `CompletionsFailed`: after the completions so far, and without adding later
+    operations. Those that were added stay pending in the store, so give them again.
     """
 
     def __init__(
@@ -246,8 +255,13 @@ class CompletionStream(Generic[A]):
         refs: list[OperationRef] = []
         urgent: list[OperationRef] = []
         ended: list[Operation] = []
+        wrong: Exception | None = None
         for operation in operations:
-            ref = settlement.client.ref_of(operation)
+            try:
+                ref = settlement.client.ref_of(operation)
+            except Exception as problem:  # noqa: BLE001 - raised once the operations before it are registered
+                wrong = TypeError(_UNKNOWN) if isinstance(operation, OutcomeUnknown) else problem
+                break
             terminal = False
             if not isinstance(operation, str | OperationRef):
                 key = ref.kind, ref.uid
@@ -279,6 +293,8 @@ class CompletionStream(Generic[A]):
         urgent = [ref for ref in (refs if self._poll_now else urgent) if self._is_waiting(ref)]
         if urgent:
             await settlement.store.hurry_polls(urgent, Priority.WISH)
+        if wrong is not None:
+            raise wrong
 
     def _is_waiting(self, ref: OperationRef) -> bool:
         return ref.uid in self._waiting[ref.kind] or ref.uid in self._near_deadline[ref.kind]

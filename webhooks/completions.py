@@ -15,14 +15,14 @@ from attrs import field, frozen
 from rewards_core.clock import loop_time
 from rewards_core.errors import OutcomeUnknown
 from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
-from rewards_core.validation import check_callable, check_flag, check_methods, check_wait, setting
+from rewards_core.validation import check_callable, check_flag, check_instance, check_methods, check_wait, setting
 from webhooks.as_completed import CompletionStream
 from webhooks.errors import CompletionsClosed, CompletionsFailed, not_found_by_key, timed_out
 from webhooks.key_search import KeySearch, KeyWaiter, request_of
 from webhooks.polling import PollPolicy
 from webhooks.settlement import Settlement
 from webhooks.spans import links_of, note_operation, note_settled, wait_span
-from webhooks.store.base import A_STORE, Store
+from webhooks.store.base import Store
 from webhooks.store.records import Priority
 from webhooks.supervise import RestartPolicy, keep_running
 from webhooks.waiters import Ending, OperationWaiter, Settled, TimedWaiter
@@ -77,7 +77,7 @@ class Completions:
         polling: When the vendor is polled.
         trust_event_body: Whether a complete resource in a signed event settles an operation without a poll.
         restarts: How crashed background tasks are restarted, and after how many crashes all waits fail.
-        clock: Returns the Unix time in seconds.
+        clock: Returns Unix time in seconds.
         random: Returns a number from 0 to 1.
 
     Raises:
@@ -96,7 +96,7 @@ class Completions:
         random: Callable[[], float] = random.random,
     ) -> None:
         self._client = check_methods(client, "client", "a vendor's client", OperationReader)
-        self._store = check_methods(store, "store", A_STORE, Store)
+        self._store = check_methods(store, "store", "a MemoryStore, a SQLiteStore, another Store or open_store(url)", Store)
         self._links = links_of(store)
         policy = setting(polling, "polling", PollPolicy)
         trust_event_body = check_flag(trust_event_body, "trust_event_body")
@@ -174,7 +174,7 @@ class Completions:
             CompletionsClosed: this object is closed.
             CompletionsFailed: its background tasks kept crashing.
             StoreError: the store failed.
-            TypeError: the timeout is not a number, or `poll_now` not a bool.
+            TypeError: `operation` is none of those, the timeout is not a number, or `poll_now` not a bool.
             ValueError: the uid is malformed, the operation belongs to another scope, the timeout is negative or not finite, or
                 the request of the `OutcomeUnknown` has no idempotency key.
             RuntimeError: this object is not started, or was started in another event loop.
@@ -216,9 +216,10 @@ class Completions:
 
         Raises:
             CompletionTimeout: nothing was found in time; also a `TimeoutError`.
-            CompletionsClosed, CompletionsFailed, StoreError, TypeError, ValueError, RuntimeError: as `wait`.
+            TypeError: `unknown` is no `OutcomeUnknown`, or the timeout is not a number.
+            CompletionsClosed, CompletionsFailed, StoreError, ValueError, RuntimeError: as `wait`.
         """
-        request = request_of(unknown, self._client.scope)
+        request = request_of(check_instance(unknown, "unknown", OutcomeUnknown), self._client.scope)
         check_wait(timeout)
         self._check_running()
         deadline = math.inf if timeout is None else loop_time() + timeout
@@ -247,8 +248,8 @@ class Completions:
         """Return a stream that yields each operation as it ends: done, failed or timed out, without raising.
 
         Args:
-            operations: Operations, refs or uids. Each counts once while it is pending, and is compared with every request that
-                was given for it.
+            operations: Operations, refs or uids; `find` returns the ref of an `OutcomeUnknown`. Each counts once while it is
+                pending, and is compared with every request that was given for it.
             timeout: Seconds from the moment at which an operation is read from the iterable, 0 or more; None waits without a
                 limit.
             poll_now: Poll each as soon as the budget allows, after urgent polls.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rewards_core.clock import loop_time
 from rewards_core.log_limit import LogLimit
+from rewards_core.validation import check_callable
 from webhooks.delivery_log import deliveries, log_delivery, log_refused
 from webhooks.delivery_watch import Delivery
 from webhooks.refusals import Refusals
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from rewards_core.operations import Event
     from webhooks.delivery_log import Verdict
     from webhooks.delivery_watch import DeliveryObserver
+    from webhooks.ingress.base import Reply
 
 logger = logging.getLogger("webhooks.receiver")
 
@@ -32,6 +35,7 @@ class DeliveryReports:
         self._clock = clock
         self._observer: DeliveryObserver | None = None
         self._refused_lines = LogLimit(1.0, lines=10, clock=loop_time)  # unsigned requests must not fill the log
+        self._observer_lines = LogLimit(clock=loop_time)
 
     @property
     def timed(self) -> bool:
@@ -39,9 +43,9 @@ class DeliveryReports:
         return self._observer is not None or deliveries.isEnabledFor(logging.INFO)
 
     def observe(self, observer: DeliveryObserver | None) -> None:
-        """Call this with each delivery from now on; None ends that."""
-        self._observer = observer
-        self.refusals.observe(None if observer is None else lambda refusal: observer(Delivery.refused(refusal)))
+        """Call this with each delivery from now on; None ends that. What it raises is logged, and changes no reply."""
+        self._observer = None if observer is None else check_callable(observer, "observer")
+        self.refusals.observe(None if observer is None else lambda refusal: self._tell(observer, Delivery.refused(refusal)))
 
     def signed(self, event: Event, verdict: Verdict, status: int, seconds: float, peer: object) -> None:
         """Log a signed delivery, and tell the observer of it."""
@@ -49,7 +53,8 @@ class DeliveryReports:
             log_delivery(event, verdict, seconds, peer)
         if self._observer is not None:
             ref = event.ref
-            self._observer(
+            self._tell(
+                self._observer,
                 Delivery(
                     at=self._clock(),
                     verdict=verdict,
@@ -63,11 +68,19 @@ class DeliveryReports:
                     size=len(event.body),
                     seconds=seconds,
                     peer=peer,
-                )
+                ),
             )
 
-    def refused(self, reason: str, status: int, peer: object, seconds: float | None = None, **facts: Any) -> None:
-        """Keep and log a refused delivery; `facts` are those of `Refusals.note`."""
-        self.refusals.note(reason, peer, status=status, **facts)
+    def refused(self, reason: str, reply: Reply, peer: object, seconds: float | None = None, **facts: Any) -> Reply:
+        """Keep and log a refused delivery, and return the reply to it; `facts` are those of `Refusals.note`."""
+        self.refusals.note(reason, peer, status=reply.status, **facts)
         if deliveries.isEnabledFor(logging.INFO) and self._refused_lines.allows("refused"):
-            log_refused(reason, status, peer, seconds)
+            log_refused(reason, reply.status, peer, seconds)
+        return reply
+
+    def _tell(self, observer: DeliveryObserver, delivery: Delivery) -> None:
+        try:
+            observer(delivery)
+        except (Exception, asyncio.CancelledError):  # nothing is awaited, so this is no cancellation of the delivery
+            if self._observer_lines.allows("observer"):
+                logger.exception("an observer of deliveries raised an error; deliveries are answered as without it")

@@ -29,7 +29,7 @@ class Delivery:
 
     Attributes:
         at: When it was answered, Unix time.
-        verdict: What became of it; `not kept` if the store failed.
+        verdict: What became of it: `"new"`, `"duplicate"`, `"dead letter"`, `"not kept"` if the store failed, or `"refused"`.
         event: The vendor's event name, empty if unknown.
         scope: The scope of its source, None if it was refused.
         kind: The kind of the operation in it, None if there is none.
@@ -72,7 +72,7 @@ class Delivery:
 
 
 DeliveryObserver = Callable[[Delivery], None]
-"""Called with each delivery, in the event loop. It must return quickly and should not raise."""
+"""Called with each delivery, in the event loop. It must return quickly; what it raises is logged."""
 
 
 @frozen(kw_only=True)

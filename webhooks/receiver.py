@@ -83,6 +83,8 @@ class ReceiverStatistics:
 class Receiver:
     """Verify deliveries, store them, acknowledge them, and run handlers on the stored events.
 
+    `aclose()`, as at the end of `async with`, cancels running handlers, which run again later; `aclose(drain)` lets them finish.
+
     Args:
         sources: One `EventSource`, or several with different scopes on one path.
         store: A store, which the receiver does not close; or a URL for `open_store`, whose store it closes.
@@ -91,7 +93,7 @@ class Receiver:
         handlers: How handlers are run.
         max_body: Maximum size of a body in bytes, 1 or more.
         body_timeout: Seconds in which a body must arrive, above 0.
-        clock: Returns the Unix time in seconds.
+        clock: Returns Unix time in seconds.
         random: Returns a number from 0 to 1, which lengthens a handler's retry delay by up to a fifth.
 
     Raises:
@@ -172,8 +174,10 @@ class Receiver:
         """Call a function with each delivery once it is answered, refused ones included, from now on.
 
         Args:
-            observer: It is called in the event loop, must return quickly and should not raise. It replaces the one before; None
-                ends that.
+            observer: Replaces the one before; None ends that. It must return quickly, as the event loop waits; errors are logged.
+
+        Raises:
+            TypeError: `observer` cannot be called.
         """
         self._reports.observe(observer)
 
@@ -221,7 +225,7 @@ class Receiver:
         unfit = self._preflight(method, headers, content_length)
         if unfit is not None:
             claimed = self._verifier.claimed_key_ids(headers)
-            return self._refuse(*unfit, peer, method=method, length=content_length, key_ids=claimed)
+            return self._reports.refused(*unfit, peer, method=method, length=content_length, key_ids=claimed)
         if unread and not self._verifier.admits(headers):
             problem = self._verifier.find_signer(headers, b"")
             if isinstance(problem, SignatureError):
@@ -239,9 +243,9 @@ class Receiver:
             headers: The request's headers, in a case-insensitive mapping; the length and the key ids are kept.
         """
         if headers is None:
-            return self._refuse(reason, BODY_PROBLEMS[reason], peer)
+            return self._reports.refused(reason, BODY_PROBLEMS[reason], peer)
         length, claimed = content_length(headers), self._verifier.claimed_key_ids(headers)
-        return self._refuse(reason, BODY_PROBLEMS[reason], peer, length=length, key_ids=claimed)
+        return self._reports.refused(reason, BODY_PROBLEMS[reason], peer, length=length, key_ids=claimed)
 
     async def receive(self, headers: Mapping[str, str], body: bytes, peer: object = None) -> Reply:
         """Process a delivery and return the reply to it.
@@ -256,7 +260,8 @@ class Receiver:
             503 if the event could not be stored.
         """
         if len(body) > self._max_body:
-            return self._refuse("size", TOO_LARGE, peer, length=len(body), key_ids=self._verifier.claimed_key_ids(headers))
+            claimed = self._verifier.claimed_key_ids(headers)
+            return self._reports.refused("size", TOO_LARGE, peer, length=len(body), key_ids=claimed)
         started = time.perf_counter() if self._reports.timed else None
         signer, event = await self._verifier.verify(headers, body)
         if isinstance(signer, SignatureError):
@@ -302,7 +307,7 @@ class Receiver:
         return count
 
     def register(self, app: Any, path: str, completions: Closable | None = None) -> None:
-        """Serve deliveries on a path of an aiohttp application. The handlers start and stop with the application.
+        """Serve deliveries on a path of an aiohttp application, which starts the receiver, and closes it by `aclose()`.
 
         Args:
             app: An `aiohttp.web.Application` that has not started.
@@ -332,7 +337,7 @@ class Receiver:
         """Stop the handlers, and close the store if this receiver opened it; idempotent.
 
         Args:
-            drain: Seconds that running handlers have to finish, 0 or more.
+            drain: Seconds that running handlers have to finish, 0 or more; others are cancelled, and run again later.
 
         Raises:
             TypeError: `drain` is not a number; nothing was stopped.
@@ -392,8 +397,4 @@ class Receiver:
     ) -> Reply:
         self._store.refused(problem.reason)
         facts = {"length": length, "key_ids": problem.key_ids, "advice": str(problem)}
-        return self._refuse(problem.reason, reply, peer, seconds, **facts)
-
-    def _refuse(self, reason: str, reply: Reply, peer: object, seconds: float | None = None, **facts: Any) -> Reply:
-        self._reports.refused(reason, reply.status, peer, seconds, **facts)
-        return reply
+        return self._reports.refused(problem.reason, reply, peer, seconds, **facts)

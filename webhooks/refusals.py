@@ -84,7 +84,7 @@ class Refusal:
     It holds nothing of a body. Text from the request is shortened to one line of printable ASCII.
 
     Attributes:
-        reason: One of a fixed set of words.
+        reason: One of a fixed set of words, such as `"missing"`; the page on metrics lists them.
         advice: What the refusal means and what to do, in a sentence or two.
         count: The number of such refusals.
         first_at: Unix time of the first refusal.

@@ -13,6 +13,9 @@ from webhooks import polling
 def fast_polls(interval: float = 0.05) -> Iterator[None]:
     """Poll every operation at this interval, whatever its `PollPolicy` says, in all threads: for tests against a sandbox.
 
+        with fast_polls():
+            await completions.wait(operation, timeout=10)
+
     Args:
         interval: Seconds before the first poll and between polls, above 0. The budget of polls per second still holds.
 

@@ -103,6 +103,9 @@ def _signature(app: Sphinx, what: str, name: str, thing: Any, options: Any, sign
     del app, what, name, options
     if signature is None:
         return None
+    made = inspect.unwrap(thing)
+    if result and made is not thing and (inspect.isasyncgenfunction(made) or inspect.isgeneratorfunction(made)):
+        result = re.sub(r"^~?[\w.]*?(Async)?Iterator\[", r"Abstract\1ContextManager[", result)  # used inside `with`
     if inspect.isclass(thing) and (issubclass(thing, Enum) or signature == "(*args, **kwargs)" or _made_as_its_base(thing)):
         return "", None
     if inspect.isclass(thing) and attrs.has(thing):

@@ -53,7 +53,7 @@ class PostgresLedger(CampaignLedger):
     """The rows of one campaign and their states, in a database that any number of workers share.
 
     Use it inside `async with`, in one event loop. A method returns once its changes are durable, as the settings of the database
-    say. All times are the database's.
+    say. All times are the database's. It needs the extra `postgres`, without which importing it raises `ImportError`.
 
     Args:
         dsn: `"postgresql://user@host/database"`, as for `webhooks.PostgresStore`. Its password appears in no log.

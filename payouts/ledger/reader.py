@@ -46,6 +46,7 @@ class LedgerReader:
         schema: The name of the schema in that database, if it is not the usual one; without effect on a file.
 
     Raises:
+        ImportError: the URL needs the extra `postgres`, which is not installed.
         LedgerError: it does not exist, is not a ledger, or is newer than this program.
         TypeError: `path` is not a path.
         ValueError: `path` cannot be used.

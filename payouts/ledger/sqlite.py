@@ -14,7 +14,8 @@ from payouts.ledger.campaign import CampaignLedger
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.writer import LedgerWriter
 from payouts.states import LedgerInUse
-from rewards_core.validation import check_instance, check_path
+from rewards_core.secrets import shielded
+from rewards_core.validation import check_file, check_instance, check_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +42,7 @@ class Ledger(CampaignLedger):
         lock: The ledger's lock, if the caller has already taken it; it is released when the ledger is closed.
         state: The folder of the note that records the newest copy of each ledger; by default `rewards-async` in the user's
             state folder.
-        clock: Seconds since the epoch.
+        clock: Returns Unix time in seconds.
 
     Raises:
         LedgerInUse: another process uses the ledger.
@@ -50,6 +51,7 @@ class Ledger(CampaignLedger):
         ValueError: there is no such vendor, or a name or a path cannot be used.
     """
 
+    @shielded
     def __init__(
         self,
         path: str | Path,
@@ -61,7 +63,7 @@ class Ledger(CampaignLedger):
         state: str | Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.path = check_path(path, "path")
+        self.path = check_file(path, "path", "A ledger outlives its process; PostgresLedger(dsn) takes the URL of a database.")
         super().__init__(vendor=vendor, campaign=campaign, target=target, clock=clock)
         self._writer = LedgerWriter(
             self.path,

@@ -67,7 +67,7 @@ def write_report(
         path: The HTML file; only its owner can read it.
         campaign: The campaign; may be left out if the ledger has only one.
         vendor: The vendor, if two campaigns have the same name.
-        clock: Seconds since the epoch.
+        clock: Returns Unix time in seconds.
 
     Raises:
         LedgerError: the ledger cannot be read, or several campaigns match.

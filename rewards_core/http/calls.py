@@ -287,6 +287,7 @@ class Call(Generic[T]):
         if transport.observers.any:
             record = CallRetried(
                 operation=self._request.operation,
+                idempotency_key=self._request.key,
                 attempt=self.attempts,
                 status=failure.status,
                 reason=failure.reason,

@@ -108,6 +108,7 @@ NO_PATH: tuple[tuple[Any, type[Exception]], ...] = (
         *(("target", value, TypeError) for value in NO_TEXT),
         *cases({"lock": Instance()}),
         *(("path", *wrong) for wrong in NO_PATH),
+        *(("path", value, ValueError) for value in (":memory:", "sqlite:///payouts.db", "postgresql://me@db/rewards")),
         *(("state", *wrong) for wrong in NO_PATH if wrong[0] is not None),
     ],
 )

@@ -135,6 +135,7 @@ async def test_observers_see_start_retries_and_end_without_secrets(make_transpor
     assert start == CallStarted(operation="do_it", method="POST", path="/v1/thing", idempotency_key="nonce-1")
     assert isinstance(first, CallRetried)
     assert (first.attempt, second.attempt, second.status) == (1, 2, None)
+    assert first.idempotency_key == second.idempotency_key == "nonce-1"
     assert isinstance(end, CallEnded)
     assert (end.attempts, end.error) == (3, "ConnectFailed")
     assert SECRET not in repr(watcher.records)

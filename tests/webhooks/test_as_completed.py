@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from rewards_core.errors import OperationFailed, OperationMismatch
+from rewards_core.errors import OperationFailed, OperationMismatch, OutcomeUnknown
 from rewards_core.operations import OperationRef, OperationStatus
 from tests.texts import said
 from tests.virtual_time import VirtualLoop, virtual_time, wall
@@ -231,6 +231,27 @@ async def test_trouble_in_what_is_iterated_over_reaches_the_reader_after_what_ha
             assert (await anext(outcomes)).ref.uid == "7"
             with pytest.raises(RuntimeError, match="in the middle"):
                 await anext(outcomes)
+
+
+@virtual_time
+@pytest.mark.parametrize(
+    ("wrong", "error", "text"),
+    [
+        (OutcomeUnknown("look first"), TypeError, r"^operations: give an OutcomeUnknown to wait\(\), or the ref that find\(\)"),
+        (OperationRef("other", "thing", "9"), ValueError, "expected the scope default, got other"),
+    ],
+)
+async def test_what_is_no_operation_is_said_after_what_came_before_it_has_ended(
+    wrong: Any, error: type[Exception], text: str
+) -> None:
+    async with a_world() as world:
+        async with world.completions.as_completed([a_thing("1", "done"), wrong, a_thing("2", "done")], timeout=60) as outcomes:
+            assert (await anext(outcomes)).ref.uid == "1"
+            with pytest.raises(error, match=text):
+                await anext(outcomes)
+        assert now() == 0.0
+        assert await world.store.outcome(a_ref("1")) is not None
+        assert await world.store.outcome(a_ref("2")) is None
 
 
 @virtual_time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -177,6 +178,39 @@ async def test_observing_leaves_the_log_as_it_is(caplog: pytest.LogCaptureFixtur
     body = delivery("7")
     await receiver.receive(signed(body), body)
     assert len([each for each in caplog.records if each.name == "webhooks.deliveries"]) == at_info
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), asyncio.CancelledError("of a future")])
+async def test_an_observer_that_raises_is_logged_and_changes_no_reply(
+    caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    def observer(_: Delivery) -> None:
+        raise error
+
+    store = MemoryStore()
+    receiver = Receiver(SOURCE, store)
+    receiver.observe(observer)
+    body = delivery("7")
+    for _ in range(2):
+        assert (await receiver.receive(signed(body), body)).status == 200
+        assert (await receiver.receive({}, body)).status == 401
+    refused = receiver.refusal("POST", {}, len(body))
+    assert refused is not None
+    assert refused.status == 401
+    assert (await store.statistics()).ready == 0
+    assert len(await store.list_events()) == 1
+    told = [each for each in caplog.records if "observer" in each.message]
+    assert [(each.levelname, each.exc_info and each.exc_info[1]) for each in told] == [("ERROR", error)]  # not a line for each
+
+
+async def test_an_observer_that_cannot_be_called_is_refused_and_the_one_before_stays() -> None:
+    receiver, seen = Receiver(SOURCE, MemoryStore()), list[Delivery]()
+    receiver.observe(seen.append)
+    with pytest.raises(TypeError, match=r"^observer: give a function, not int\.$"):
+        receiver.observe(5)  # type: ignore[arg-type]
+    body = delivery("7")
+    assert (await receiver.receive(signed(body), body)).status == 200
     assert len(seen) == 1
 
 

@@ -71,6 +71,14 @@ async def test_a_call_without_a_key_is_refused_at_once_with_the_advice_of_the_er
 
 
 @virtual_time
+async def test_what_is_no_unknown_outcome_is_not_searched_for() -> None:
+    async with a_world() as world:
+        for wrong in ("123456789012", None):
+            with pytest.raises(TypeError, match=r"^unknown: give OutcomeUnknown\(\.\.\.\), not "):
+                await world.completions.find(wrong)  # type: ignore[arg-type]
+
+
+@virtual_time
 async def test_a_call_made_in_another_scope_is_refused_at_once() -> None:
     async with a_world() as world:
         with pytest.raises(ValueError) as caught:

@@ -31,7 +31,17 @@ from tests.wrong_values import (
     fields,
     refuses,
 )
-from webhooks import Completions, HandlerPolicy, MemoryStore, PollPolicy, Receiver, RestartPolicy, SQLiteStore, Store
+from webhooks import (
+    Completions,
+    HandlerPolicy,
+    MemoryStore,
+    PollPolicy,
+    Receiver,
+    RestartPolicy,
+    SQLiteStore,
+    Store,
+    open_store,
+)
 from webhooks.ingress.asgi import AsgiIngress
 from webhooks.ingress.hardened_server import HardenedServer
 from webhooks.ingress.limits import ServerLimits
@@ -177,6 +187,11 @@ def test_wrong_arguments_of_completions_are_refused(name: str, value: Any, error
     refuses(build, name, value, error)
 
 
+def test_completions_do_not_recommend_the_url_that_they_refuse() -> None:
+    with pytest.raises(TypeError, match=r"^store: give a MemoryStore, a SQLiteStore, another Store or open_store\(url\), with "):
+        Completions(FakeVendor(), "memory:")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("name", "value", "error"), cases({"timeout": WAIT, "poll_now": FLAG}))
 @virtual_time
 async def test_wrong_arguments_of_waits_are_refused(name: str, value: Any, error: type[Exception]) -> None:
@@ -212,6 +227,19 @@ def test_wrong_arguments_of_file_stores_are_refused_before_a_file_is_made(
 ) -> None:
     refuses(lambda **wrong: SQLiteStore(**{"path": tmp_path / "inbox.db"} | wrong), name, value, error)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", [":memory:", Path(":memory:"), "sqlite:///inbox.db", "postgresql://me:hunter2@db/rewards"])
+def test_a_file_store_takes_neither_memory_nor_a_url_for_a_file(path: str | Path) -> None:
+    with pytest.raises(ValueError, match=r"^path: give the path of a file, not .*MemoryStore\(\) or open_store\(url\)") as caught:
+        SQLiteStore(path)
+    assert "hunter2" not in str(caught.value)
+    assert not any("hunter2" in repr(each.frame.f_locals) for each in caught.traceback[1:])
+
+
+def test_the_url_of_memory_as_others_write_it_names_no_file() -> None:
+    with pytest.raises(ValueError, match=r"^store: give .* or 'memory:', not a URL that begins with 'sqlite:'"):
+        open_store("sqlite:///:memory:")
 
 
 @pytest.fixture(params=["memory", "file"])

@@ -8,6 +8,9 @@ import sys
 import pytest
 
 import webhooks
+import webhooks.errors
+from docs._ext.public_names import public_names
+from webhooks.ingress import queue
 
 
 def test_both_stores_stand_side_by_side() -> None:
@@ -17,6 +20,17 @@ def test_both_stores_stand_side_by_side() -> None:
     assert SQLiteStore is Same
     assert {MemoryStore.__name__, SQLiteStore.__name__} <= set(webhooks.__all__)
     assert all(getattr(webhooks, name) for name in webhooks.__all__)
+
+
+def test_every_error_of_the_package_stands_in_it() -> None:
+    errors = {name for name, each in vars(webhooks.errors).items() if isinstance(each, type) and issubclass(each, Exception)}
+    assert errors - {"RewardsError"} <= set(webhooks.__all__)
+
+
+def test_all_that_a_queue_of_ones_own_takes_and_returns_stands_beside_it() -> None:
+    returned = {"BatchFailure", "Queue", "QueuedMessage"}
+    assert returned <= set(queue.__all__)
+    assert returned | {"QueueStatistics"} <= {name.rpartition(".")[2] for name in public_names()}
 
 
 def test_what_is_not_there_is_said_as_python_says_it() -> None:

@@ -37,7 +37,7 @@ class Consumer:
     Args:
         settings: The settings of a listener; those of its sockets are not used.
         queue: The queue.
-        clock: Returns the Unix time in seconds.
+        clock: Returns Unix time in seconds.
 
     Raises:
         ValueError: a setting, a key or a credential is invalid, or the sources have several paths.

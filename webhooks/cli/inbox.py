@@ -61,7 +61,7 @@ class Inbox:
     Args:
         settings: The listener's settings.
         reloadable: The sources with their keys.
-        clock: Returns the Unix time in seconds.
+        clock: Returns Unix time in seconds.
         metrics: What this process counts, None if the extra `metrics` is not installed.
         maintains: Whether it removes old events from the store, and watches disk space.
 

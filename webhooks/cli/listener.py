@@ -45,7 +45,7 @@ class Listener:
 
     Args:
         settings: The settings.
-        clock: Returns the Unix time in seconds.
+        clock: Returns Unix time in seconds.
         sockets: Listening sockets opened by a supervisor, which also serves the admin port; None opens both here.
         number: The number of this worker; worker 0 maintains the store for all.
         make_server: Makes the server, with the arguments of `HardenedServer`.

@@ -56,7 +56,7 @@ class Console:
         watched: The listener or the store.
         store: The store; only read, and not closed.
         url: Its URL, for the commands that the page shows.
-        clock: Returns the Unix time in seconds.
+        clock: Returns Unix time in seconds.
 
     Attributes:
         token: What a request for anything but the page's files must carry; new for each console.

@@ -34,9 +34,9 @@ class AsgiIngress:
     `Route` of `starlette.routing`; routers and sub-applications work as well. Avoid `app.mount`: it answers a path without a
     trailing slash with a redirect, which the sender of a delivery need not follow.
 
-    Served alone, it starts and closes the receiver with the server. Inside another application it cannot, because servers send
-    lifespan events only to the outermost application: put `async with receiver:` into that application's lifespan, and
-    `close_on_signal(completions)` (see `webhooks.ingress.signals`) if its requests wait.
+    Served alone, it starts the receiver with the server, and closes it by `aclose()`. Inside another application it cannot,
+    because servers send lifespan events only to the outermost application: put `async with receiver:` into that application's
+    lifespan, and `close_on_signal(completions)` (see `webhooks.ingress.signals`) if its requests wait.
 
     Args:
         receiver: Processes the deliveries.

@@ -38,7 +38,13 @@ class QueuedMessage:
 
 @frozen(kw_only=True)
 class BatchFailure:
-    """One message of a batch for which a change failed; `retryable` is false if the same change would fail again."""
+    """One message of a batch for which a change failed.
+
+    Attributes:
+        message: The message, as it was received.
+        code: The queue's own word for it, such as `"ReceiptHandleIsInvalid"`.
+        retryable: Whether the same change may succeed if it is repeated.
+    """
 
     message: QueuedMessage
     code: str

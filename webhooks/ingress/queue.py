@@ -36,11 +36,13 @@ from rewards_core.text import counted
 from rewards_core.validation import check_callable, check_methods, check_number, check_whole
 from webhooks.errors import QueueError
 from webhooks.ingress.base import Intake
-from webhooks.ingress.messages import MAX_CONCURRENCY, MAX_VISIBILITY, MAX_WAIT, Queue, QueuedMessage
+from webhooks.ingress.messages import MAX_CONCURRENCY, MAX_VISIBILITY, MAX_WAIT, BatchFailure, Queue, QueuedMessage
 from webhooks.supervise import RestartPolicy, keep_running, wait_at_most
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+__all__ = ["BatchFailure", "Queue", "QueueIngress", "QueueStatistics", "QueuedMessage"]
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +109,7 @@ class QueueIngress:
         visibility: Seconds in which a message that this process lost is received again, 2 to 43,200. While a message is in
             progress it is extended.
         wait: Seconds that one request waits for a message, 1 to 20.
-        clock: Returns the Unix time in seconds.
+        clock: Returns Unix time in seconds.
         random: Returns a number from 0 to 1, which lengthens pauses by up to a fifth.
 
     Raises:
@@ -203,7 +205,7 @@ class QueueIngress:
         return self._counts["released"] == before
 
     async def aclose(self, drain: float = 10.0) -> None:
-        """Drain for at most `drain` seconds, and close the receiver; idempotent."""
+        """Drain for at most `drain` seconds, then close the receiver by `aclose()`, which cancels its handlers; idempotent."""
         try:
             await self.drain(check_number(drain, "drain", at_least=0, unit="seconds"))
         finally:

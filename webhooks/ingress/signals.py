@@ -25,7 +25,12 @@ async def close_on_signal(*completions: Closable) -> AsyncIterator[None]:
     """Close `Completions` as soon as a signal tells the server to stop; their waits raise `CompletionsClosed`.
 
     Use it in the lifespan of an application of FastAPI, Starlette or another ASGI framework, inside the `async with` of the
-    completions. The server's own handlers of SIGTERM and SIGINT still run, and are restored at the end. Outside the main thread,
+    completions:
+
+        async with Completions(client, store) as completions, close_on_signal(completions):
+            yield
+
+    The server's own handlers of SIGTERM and SIGINT still run, and are restored at the end. Outside the main thread,
     where no signals arrive, it does nothing.
 
     Args:

@@ -325,7 +325,7 @@ class SqsIngress(QueueIngress):
             raise
 
     async def aclose(self, drain: float = 10.0) -> None:
-        """Drain for at most `drain` seconds, and close the receiver and the connections; idempotent."""
+        """Drain for at most `drain` seconds, then close the receiver by `aclose()`, and the connections; idempotent."""
         try:
             await super().aclose(drain)
         finally:

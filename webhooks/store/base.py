@@ -132,7 +132,7 @@ class Store(PollStore, Protocol):
             ref: An operation that they mention.
             uid: The uid of an operation that they mention, of any kind.
             before_id: Only events with lower ids; pass the last id of a page for the next page.
-            limit: Maximum number of events.
+            limit: Maximum number of events, 0 or more.
 
         Raises:
             TypeError: a condition has the wrong type.
@@ -141,7 +141,12 @@ class Store(PollStore, Protocol):
         ...
 
     async def get_event(self, event_id: int) -> StoredEvent | None:
-        """Return one event."""
+        """Return one event, None if there is none with this id.
+
+        Raises:
+            TypeError: `event_id` is not an int.
+            ValueError: it is negative.
+        """
         ...
 
     # handlers
@@ -247,7 +252,7 @@ class Store(PollStore, Protocol):
             status: The outcomes' status.
             conflicting: Only outcomes with conflicts.
             before_id: Only outcomes with lower ids; pass the last id of a page for the next page.
-            limit: Maximum number of outcomes.
+            limit: Maximum number of outcomes, 0 or more.
 
         Raises:
             TypeError: a condition has the wrong type.
@@ -281,6 +286,7 @@ class Store(PollStore, Protocol):
             keep_dead: Seconds since the event was received, at least 14 days (after which unserved events become dead letters).
 
         Raises:
+            TypeError: an argument is not a number; nothing was removed.
             ValueError: an argument is out of range; nothing was removed.
         """
         ...
@@ -294,22 +300,35 @@ class Store(PollStore, Protocol):
             limit: Maximum number of events to remove; None removes all.
 
         Raises:
-            ValueError: the state is `READY`, whose events wait for their handlers, or a number is negative; nothing was removed.
+            TypeError: an argument has the wrong type; nothing was removed.
+            ValueError: `older_than` or `limit` is negative, or the state is `READY`, whose events still wait for their handlers;
+                nothing was removed.
         """
         ...
 
     async def purge_outcomes(self, older_than: float, *, limit: int | None = None) -> int:
-        """Remove outcomes that were recorded this many seconds ago, with their conflicts; return how many."""
+        """Remove outcomes that were recorded this many seconds ago, with their conflicts; return how many.
+
+        Raises:
+            TypeError, ValueError: as `purge`.
+        """
         ...
 
     async def purge_identities(self, *, limit: int | None = None) -> int:
-        """Forget identities that are more than 400 days old; return how many."""
+        """Forget identities that are more than 400 days old; return how many.
+
+        Raises:
+            TypeError, ValueError: as `purge`.
+        """
         ...
 
     async def erase_bodies(self, older_than: float, *, limit: int | None = None) -> int:
         """Erase bodies and signatures of done events received this many seconds ago; return how many.
 
         Such events cannot be replayed or processed again; their identities and outcomes stay.
+
+        Raises:
+            TypeError, ValueError: as `purge`.
         """
         ...
 

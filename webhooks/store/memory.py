@@ -20,7 +20,7 @@ from webhooks.store.memory_outcomes import OutcomeTable, key_of
 from webhooks.store.memory_pending import PollTables
 from webhooks.store.memory_recorder import OutcomeRecorder
 from webhooks.store.outcomes import mentioned_in, mentions, outcome_of, pack_outcome
-from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries, by_news, lookups_of, operations_of
+from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries, by_news, check_page, lookups_of, operations_of
 from webhooks.store.readings import StoreActivity, StoreStatistics
 from webhooks.store.records import (
     DEAD_DAYS,
@@ -184,6 +184,7 @@ class MemoryStore(StoreQueries):
         after: OperationRef | None = None,
         limit: int = 100,
     ) -> Sequence[PendingOperation]:
+        check_page(limit)
         self._check_open()
         return self._polls.listed(scope, kind, uid, after, limit, loop_time())
 
@@ -215,6 +216,7 @@ class MemoryStore(StoreQueries):
         polls.budget = polls.budget.answered(loop_time())
 
     async def pause_polls(self, scope: str, seconds: float, *, refused: bool = False) -> None:
+        check_number(seconds, "seconds", above=0, unit="seconds")
         self._check_open()
         polls = self._polls[scope]
         polls.budget = polls.budget.pause(loop_time(), seconds, refused=refused)

@@ -67,7 +67,11 @@ class PollStore(Protocol):
             kind: Their kind.
             uid: Their uid.
             after: Only operations after this one; pass the last of a page for the next page.
-            limit: Maximum number of operations.
+            limit: Maximum number of operations, 0 or more.
+
+        Raises:
+            TypeError: `limit` is not an int.
+            ValueError: it is negative.
         """
         ...
 
@@ -121,5 +125,9 @@ class PollStore(Protocol):
             seconds: Above 0.
             refused: The vendor refuses this client: after the pause, poll one operation at a time, at most every 10 s, until
                 `resume_polls`.
+
+        Raises:
+            TypeError: `seconds` is not a number.
+            ValueError: it is not above 0, or not finite.
         """
         ...

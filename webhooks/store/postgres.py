@@ -16,7 +16,7 @@ from webhooks.store import postgres_events, postgres_jobs, postgres_outcomes, po
 from webhooks.store.postgres_life import StoreLife
 from webhooks.store.postgres_rows import clean_ref, packed
 from webhooks.store.postgres_schema import SCHEMA, SCHEMA_NAME
-from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries
+from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries, check_page
 from webhooks.store.records import DEAD_DAYS, EventState, PollClaims
 from webhooks.store.upkeep import UPKEEP_EVERY, check_keep, check_limit, check_purge, remove_old
 
@@ -50,7 +50,7 @@ class PostgresStore(StoreLife, StoreQueries):
 
     An acknowledged event is as durable as a commit of the database: on one disk that honours fsync, or also on its synchronous
     standby. All times are the database's. Connections are opened by the first call, so a store may be made before a fork and used
-    after it; it belongs to one event loop.
+    after it; it belongs to one event loop. It needs the extra `postgres`, without which importing it raises `ImportError`.
 
     `forget_user` overwrites rows; the server's own vacuum, log archives and backups decide when their old versions are gone.
 
@@ -191,6 +191,7 @@ class PostgresStore(StoreLife, StoreQueries):
         after: OperationRef | None = None,
         limit: int = 100,
     ) -> Sequence[PendingOperation]:
+        check_page(limit)
         self._check_open()
         await self._unwatched()
         return await self._read(lambda db: postgres_polls.listed_pending(db, scope, kind, uid, after, limit))
@@ -222,6 +223,7 @@ class PostgresStore(StoreLife, StoreQueries):
         await self._change(lambda change: postgres_polls.resume(change, scope))
 
     async def pause_polls(self, scope: str, seconds: float, *, refused: bool = False) -> None:
+        check_number(seconds, "seconds", above=0, unit="seconds")
         await self._change(lambda change: postgres_polls.pause(change, scope, seconds, refused=refused))
 
     # upkeep

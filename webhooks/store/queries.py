@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from rewards_core.operations import OperationRef, OperationStatus, subject_of
-from rewards_core.validation import check_instance, check_str, checked, optional, whole
+from rewards_core.validation import check_instance, check_str, check_whole, checked, optional, whole
 from webhooks.store.base import Store
 from webhooks.store.records import EventState, Priority
 
@@ -27,7 +27,18 @@ LATELY = 60.0
 
 @frozen(kw_only=True)
 class EventQuery:
-    """Conditions on events; None is no condition."""
+    """Conditions on events; None is no condition.
+
+    Attributes:
+        scope: The events' scope.
+        state: Their state.
+        name: Their name.
+        ref: An operation that they mention.
+        uid: The uid of an operation that they mention, of any kind.
+        id: The id of one event.
+        before_id: Only events with lower ids.
+        limit: Maximum number of events, 0 or more.
+    """
 
     scope: str | None = field(default=None, validator=optional(checked(check_str)))
     state: EventState | None = field(default=None, validator=optional(checked(check_instance, EventState)))
@@ -80,7 +91,17 @@ def by_news(refs: Iterable[OperationRef]) -> dict[Priority, list[OperationRef]]:
 
 @frozen(kw_only=True)
 class OutcomeQuery:
-    """Conditions on outcomes; None is no condition."""
+    """Conditions on outcomes; None is no condition.
+
+    Attributes:
+        scope: The operations' scope.
+        kind: Their kind.
+        uid: Their uid.
+        status: The outcomes' status.
+        conflicting: Only outcomes with conflicts.
+        before_id: Only outcomes with lower ids.
+        limit: Maximum number of outcomes, 0 or more.
+    """
 
     scope: str | None = field(default=None, validator=optional(checked(check_str)))
     kind: str | None = field(default=None, validator=optional(checked(check_str)))
@@ -105,6 +126,11 @@ def fits_ref(ref: OperationRef, scope: str | None, kind: str | None, uid: str | 
     return scope in {None, ref.scope} and kind in {None, ref.kind} and uid in {None, ref.uid}
 
 
+def check_page(limit: int) -> int:
+    """Check the greatest number of records to list."""
+    return check_whole(limit, "limit", at_least=0, at_most=_MAX)
+
+
 class StoreQueries(Store):
     """Implement `list_events`, `get_event` and `list_outcomes` by `find_events` and `find_outcomes`."""
 
@@ -123,6 +149,7 @@ class StoreQueries(Store):
         return await self.find_events(query)
 
     async def get_event(self, event_id: int) -> StoredEvent | None:
+        check_whole(event_id, "event_id", at_least=0, at_most=_MAX)
         found = await self.find_events(EventQuery(id=event_id, limit=1))
         return found[0] if found else None
 

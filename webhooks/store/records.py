@@ -77,7 +77,7 @@ class Outcome:
         ref: The operation.
         status: `done`, `failed` or another terminal status.
         resource: The vendor's complete JSON object.
-        via: How it was learned.
+        via: How it was learned: `"webhook"` for a delivery or the lookup it caused, `"poll"` for a poll.
         settled_at: When it was learned, Unix time.
         key: The idempotency key of the operation, if known.
         confirmed: Whether it comes from the vendor's API, not only from the body of an event.
@@ -94,7 +94,12 @@ class Outcome:
 
 @frozen(kw_only=True)
 class Recorded:
-    """The verdict on a recorded outcome, and the first outcome of the operation."""
+    """What became of a recorded outcome.
+
+    Attributes:
+        verdict: How it relates to the first outcome of the operation.
+        outcome: The first outcome.
+    """
 
     verdict: Verdict
     outcome: Outcome
@@ -172,7 +177,12 @@ class Job:
 
 @frozen(kw_only=True)
 class ClaimedJob:
-    """A leased job and its event."""
+    """A leased job and its event.
+
+    Attributes:
+        job: The job, with the fence of its claim.
+        event: The event, to give to the handler.
+    """
 
     job: Job
     event: Event

@@ -9,11 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rewards_core.clock import DAY, uptime
-from rewards_core.validation import check_callable, check_id, check_number, check_path, check_str
+from rewards_core.secrets import shielded
+from rewards_core.validation import check_callable, check_file, check_id, check_number, check_path, check_str
 from webhooks.store import sqlite_events, sqlite_jobs, sqlite_outcomes, sqlite_polls, sqlite_upkeep
 from webhooks.store.members import RENEW_EVERY
 from webhooks.store.outcomes import pack, settled_by
-from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries
+from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries, check_page
 from webhooks.store.records import DEAD_DAYS, EventState, PollClaims
 from webhooks.store.rows import Arrival, PackedOutcome
 from webhooks.store.sqlite_life import StoreLife
@@ -63,9 +64,10 @@ class SQLiteStore(StoreLife, StoreQueries):
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: `busy_timeout` is negative or more than a day.
+        ValueError: `busy_timeout` is negative or more than a day, or the path is `":memory:"` or a URL.
     """
 
+    @shielded
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -77,7 +79,7 @@ class SQLiteStore(StoreLife, StoreQueries):
     ) -> None:
         check_number(busy_timeout, "busy_timeout", at_least=0, at_most=86_400, unit="seconds")
         super().__init__(
-            check_path(path, "path"),
+            check_file(path, "path", "Use MemoryStore() or open_store(url)."),
             busy_timeout=busy_timeout,
             clock=check_callable(clock, "clock"),
             uptime=check_callable(uptime, "uptime"),
@@ -180,6 +182,7 @@ class SQLiteStore(StoreLife, StoreQueries):
         after: OperationRef | None = None,
         limit: int = 100,
     ) -> Sequence[PendingOperation]:
+        check_page(limit)
         await self._unwatched()
         return await self._read(lambda db: sqlite_polls.listed_pending(db, scope, kind, uid, after, limit, self._uptime()))
 
@@ -209,6 +212,7 @@ class SQLiteStore(StoreLife, StoreQueries):
         await self._write(lambda session: sqlite_polls.resume(session, scope))
 
     async def pause_polls(self, scope: str, seconds: float, *, refused: bool = False) -> None:
+        check_number(seconds, "seconds", above=0, unit="seconds")
         await self._write(lambda session: sqlite_polls.pause(session, scope, seconds, refused=refused))
 
     # upkeep

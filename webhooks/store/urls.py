@@ -50,7 +50,7 @@ class StoreUrl(SecretHolder):
             self._shown = self.database.typed
             return
         self._shown = url
-        if url.startswith(_SQLITE) and len(url) > len(_SQLITE) and "\0" not in url:
+        if url.startswith(_SQLITE) and url.removeprefix(_SQLITE) not in {"", ":memory:"} and "\0" not in url:
             self.file = Path(url.removeprefix(_SQLITE))
         elif url != MEMORY:
             given = f"a URL that begins with {shown(scheme + colon)}" if colon else shown(url)

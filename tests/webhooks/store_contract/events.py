@@ -114,6 +114,11 @@ class EventsContract:
         assert await words(here, before_id=page[-1].id, limit=1) == ["2"]
         assert await there.list_events(limit=0) == []
 
+    async def test_a_wrong_id_finds_no_silence(self, here: Store) -> None:
+        for wrong in ("x", -1, True):
+            with pytest.raises((TypeError, ValueError), match=r"^event_id: give "):
+                await here.get_event(wrong)  # type: ignore[arg-type]
+
     async def test_every_operation_that_an_event_speaks_of_leads_to_it(self, here: Store, there: Store) -> None:
         await here.accept(event("1", of=ref("7"), also=(ref("8"), ref("7", kind="claim"))))
         await here.accept(event("2", of=ref("8")))

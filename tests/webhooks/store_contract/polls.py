@@ -206,6 +206,20 @@ class PollsContract:
             after = page[-1].ref
         assert seen == [f"{kind}{number:02}" for kind in ("a", "b") for number in range(30)]
 
+    @pytest.mark.parametrize(("limit", "error"), [(-1, ValueError), (2**63, ValueError), ("1", TypeError), (True, TypeError)])
+    async def test_a_wrong_limit_lists_no_silence(self, here: Store, limit: Any, error: type[Exception]) -> None:
+        await here.add_pending([ref("1")], poll_in=60)
+        with pytest.raises(error, match=r"^limit: give "):
+            await here.list_pending(limit=limit)
+        assert await here.list_pending(limit=0) == []
+
+    @pytest.mark.parametrize(("seconds", "error"), [(0, ValueError), (-1, ValueError), (math.inf, ValueError), ("1", TypeError)])
+    async def test_only_a_pause_pauses(self, here: Store, seconds: Any, error: type[Exception]) -> None:
+        await here.add_pending([ref("1")], poll_in=0)
+        with pytest.raises(error, match=r"^seconds: give "):
+            await here.pause_polls("default", seconds)
+        assert len((await here.claim_polls("default", limit=5, lease=60, max_per_second=RATE)).claims) == 1
+
     async def test_pending_operations_are_listed_by_condition(self, here: Store, there: Store) -> None:
         await here.add_pending([ref("2"), ref("1"), ref("1", kind="claim"), ref("1", scope="other")], poll_in=15)
 
