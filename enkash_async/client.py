@@ -68,7 +68,7 @@ class EnkashClient:
         credentials: The credentials that EnKash issued, or a `TokenProvider` of access tokens from elsewhere.
         company_id: The company of events and users; by default the client id.
         repeat_allocations: Whether an unanswered allocation is sent again with its request id. How EnKash treats a repeated
-            request id is not documented: set this only if you know that it does not pay twice.
+            request id is not documented: set this only if you know that it does not pay twice. `run_payouts` follows it.
         session: An aiohttp session to borrow, never closed here; by default the client owns one.
         timeouts: Seconds per call and per attempt; by default 30 in total, 5 to connect and 10 to read.
         retry: How often a call is attempted and how long it pauses in between; by default 5 attempts.
@@ -165,6 +165,11 @@ class EnkashClient:
             ValueError: a variable is missing or invalid; the error names it.
         """
         return cls(**settings_from_env(arguments))
+
+    @property
+    def repeat_allocations(self) -> bool:
+        """Whether an unanswered allocation is sent again with its request id."""
+        return self._allocation_effect is Effect.KEYED
 
     def __repr__(self) -> str:
         return f"<EnkashClient at {self._coins_base_url}>"

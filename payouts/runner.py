@@ -44,7 +44,7 @@ def run_payouts(
     completions: Completions | None = None,
     ledger: RunLedger | PostgresLedger,
     options: RunOptions | None = None,
-    may_repeat: bool = False,
+    may_repeat: bool | None = None,
 ) -> PayoutRun:
     """Pay rows, and yield each as the ledger holds it when this run is done with it.
 
@@ -60,8 +60,8 @@ def run_payouts(
             nor with `RunOptions(wait=False)`.
         ledger: An open ledger of the same vendor.
         options: How to go about it.
-        may_repeat: Of an `EnkashClient`: whether EnKash is known to pay a repeated request id only once. Other clients and
-            payers know by themselves.
+        may_repeat: Of an `EnkashClient`: whether EnKash is known to pay a repeated request id only once; by default the client's
+            `repeat_allocations`. Other clients and payers know by themselves.
 
     Raises:
         TypeError: an argument is of another type.
@@ -89,7 +89,7 @@ def work_payouts(
     completions: Completions | None = None,
     ledger: PostgresLedger,
     options: RunOptions | None = None,
-    may_repeat: bool = False,
+    may_repeat: bool | None = None,
 ) -> PayoutRun:
     """Pay rows that are planned in a shared ledger, beside other workers, and yield each that this worker is done with.
 
@@ -118,7 +118,7 @@ async def pay_row(
     completions: Completions | None = None,
     ledger: PostgresLedger,
     options: RunOptions | None = None,
-    may_repeat: bool = False,
+    may_repeat: bool | None = None,
 ) -> Entry:
     """Pay one row of a shared campaign, and return its entry when it is settled; for a workflow engine that drives rows itself.
 
@@ -179,9 +179,11 @@ def _run(
     completions: Completions | None,
     ledger: RunLedger | PostgresLedger,
     options: RunOptions | None,
-    may_repeat: bool,
+    may_repeat: bool | None,
 ) -> PayoutRun:
-    payer = payer_of(client, ledger.vendor, may_repeat=check_flag(may_repeat, "may_repeat"))
+    if may_repeat is not None:
+        check_flag(may_repeat, "may_repeat")
+    payer = payer_of(client, ledger.vendor, may_repeat=may_repeat)
     if payer.name != ledger.vendor:
         raise ValueError(f"client: give a client of {ledger.vendor}, the ledger's vendor, not of {payer.name}.")
     known = ROW_TYPES.get(payer.name)

@@ -63,13 +63,13 @@ Client: TypeAlias = TokenClient | MintClient | CoinClient | Payer
 """What `run_payouts` pays with."""
 
 
-def payer_of(client: Client, vendor: str | None = None, *, may_repeat: bool = False) -> Payer:
+def payer_of(client: Client, vendor: str | None = None, *, may_repeat: bool | None = None) -> Payer:
     """Return the payer that a client is to a run; a payer is returned as it is.
 
     Args:
         client: A vendor's client, or a payer.
         vendor: The vendor's name as in `Ledger(vendor=...)`, which tells what an `OriginalClient` grants; tokens if not given.
-        may_repeat: Whether EnKash is known to pay a repeated request id only once.
+        may_repeat: Whether EnKash is known to pay a repeated request id only once; by default the client's `repeat_allocations`.
 
     Raises:
         TypeError: it is neither.
@@ -79,6 +79,8 @@ def payer_of(client: Client, vendor: str | None = None, *, may_repeat: bool = Fa
     if isinstance(client, TokenClient):
         return OriginalPayer(cast("OriginalClient", client))
     if isinstance(client, CoinClient):
+        if may_repeat is None:
+            may_repeat = getattr(client, "repeat_allocations", False) is True  # only the word itself may pay twice
         return EnkashPayer(cast("EnkashClient", client), may_repeat)
     return check_methods(cast("Payer", client), "client", "OriginalClient(...), EnkashClient(...) or a Payer", Payer)
 

@@ -163,6 +163,7 @@ class StubEnkash:
     answers: dict[str, deque[Exception]] = Factory(lambda: defaultdict(deque))
     given: list[str] = Factory(list)
     before: Callable[[str], Awaitable[object]] | None = None
+    repeat_allocations: Any = False
 
     async def allocate_coins(self, *, event: str, user_id: str, request_id: str) -> None:
         self.given.append(request_id)
