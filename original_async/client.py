@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class OriginalClient(OperationCalls, UserCalls):
     """Original's API: users, collections, assets, transfers, burns, deposits and rewards.
 
-    The methods have the names of the vendor's own SDK; arguments of writes are keyword-only.
+    The methods have the names of the vendor's own SDK. Arguments are keyword-only, but for the first one of a read or an edit.
 
     One client serves any number of tasks in one event loop. Use it as `async with OriginalClient(...) as original:`, or call
     `aclose()` when done.

@@ -177,7 +177,7 @@ class RewardCalls(Calls):
         return (await self._allocations.all(user_uid, self._transport.deadline(timeout), before_page=before_page)).all()
 
     async def find_allocation(
-        self, to_user_uid: str, nonce: str, reward_uid: str | None = None, *, timeout: float | None = None
+        self, to_user_uid: str, *, nonce: str, reward_uid: str | None = None, timeout: float | None = None
     ) -> Allocation | None:
         """Find an allocation by its nonce, in the list of its user; one just created may not be listed yet.
 
@@ -295,7 +295,7 @@ class RewardCalls(Calls):
         """
         return await self._reader.one("get_reward", Reward, check_id(uid, "uid"), self._transport.deadline(timeout), "reward")
 
-    async def get_balance(self, reward_uid: str, user_uid: str, *, timeout: float | None = None) -> Balance:
+    async def get_balance(self, reward_uid: str, *, user_uid: str, timeout: float | None = None) -> Balance:
         """Read how many tokens of a reward a user holds in the wallet inside the app.
 
         See https://docs.getoriginal.com/docs/get-reward-balance-by-user-uid.

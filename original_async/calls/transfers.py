@@ -191,7 +191,7 @@ class TransferCalls(Calls):
         user_uid, deadline = check_id(user_uid, "user_uid"), self._transport.deadline(timeout)
         return (await self._reader.all("get_burns_by_user_uid", Burn, user_uid, deadline, "burn")).all()
 
-    async def get_deposit(self, user_uid: str, collection_uid: str | None = None, *, timeout: float | None = None) -> Deposit:
+    async def get_deposit(self, user_uid: str, *, collection_uid: str | None = None, timeout: float | None = None) -> Deposit:
         """Read where assets can be sent to, so that a user of the app owns them.
 
         See https://docs.getoriginal.com/docs/deposit-asset.

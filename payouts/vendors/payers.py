@@ -111,10 +111,10 @@ class OriginalPayer:
 
     async def look_up(self, entry: Entry) -> Operation | None:
         """Return the allocation under the row's nonce, of the row's reward if there are several."""
-        found = await self.client.find_allocation(entry.recipient, entry.key)
+        found = await self.client.find_allocation(entry.recipient, nonce=entry.key)
         if found is None or found.reward_uid == entry.item:
             return found
-        return await self.client.find_allocation(entry.recipient, entry.key, entry.item) or found
+        return await self.client.find_allocation(entry.recipient, nonce=entry.key, reward_uid=entry.item) or found
 
     async def find(
         self, entries: Sequence[Entry], before_page: Callable[[], Awaitable[object]] | None = None
