@@ -31,8 +31,8 @@ nitpick_ignore = [
         *("decimal.Decimal", "os.PathLike"),
         # what signatures name and callers need not know
         *("A", "H", "S", "T", "webhooks.completions.A", "AmountAs", "BatchFailure", "BeforePage", "BodyProblem", "Client"),
-        *("ClientOptions", "Collector", "Ending", "Environment", "Figures", "LedgerLock", "LedgerPlace", "LoopThread", "MaySend"),
-        *("Move", "OriginalOperation", "PostgresLock", "ReadPath", "ReceivedRequest", "SandboxServer", "Via"),
+        *("ClientOptions", "Collector", "Ending", "Environment", "LedgerLock", "LedgerPlace", "LoopThread", "MaySend"),
+        *("OriginalOperation", "PostgresLock", "ReadPath", "ReceivedRequest", "SandboxServer", "Via"),
         *("vendor_sandboxes.original_operations.Operation", "webhooks.ingress.queue.QueueStatistics"),
     )
 ]

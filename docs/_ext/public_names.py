@@ -8,7 +8,7 @@ from typing import Any
 
 PACKAGES = ("rewards_core", "original_async", "enkash_async", "webhooks", "payouts", "vendor_sandboxes")
 SUBMODULES = {
-    "payouts.ledger.base": ("Facts", "RowLedger"),
+    "payouts.ledger.base": ("Facts", "Move", "RowLedger"),
     "payouts.ledger.readings": ("Audit", "Difference", "Fleet", "RetiredKey", "Sum", "WorkerSeen"),
     "rewards_core.version": ("VERSION",),
     "vendor_sandboxes.options": ("EnkashOptions", "OriginalOptions", "SandboxOptions"),

@@ -289,7 +289,17 @@ def connect_to_database(url: str, schema: str | None = None) -> BlockingConnecti
     Raises:
         LedgerError: the database cannot be used, or holds no ledger yet.
         ValueError: the URL cannot be read.
+        RuntimeError: an event loop runs in this thread.
     """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # none runs
+        pass
+    else:
+        raise RuntimeError(
+            "A ledger in a database is read from a thread in which no event loop runs. In a coroutine, move the call into a "
+            "thread: await asyncio.to_thread(...)."
+        )
     try:
         return BlockingConnection(engine_of(url, schema or SCHEMA_NAME, read_only=True), LedgerUnavailable)
     except SchemaMissing as missing:
