@@ -348,6 +348,21 @@ async def test_a_listing_waits_before_each_further_page_and_each_has_its_own_tim
     assert (found.nonce, pages) == ("nonce_4", [1, 2])
 
 
+@pytest.mark.parametrize("name", [name for name in LISTS if name.endswith("_by_user_uid")])
+async def test_every_list_of_a_user_waits_before_its_further_pages(client: OriginalClient, wire: aioresponses, name: str) -> None:
+    wire.get(ANY_LIST, **page(1, next="?page=2&user_uid=" + USER))
+    wire.get(re.compile(rf"{re.escape(BASE)}/.*page=2"), **page(2))
+    asked_before: list[int] = []
+
+    async def wait() -> None:
+        asked_before.append(len(asked(wire)))
+
+    found = await LISTS[name](client, before_page=wait)
+    assert ([each.uid for each in found], asked_before) == (["1", "2"], [1])
+    with pytest.raises(TypeError, match=r"^before_page: "):
+        await LISTS[name](client, before_page=5)
+
+
 @pytest.mark.parametrize(
     "around",
     [
