@@ -138,6 +138,7 @@ async def users(original: OriginalClient) -> None:
 async def assets(original: OriginalClient, completions: Completions) -> None:
     data = AssetData(name="Badge", image_url="https://example.com/1.png", unique_name=False)
     AssetData(name="x", image_url="y", unique_name=True, attributes=[AssetAttribute(trait_type="Level", value=Decimal("1.5"))])
+    AssetData(name="x", image_url="y", unique_name=True, attributes=5)  # type: ignore[arg-type]
     asset = await original.create_asset(
         user_uid="1", collection_uid="2", asset_external_id="3", data=data, sale_price_in_usd="9.99"
     )
