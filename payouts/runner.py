@@ -74,6 +74,7 @@ def run_payouts(
         RowChanged: from the iteration: a row is known with other content.
         KeyTaken: from the iteration: a row brings the key of another.
         LedgerError: from the iteration: the ledger cannot be written.
+        LeaseLost: from the iteration, with a `PostgresLedger`: as `work_payouts`.
     """
     if not isinstance(rows, AsyncIterable):
         check_iterable(rows, "rows", "an iterable of rows")
@@ -104,8 +105,12 @@ def work_payouts(
         may_repeat: As for `run_payouts`.
 
     Raises:
-        Exception: as `run_payouts`.
+        TypeError: an argument is of another type.
+        ValueError: as `run_payouts`.
         LeaseLost: from the iteration: this worker was silent for too long, and others took its rows. Call this again.
+        AuditNeeded: from the iteration: the database may have been restored from an older copy; nothing was sent.
+        PayoutsStopped: from the iteration, at its end: credentials were refused, or the vendor could not be reached.
+        LedgerError: from the iteration: the database failed, or a command decides by hand about rows of the campaign.
     """
     _check_shared(ledger)
     return _run(partial(WorkPipeline, ledger), client, completions, ledger, options, may_repeat)
@@ -277,7 +282,9 @@ class PayoutRun:
             task.result()
 
     def _hand_out(self, entry: Entry) -> None:
-        self.progress.count(entry)
+        self.progress.ended[entry.state] += 1
+        if entry.settled_by is not None:
+            self.progress.settled_by[entry.settled_by] = self.progress.settled_by.get(entry.settled_by, 0) + 1
         self._ended.append(entry)
         if len(self._ended) >= _MAX_UNREAD:
             self._room.clear()
