@@ -74,7 +74,8 @@ class EnkashClient:
         retry: How often a call is attempted and how long it pauses in between; by default 5 attempts.
         limits: Concurrent connections and calls per second; by default 100 connections and no rate.
         observers: Objects with any of the methods `on_start`, `on_retry` and `on_end`.
-        token_lifetime: Seconds for which to use a token, above 0; by default those that EnKash states, at most 300, less 45.
+        token_lifetime: Seconds for which to use a token, above 0; by default those that EnKash states, at most 300, less 45. At
+            `OriginalClient` it is another thing: how long the tokens are valid that the client makes.
         breaker_store: Remembers rejected token requests, so that no client locks the account. By default a `MemoryBreakerStore`,
             which a restart empties; use a `FileBreakerStore` if processes restart or share an account.
         encryption: Whether to encrypt bodies, which needs the extra `encryption`; with a `TokenProvider`, a `BodyCipher`.
