@@ -30,9 +30,9 @@ nitpick_ignore = [
         *("collections.abc.Iterable", "collections.abc.Mapping", "collections.abc.Sequence", "datetime", "datetime.datetime"),
         *("decimal.Decimal", "os.PathLike"),
         # what signatures name and callers need not know
-        *("A", "H", "S", "T", "webhooks.completions.A", "AmountAs", "BatchFailure", "BeforePage", "BodyProblem", "Client"),
+        *("A", "H", "S", "T", "webhooks.completions.A", "AmountAs", "BatchFailure", "BeforePage", "BodyProblem"),
         *("ClientOptions", "Collector", "Ending", "Environment", "LedgerLock", "LedgerPlace", "LoopThread", "MaySend"),
-        *("OriginalOperation", "PostgresLock", "ReadPath", "ReceivedRequest", "SandboxServer", "Via"),
+        *("PostgresLock", "ReadPath", "ReceivedRequest", "SandboxServer", "Via"),
         *("vendor_sandboxes.original_operations.Operation", "webhooks.ingress.queue.QueueStatistics"),
     )
 ]

@@ -64,7 +64,7 @@ class PostgresLedger(CampaignLedger):
         lease: Seconds for which a worker owns its rows after it last told the database that it lives, above 0. A request that
             pays must take less than half of it.
         grace: Seconds after a lease before the rows of a lost worker are looked up, 0 or more: a request that was under way may
-            still be carried out. Not `RunOptions.grace`.
+            still be carried out. Not the `grace` of `RunOptions`.
         state: The folder of the note that tells a restored database; by default `rewards-async` in the user's state folder.
         lock: The lock that keeps workers away, if the caller has taken it: a change is refused once it is lost.
 

@@ -60,7 +60,7 @@ class CoinClient(Protocol):
 
 
 Client: TypeAlias = TokenClient | MintClient | CoinClient | Payer
-"""What `run_payouts` pays with."""
+"""What `run_payouts` pays with: an `OriginalClient`, an `EnkashClient`, an object with the same methods, or a `Payer`."""
 
 
 def payer_of(client: Client, vendor: str | None = None, *, may_repeat: bool | None = None) -> Payer:
