@@ -30,9 +30,9 @@ nitpick_ignore = [
         *("collections.abc.Iterable", "collections.abc.Mapping", "collections.abc.Sequence", "datetime", "datetime.datetime"),
         *("decimal.Decimal", "os.PathLike"),
         # what signatures name and callers need not know
-        *("A", "H", "S", "T", "webhooks.completions.A", "AmountAs", "BeforePage", "BodyProblem", "Client"),
-        *("ClientOptions", "Collector", "Ending", "Environment", "Figures", "LedgerLock", "LedgerPlace", "LoopThread", "MaySend"),
-        *("Move", "OriginalOperation", "PostgresLock", "ReadPath", "SandboxServer", "Via"),
+        *("A", "H", "S", "T", "webhooks.completions.A", "AmountAs", "BeforePage", "BodyProblem", "ClientOptions", "Collector"),
+        *("Ending", "Environment", "LedgerLock", "LedgerPlace", "LoopThread", "MaySend", "PostgresLock", "ReadPath"),
+        *("SandboxServer", "Via"),
     )
 ]
 myst_enable_extensions = ["colon_fence", "deflist"]

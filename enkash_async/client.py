@@ -68,14 +68,15 @@ class EnkashClient:
         credentials: The credentials that EnKash issued, or a `TokenProvider` of access tokens from elsewhere.
         company_id: The company of events and users; by default the client id.
         repeat_allocations: Whether an unanswered allocation is sent again with its request id. How EnKash treats a repeated
-            request id is not documented: set this only if you know that it does not pay twice.
+            request id is not documented: set this only if you know that it does not pay twice. `run_payouts` follows it.
         session: An aiohttp session to borrow, never closed here; by default the client owns one.
         timeouts: Seconds per call and per attempt; by default 30 in total, 5 to connect and 10 to read.
         retry: How often a call is attempted and how long it pauses in between; by default 5 attempts.
         limits: Concurrent connections and calls per second; by default 100 connections and no rate.
         observers: Objects with any of the methods `on_start`, `on_retry` and `on_end`, which are called with a `CallStarted`,
             a `CallRetried` and a `CallEnded`.
-        token_lifetime: Seconds for which to use a token, above 0; by default those that EnKash states, at most 300, less 45.
+        token_lifetime: Seconds for which to use a token, above 0; by default those that EnKash states, at most 300, less 45. At
+            `OriginalClient` it is another thing: how long the tokens are valid that the client makes.
         breaker_store: Remembers rejected token requests, so that no client locks the account. By default a `MemoryBreakerStore`,
             which a restart empties; use a `FileBreakerStore` if processes restart or share an account.
         encryption: Whether to encrypt bodies, which needs the extra `encryption`; with a `TokenProvider`, a `BodyCipher`.
@@ -166,6 +167,11 @@ class EnkashClient:
             ValueError: a variable is missing or invalid; the error names it.
         """
         return cls(**settings_from_env(arguments))
+
+    @property
+    def repeat_allocations(self) -> bool:
+        """Whether an unanswered allocation is sent again with its request id."""
+        return self._allocation_effect is Effect.KEYED
 
     def __repr__(self) -> str:
         return f"<EnkashClient at {self._coins_base_url}>"

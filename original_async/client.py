@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class OriginalClient(OperationCalls, UserCalls):
     """Original's API: users, collections, assets, transfers, burns, deposits and rewards.
 
-    The methods have the names of the vendor's own SDK; arguments of writes are keyword-only.
+    The methods have the names of the vendor's own SDK. Arguments are keyword-only, but for the first one of a read or an edit.
 
     One client serves any number of tasks in one event loop. Use it as `async with OriginalClient(...) as original:`, or call
     `aclose()` when done.
@@ -57,7 +57,8 @@ class OriginalClient(OperationCalls, UserCalls):
             a `CallRetried` and a `CallEnded`.
         read_path: The path of allocations, `"allocation"` or `"allocate"`: the documents name both. `"auto"` finds out.
         amount_as: Whether amounts are sent as `"string"`, as documented, or as `"number"` with the same digits.
-        token_lifetime: Seconds for which a token is valid, 60 to 315,360,000 (ten years); None for tokens that do not expire.
+        token_lifetime: Seconds for which a token that this client makes is valid, 60 to 315,360,000 (ten years); None for tokens
+            that do not expire.
         scope: The name under which the app's operations are stored, where several apps share a store.
         allow_insecure: Whether `base_url` may be plain http to a host other than this machine.
         clock: Returns the seconds since the epoch, for the expiry of tokens, and where the vendor's answers have no Date

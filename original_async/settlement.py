@@ -30,6 +30,7 @@ from rewards_core.operations import KeyedRequest, Operation, OperationRef, Opera
 from rewards_core.validation import kind_of
 
 OriginalOperation = Allocation | Claim | Asset | Edit | Transfer | Burn | Collection | Reward
+"""Any operation of Original."""
 OriginalRequest = AllocationRequest | AssetRequest | EditRequest | TransferRequest | BurnRequest
 
 _OPERATIONS = (Allocation, Claim, Asset, Edit, Transfer, Burn, Collection, Reward)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import Factory, define
 
-from payouts.states import Entry, State
+from payouts.states import State
 
 if TYPE_CHECKING:
     from rewards_core.rate import Limiter
@@ -35,12 +35,6 @@ class Progress:
     pending: int = 0
     ended: dict[State, int] = Factory(lambda: dict.fromkeys(State, 0))
     settled_by: dict[str, int] = Factory(dict)
-
-    def count(self, entry: Entry) -> None:
-        """Take in a row that this run is done with."""
-        self.ended[entry.state] += 1
-        if entry.settled_by is not None:
-            self.settled_by[entry.settled_by] = self.settled_by.get(entry.settled_by, 0) + 1
 
 
 class Stop:

@@ -44,7 +44,7 @@ def run_payouts(
     completions: Completions | None = None,
     ledger: RunLedger | PostgresLedger,
     options: RunOptions | None = None,
-    may_repeat: bool = False,
+    may_repeat: bool | None = None,
 ) -> PayoutRun:
     """Pay rows, and yield each as the ledger holds it when this run is done with it.
 
@@ -60,8 +60,8 @@ def run_payouts(
             nor with `RunOptions(wait=False)`.
         ledger: An open ledger of the same vendor.
         options: How to go about it.
-        may_repeat: Of an `EnkashClient`: whether EnKash is known to pay a repeated request id only once. Other clients and
-            payers know by themselves.
+        may_repeat: Of an `EnkashClient`: whether EnKash is known to pay a repeated request id only once; by default the client's
+            `repeat_allocations`. Other clients and payers know by themselves.
 
     Raises:
         TypeError: an argument is of another type.
@@ -74,6 +74,7 @@ def run_payouts(
         RowChanged: from the iteration: a row is known with other content.
         KeyTaken: from the iteration: a row brings the key of another.
         LedgerError: from the iteration: the ledger cannot be written.
+        LeaseLost: from the iteration, with a `PostgresLedger`: as `work_payouts`.
     """
     if not isinstance(rows, AsyncIterable):
         check_iterable(rows, "rows", "an iterable of rows")
@@ -89,7 +90,7 @@ def work_payouts(
     completions: Completions | None = None,
     ledger: PostgresLedger,
     options: RunOptions | None = None,
-    may_repeat: bool = False,
+    may_repeat: bool | None = None,
 ) -> PayoutRun:
     """Pay rows that are planned in a shared ledger, beside other workers, and yield each that this worker is done with.
 
@@ -104,8 +105,12 @@ def work_payouts(
         may_repeat: As for `run_payouts`.
 
     Raises:
-        Exception: as `run_payouts`.
+        TypeError: an argument is of another type.
+        ValueError: as `run_payouts`.
         LeaseLost: from the iteration: this worker was silent for too long, and others took its rows. Call this again.
+        AuditNeeded: from the iteration: the database may have been restored from an older copy; nothing was sent.
+        PayoutsStopped: from the iteration, at its end: credentials were refused, or the vendor could not be reached.
+        LedgerError: from the iteration: the database failed, or a command decides by hand about rows of the campaign.
     """
     _check_shared(ledger)
     return _run(partial(WorkPipeline, ledger), client, completions, ledger, options, may_repeat)
@@ -118,7 +123,7 @@ async def pay_row(
     completions: Completions | None = None,
     ledger: PostgresLedger,
     options: RunOptions | None = None,
-    may_repeat: bool = False,
+    may_repeat: bool | None = None,
 ) -> Entry:
     """Pay one row of a shared campaign, and return its entry when it is settled; for a workflow engine that drives rows itself.
 
@@ -179,9 +184,11 @@ def _run(
     completions: Completions | None,
     ledger: RunLedger | PostgresLedger,
     options: RunOptions | None,
-    may_repeat: bool,
+    may_repeat: bool | None,
 ) -> PayoutRun:
-    payer = payer_of(client, ledger.vendor, may_repeat=check_flag(may_repeat, "may_repeat"))
+    if may_repeat is not None:
+        check_flag(may_repeat, "may_repeat")
+    payer = payer_of(client, ledger.vendor, may_repeat=may_repeat)
     if payer.name != ledger.vendor:
         raise ValueError(f"client: give a client of {ledger.vendor}, the ledger's vendor, not of {payer.name}.")
     known = ROW_TYPES.get(payer.name)
@@ -275,7 +282,9 @@ class PayoutRun:
             task.result()
 
     def _hand_out(self, entry: Entry) -> None:
-        self.progress.count(entry)
+        self.progress.ended[entry.state] += 1
+        if entry.settled_by is not None:
+            self.progress.settled_by[entry.settled_by] = self.progress.settled_by.get(entry.settled_by, 0) + 1
         self._ended.append(entry)
         if len(self._ended) >= _MAX_UNREAD:
             self._room.clear()

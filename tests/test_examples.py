@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import re
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from payouts import Layout, read_rows
 from rewards_core.errors import ConnectFailed, OutcomeUnknown, RequestRejected, VendorError
 from tests.example_kit import EXAMPLES, ROOT, load
 from vendor_sandboxes.testing import EnkashServer, OriginalServer, RewardsBooks
@@ -53,7 +55,7 @@ async def test_the_smallest_example_pays_once_and_says_so(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["smallest", "badges", "batch_allocate", "sqs_service"])
+@pytest.mark.parametrize("name", ["smallest", "badges", "batch_allocate", "pay_file", "sqs_service"])
 def test_without_arguments_an_example_says_in_a_line_what_it_takes(name: str, tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLES / f"{name}.py")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ORIGINAL_WEBHOOK_KEYS": "k1:secret"}
@@ -143,6 +145,19 @@ def check_given(done: subprocess.CompletedProcess[str], coins: int) -> None:
     users = ("EK1", "EK2", "EK3")
     assert sorted(lines[:3]) == [f"{user}: Successfully allocated enkash Coins (cashback-1-{user})" for user in users]
     assert lines[3:] == [f"{user} has {coins} coins" for user in users]
+
+
+@pytest.mark.rewards(confirm=(0.0, 0.0))
+async def test_a_file_is_paid_once_and_each_row_tells_its_end(
+    original_sandbox: OriginalServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], rewards_books: RewardsBooks
+) -> None:
+    table = f"id,reward_uid,to_user_uid,amount\nr1,{REWARD},{USER},1.23\n".encode()
+    for campaign, fail_rate, code, told in (("a", 0.0, 0, "r1: done\n"), ("a", 0.0, 0, ""), ("b", 1.0, 3, "r1: it failed ")):
+        original_sandbox.options.fail_rate = fail_rate
+        rows = read_rows(io.BytesIO(table), Layout(vendor="original"))
+        assert await load("pay_file").pay(rows, campaign, tmp_path / "payouts.db") == code
+        assert capsys.readouterr().out[: len(told) or None] == told
+    assert rewards_books.paid(USER, "1.23", once=True)
 
 
 @pytest.mark.slow

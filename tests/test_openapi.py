@@ -116,7 +116,7 @@ async def test_what_the_client_of_original_sends_and_gets_is_described(
         await client.get_claim(claim.uid)
         await client.get_claims_by_user_uid(user.uid)
         await client.get_reward(REWARDS[0])
-        await client.get_balance(REWARDS[0], user.uid)
+        await client.get_balance(REWARDS[0], user_uid=user.uid)
         for refused in (
             client.get_allocation("1"),
             client.get_reward("1"),
@@ -153,7 +153,7 @@ async def test_what_the_client_of_original_sends_of_assets_is_described(original
         await sandbox.settle(asset.uid, kind="asset")
         await client.get_user(user.uid)
         await client.get_assets_by_user_uid(user.uid)
-        await client.get_deposit(user.uid, COLLECTIONS[0])
+        await client.get_deposit(user.uid, collection_uid=COLLECTIONS[0])
         await client.edit_asset(asset.uid, data=data)
         await sandbox.settle(asset.uid, kind="edit")
         moved: dict[str, Any] = {"asset_uid": asset.uid, "from_user_uid": user.uid}

@@ -33,12 +33,17 @@ class Number:
             yield out, ValueError
 
 
+@frozen
 class Flag:
     """What a setting takes: True or False."""
 
+    or_none: bool = False
+
     def wrong(self) -> Iterator[tuple[Any, type[Exception]]]:
-        wrong: tuple[Any, ...] = ("false", 0, 1, None, 1.0, math.nan)
+        wrong: tuple[Any, ...] = ("false", 0, 1, 1.0, math.nan)
         yield from ((value, TypeError) for value in wrong)
+        if not self.or_none:
+            yield None, TypeError
 
 
 @frozen

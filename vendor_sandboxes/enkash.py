@@ -49,6 +49,10 @@ class EnkashSandbox(Sandbox):
 
     Raises:
         ModuleNotFoundError: bodies are to be encrypted, and `cryptography` is not installed.
+
+    Attributes:
+        options: The options, which may be changed while it runs.
+        requests: The latest requests; credentials are not kept.
     """
 
     options_type = EnkashOptions

@@ -68,16 +68,7 @@ class FaultPlan:
         return words[0] if len(words) == 1 else self.stream(name).choice(words)
 
     def script(self, *faults: str, method: str = "POST", path: str = "") -> None:
-        """Set one fault for each of the next requests; these come before any random faults.
-
-        Args:
-            faults: Names of options such as `"drop_after_commit"`, or `"none"` for a request without a fault.
-            method: Only requests with this method use up a fault.
-            path: Only requests whose path contains this text use up a fault.
-
-        Raises:
-            ValueError: a name is not that of a fault that can hit a request.
-        """
+        """Set the faults of the next requests; see `Sandbox.script`."""
         known = (*BEFORE_COMMIT, *AFTER_COMMIT, NO_FAULT)
         for fault in faults:
             if fault not in known:

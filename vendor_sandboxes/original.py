@@ -50,6 +50,10 @@ class OriginalSandbox(Sandbox):
         seed: Equal seeds give equal uids and faults.
         clock: Returns Unix time.
         options: Any attribute of `OriginalOptions`; change them later on `sandbox.options`.
+
+    Attributes:
+        options: The options, which may be changed while it runs.
+        requests: The latest requests; credentials are not kept.
     """
 
     prefix = "/v1"
@@ -121,6 +125,8 @@ class OriginalSandbox(Sandbox):
     async def settle(self, uid: str, status: str = "done", *, kind: str = "allocation") -> None:
         """Settle an operation now, and wait for the first attempt of its webhook, if any.
 
+        Await it here; on an `OriginalServer` it is a plain method.
+
         Args:
             uid: The operation; for an edit, the asset.
             status: Only `"done"` sends a webhook. Allocations and claims may end in any status; of the others only a transfer may
@@ -129,7 +135,7 @@ class OriginalSandbox(Sandbox):
 
         Raises:
             KeyError: there is no such operation.
-            ValueError: the operation cannot end in this status, or has ended.
+            ValueError: the operation cannot end in this status, or has ended; never for an allocation or claim.
         """
         delivery = self.settle_now(uid, status, kind=kind)
         if delivery is not None:
@@ -141,6 +147,8 @@ class OriginalSandbox(Sandbox):
 
     async def deposit(self, asset_uid: str, user_uid: str) -> None:
         """Move an asset from a wallet outside of the app into the user's, and wait for the first attempt of its webhook, if any.
+
+        Await it here; on an `OriginalServer` it is a plain method.
 
         Raises:
             KeyError: there is no such asset.

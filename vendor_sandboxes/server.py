@@ -127,7 +127,16 @@ class Sandbox(ABC):
         return self.origin + self.prefix
 
     def script(self, *faults: str, method: str = "POST", path: str = "") -> None:
-        """Set the faults of the next requests; see `FaultPlan.script`."""
+        """Set one fault for each of the next requests; these come before any random faults.
+
+        Args:
+            faults: Names of options such as `"drop_after_commit"`, or `"none"` for a request without a fault.
+            method: Only requests with this method use up a fault.
+            path: Only requests whose path contains this text use up a fault.
+
+        Raises:
+            ValueError: a name is not that of a fault that can hit a request.
+        """
         self.plan.script(*faults, method=method, path=path)
 
     async def until(self, condition: Callable[[], bool], timeout: float = 30.0) -> None:

@@ -1,6 +1,7 @@
 """Describe what is public from its docstrings.
 
-A block of `{api}` names things of one module, one a line: `Name`, `Name()` if only others make one, `Name: some, members`.
+A block of `{api}` names things of one module, one a line: `Name`, `Name()` if only others make one, `Name: some, members`, or
+`Name: -` for no member.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def _kind(thing: Any) -> str:
 
 
 def _options(thing: Any, members: str) -> list[str]:
-    if not inspect.isclass(thing):
+    if not inspect.isclass(thing) or members == "-":
         return []
     options = [f"   :members: {members}"]
     if issubclass(thing, Enum):

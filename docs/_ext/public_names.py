@@ -8,8 +8,10 @@ from typing import Any
 
 PACKAGES = ("rewards_core", "original_async", "enkash_async", "webhooks", "payouts", "vendor_sandboxes")
 SUBMODULES = {
-    "payouts.ledger.base": ("Facts", "RowLedger"),
+    "original_async.settlement": ("OriginalOperation",),
+    "payouts.ledger.base": ("Facts", "Move", "RowLedger"),
     "payouts.ledger.readings": ("Audit", "Difference", "Fleet", "RetiredKey", "Sum", "WorkerSeen"),
+    "payouts.vendors.payers": ("Client",),
     "rewards_core.version": ("VERSION",),
     "vendor_sandboxes.options": ("EnkashOptions", "OriginalOptions", "SandboxOptions"),
     "vendor_sandboxes.testing": (),

@@ -235,7 +235,7 @@ class AssetCalls(Calls):
         return listing.all()
 
     async def find_asset(
-        self, user_uid: str, asset_external_id: str, collection_uid: str | None = None, *, timeout: float | None = None
+        self, user_uid: str, *, asset_external_id: str, collection_uid: str | None = None, timeout: float | None = None
     ) -> Asset | None:
         """Find an asset by its external id, in the list of its user; one just created may not be listed yet.
 

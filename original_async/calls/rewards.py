@@ -177,7 +177,7 @@ class RewardCalls(Calls):
         return (await self._allocations.all(user_uid, self._transport.deadline(timeout), before_page=before_page)).all()
 
     async def find_allocation(
-        self, to_user_uid: str, nonce: str, reward_uid: str | None = None, *, timeout: float | None = None
+        self, to_user_uid: str, *, nonce: str, reward_uid: str | None = None, timeout: float | None = None
     ) -> Allocation | None:
         """Find an allocation by its nonce, in the list of its user; one just created may not be listed yet.
 
@@ -266,13 +266,16 @@ class RewardCalls(Calls):
             "get_claim", Claim, check_id(uid, "uid"), self._transport.deadline(timeout), "reward", "claim"
         )
 
-    async def get_claims_by_user_uid(self, user_uid: str, *, timeout: float | None = None) -> list[Claim]:
+    async def get_claims_by_user_uid(
+        self, user_uid: str, *, before_page: BeforePage | None = None, timeout: float | None = None
+    ) -> list[Claim]:
         """Read all claims of a user, over all pages; an unknown user has none.
 
         See https://docs.getoriginal.com/docs/get-list-of-claims-by-user-uid.
 
         Args:
             user_uid: The user.
+            before_page: Awaited before each further page, which then has the client's whole `timeouts.total`.
             timeout: Seconds for this call including all pages, above 0; by default the client's `timeouts.total`.
 
         Raises:
@@ -280,7 +283,9 @@ class RewardCalls(Calls):
             VendorError: the call failed.
         """
         user_uid, deadline = check_id(user_uid, "user_uid"), self._transport.deadline(timeout)
-        return (await self._reader.all("get_claims_by_user_uid", Claim, user_uid, deadline, "reward", "claim")).all()
+        check_hook(before_page, "before_page")
+        path = ("reward", "claim")
+        return (await self._reader.all("get_claims_by_user_uid", Claim, user_uid, deadline, *path, before_page=before_page)).all()
 
     async def get_reward(self, uid: str, *, timeout: float | None = None) -> Reward:
         """Read a reward contract; see https://docs.getoriginal.com/docs/get-reward-details.
@@ -295,7 +300,7 @@ class RewardCalls(Calls):
         """
         return await self._reader.one("get_reward", Reward, check_id(uid, "uid"), self._transport.deadline(timeout), "reward")
 
-    async def get_balance(self, reward_uid: str, user_uid: str, *, timeout: float | None = None) -> Balance:
+    async def get_balance(self, reward_uid: str, *, user_uid: str, timeout: float | None = None) -> Balance:
         """Read how many tokens of a reward a user holds in the wallet inside the app.
 
         See https://docs.getoriginal.com/docs/get-reward-balance-by-user-uid.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from original_async.calls.base import Calls, M
+from original_async.calls.base import Calls, M, check_hook
 from original_async.calls.pages import Listing, select_by_key
 from original_async.calls.reading import data_of
 from original_async.calls.reconciling import Rules
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
+    from original_async.calls.reading import BeforePage
     from original_async.calls.reconciling import Asked
 
 _ADVICE = (
@@ -109,13 +110,16 @@ class TransferCalls(Calls):
         deadline = self._transport.deadline(timeout)
         return await self._reader.one("get_transfer", Transfer, check_id(uid, "uid"), deadline, "transfer")
 
-    async def get_transfers_by_user_uid(self, user_uid: str, *, timeout: float | None = None) -> list[Transfer]:
+    async def get_transfers_by_user_uid(
+        self, user_uid: str, *, before_page: BeforePage | None = None, timeout: float | None = None
+    ) -> list[Transfer]:
         """Read all transfers from a user, over all pages; an unknown user has none.
 
         See https://docs.getoriginal.com/docs/get-list-of-transfers-by-users.
 
         Args:
             user_uid: The user.
+            before_page: Awaited before each further page, which then has the client's whole `timeouts.total`.
             timeout: Seconds for this call including all pages, above 0; by default the client's `timeouts.total`.
 
         Raises:
@@ -123,7 +127,11 @@ class TransferCalls(Calls):
             VendorError: the call failed.
         """
         user_uid, deadline = check_id(user_uid, "user_uid"), self._transport.deadline(timeout)
-        return (await self._reader.all("get_transfers_by_user_uid", Transfer, user_uid, deadline, "transfer")).all()
+        check_hook(before_page, "before_page")
+        listing = await self._reader.all(
+            "get_transfers_by_user_uid", Transfer, user_uid, deadline, "transfer", before_page=before_page
+        )
+        return listing.all()
 
     async def create_burn(
         self, *, asset_uid: str, from_user_uid: str, repeated: bool = False, timeout: float | None = None
@@ -175,13 +183,16 @@ class TransferCalls(Calls):
         """
         return await self._reader.one("get_burn", Burn, check_id(uid, "uid"), self._transport.deadline(timeout), "burn")
 
-    async def get_burns_by_user_uid(self, user_uid: str, *, timeout: float | None = None) -> list[Burn]:
+    async def get_burns_by_user_uid(
+        self, user_uid: str, *, before_page: BeforePage | None = None, timeout: float | None = None
+    ) -> list[Burn]:
         """Read all burns of a user, over all pages; an unknown user has none.
 
         See https://docs.getoriginal.com/docs/get-list-of-burns-details-by-users.
 
         Args:
             user_uid: The user.
+            before_page: Awaited before each further page, which then has the client's whole `timeouts.total`.
             timeout: Seconds for this call including all pages, above 0; by default the client's `timeouts.total`.
 
         Raises:
@@ -189,9 +200,11 @@ class TransferCalls(Calls):
             VendorError: the call failed.
         """
         user_uid, deadline = check_id(user_uid, "user_uid"), self._transport.deadline(timeout)
-        return (await self._reader.all("get_burns_by_user_uid", Burn, user_uid, deadline, "burn")).all()
+        check_hook(before_page, "before_page")
+        listing = await self._reader.all("get_burns_by_user_uid", Burn, user_uid, deadline, "burn", before_page=before_page)
+        return listing.all()
 
-    async def get_deposit(self, user_uid: str, collection_uid: str | None = None, *, timeout: float | None = None) -> Deposit:
+    async def get_deposit(self, user_uid: str, *, collection_uid: str | None = None, timeout: float | None = None) -> Deposit:
         """Read where assets can be sent to, so that a user of the app owns them.
 
         See https://docs.getoriginal.com/docs/deposit-asset.

@@ -6,7 +6,7 @@ https://docs.getoriginal.com/docs/get-collection-details.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime  # noqa: TC003 - cattrs reads the annotations
 from decimal import Decimal
 from typing import Any
@@ -65,8 +65,8 @@ class AssetAttribute:
         return content
 
 
-def _attributes(value: object) -> tuple[AssetAttribute, ...]:
-    listed = tuple(check_iterable(value, "attributes", "a list of AssetAttribute(...)"))  # type: ignore[arg-type, var-annotated]
+def _attributes(value: Iterable[AssetAttribute]) -> tuple[AssetAttribute, ...]:
+    listed = tuple(check_iterable(value, "attributes", "a list of AssetAttribute(...)"))
     for each in listed:
         check_instance(each, "attributes", AssetAttribute)
     return listed

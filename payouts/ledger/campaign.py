@@ -207,6 +207,8 @@ class CampaignLedger(ABC):
     async def renew_key(self, entry: Entry) -> Entry:
         """Plan a rejected or failed row again under a new key; the old key and the decision are kept in the same commit.
 
+        The caller has looked the row up, as `payouts retry` does: it may have been paid under the old key in the meantime.
+
         Raises:
             WrongWay: the row is neither rejected nor failed, or has moved since it was read.
         """
@@ -220,7 +222,13 @@ class CampaignLedger(ABC):
         return await self._read(partial(self._find, row_id))
 
     async def entries(self, states: Collection[State], *, after: int = 0, limit: int = 500) -> list[Entry]:
-        """Return some of the rows in those states, those with the lowest numbers above `after`."""
+        """Return rows in those states, in the order of their numbers.
+
+        Args:
+            states: The states.
+            after: Leave out the rows up to this number.
+            limit: Return at most so many; for more, pass the last number as `after`.
+        """
         return await self._read(partial(self._entries, tuple(states), after, limit))
 
     async def counts(self) -> dict[State, int]:

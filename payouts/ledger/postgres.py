@@ -57,14 +57,14 @@ class PostgresLedger(CampaignLedger):
 
     Args:
         dsn: `"postgresql://user@host/database"`, as for `webhooks.PostgresStore`. Its password appears in no log.
-        vendor: The name of the vendor that pays.
+        vendor: `"original"`, `"original-mint"` or `"enkash"`.
         campaign: The campaign's name, a part of every key.
         target: Where payments are sent, such as the vendor's base URL; the target of a campaign cannot change.
         schema: The name of the schema in that database, created if missing.
         lease: Seconds for which a worker owns its rows after it last told the database that it lives, above 0. A request that
             pays must take less than half of it.
         grace: Seconds after a lease before the rows of a lost worker are looked up, 0 or more: a request that was under way may
-            still be carried out.
+            still be carried out. Not the `grace` of `RunOptions`.
         state: The folder of the note that tells a restored database; by default `rewards-async` in the user's state folder.
         lock: The lock that keeps workers away, if the caller has taken it: a change is refused once it is lost.
 
@@ -289,7 +289,17 @@ def connect_to_database(url: str, schema: str | None = None) -> BlockingConnecti
     Raises:
         LedgerError: the database cannot be used, or holds no ledger yet.
         ValueError: the URL cannot be read.
+        RuntimeError: an event loop runs in this thread.
     """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # none runs
+        pass
+    else:
+        raise RuntimeError(
+            "A ledger in a database is read from a thread in which no event loop runs. In a coroutine, move the call into a "
+            "thread: await asyncio.to_thread(...)."
+        )
     try:
         return BlockingConnection(engine_of(url, schema or SCHEMA_NAME, read_only=True), LedgerUnavailable)
     except SchemaMissing as missing:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from attrs import AttrsInstance, fields
 
 from payouts import money
+from payouts.audit.comparison import DIFFERENCES
 from payouts.ledger.entries import COLUMNS, entry_of, marks
 from payouts.ledger.fingerprints import folded
 from payouts.ledger.readings import Audit, Campaign, Difference, Fleet, RetiredKey, Sum, WorkerSeen
@@ -17,7 +18,7 @@ from payouts.ledger.stretches import counts_of, cut, last_number, stretches_of, 
 from payouts.states import CampaignUnclear, Entry, State
 from rewards_core.secrets import shielded
 from rewards_core.sqlite.connection import temporary
-from rewards_core.validation import check_path
+from rewards_core.validation import check_instance, check_path, check_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +40,9 @@ _PAID = "('sent', 'accepted', 'done', 'mismatch', 'unknown')"
 
 
 class LedgerReader:
-    """Read a ledger; use it inside `with`, from one thread at a time; for PostgreSQL, from one in which no event loop runs.
+    """Read a ledger; use it inside `with`, or call `close()`; from one thread at a time.
+
+    With PostgreSQL, no event loop may run in that thread: call it by `asyncio.to_thread(...)` in a coroutine.
 
     Args:
         path: The file, or the URL of a PostgreSQL database such as `"postgresql://user@host/database"`.
@@ -50,6 +53,7 @@ class LedgerReader:
         LedgerError: it does not exist, is not a ledger, or is newer than this program.
         TypeError: `path` is not a path.
         ValueError: `path` cannot be used.
+        RuntimeError: it is a database, and an event loop runs in this thread.
 
     Attributes:
         shared: Whether several processes may pay from the ledger at a time, as they may in a database. They send planned rows
@@ -75,6 +79,10 @@ class LedgerReader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the ledger; a second call does nothing."""
         self._database.close()
 
     def ask(self, work: Callable[[Database], R]) -> R:
@@ -113,7 +121,7 @@ class LedgerReader:
 
     def counts(self, campaign: Campaign) -> dict[State, int]:
         """Return the number of rows in each state that has any."""
-        return counts_of(self._database, campaign.number, shared=self.shared)
+        return counts_of(self._database, _number(campaign), shared=self.shared)
 
     def fleet(self, campaign: Campaign) -> Fleet | None:
         """Return the workers of a campaign, None if the ledger is a file."""
@@ -122,7 +130,7 @@ class LedgerReader:
         found = self._database.execute(
             "SELECT host, process, rate, began_at, lease_until - now_s() FROM workers WHERE campaign = ? AND alive "
             "ORDER BY number",
-            (campaign.number,),
+            (_number(campaign),),
         )
         workers = [_read(WorkerSeen, row) for row in found]
         now = self._database.execute("SELECT now_s(), condition, generation FROM campaigns WHERE number = ?", (campaign.number,))
@@ -163,7 +171,7 @@ class LedgerReader:
         """Return a row, None if the campaign has none with that id."""
         found = self._database.execute(
             f"SELECT {COLUMNS} FROM rows WHERE campaign = ? AND id = ?",
-            (campaign.number, row_id),
+            (_number(campaign), row_id),
         ).get
         return None if found is None else entry_of(found)
 
@@ -196,7 +204,7 @@ class LedgerReader:
         found = self._database.execute(
             "SELECT number FROM audits WHERE vendor = ? AND (campaign = ? OR (campaign IS NULL AND target = ?)) "
             "AND ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT 1",
-            (campaign.vendor, campaign.number, campaign.target),
+            (check_instance(campaign, "campaign", Campaign).vendor, campaign.number, campaign.target),
         ).get
         return None if found is None else self.audit(found)
 
@@ -239,9 +247,16 @@ class LedgerReader:
             applied={kind: int(applied) for kind, _, applied in kinds if applied},
         )
 
-    def differences(self, audit: int, kinds: Collection[str]) -> Iterator[Difference]:
-        """Yield the differences of these kinds that an audit found, in the order it found them."""
-        last = self._database.execute("SELECT max(number) FROM differences WHERE audit = ?", (audit,)).get
+    def differences(self, audit: Audit | int, kinds: Collection[str] | None = None) -> Iterator[Difference]:
+        """Yield the differences that an audit found, in the order it found them.
+
+        Args:
+            audit: The audit, or its number.
+            kinds: Words of `Difference.kind`; all of them if None.
+        """
+        number = audit.number if isinstance(audit, Audit) else check_whole(audit, "audit", at_least=1)
+        kinds = list(DIFFERENCES) if kinds is None else kinds
+        last = self._database.execute("SELECT max(number) FROM differences WHERE audit = ?", (number,)).get
         wanted = (  # a plan for a join may read all rows
             "SELECT number, kind, (SELECT name FROM campaigns WHERE number = "
             "(SELECT campaign FROM rows WHERE number = differences.row)), (SELECT id FROM rows WHERE number = differences.row), "
@@ -249,11 +264,12 @@ class LedgerReader:
             f"FROM differences WHERE number > ? AND number <= ? AND audit = ? AND kind IN ({marks(kinds)})"
         )
         for begin, end in cut(0, last or 0):
-            for row in self._pages(wanted, "number", begin, end, (audit, *kinds)):
+            for row in self._pages(wanted, "number", begin, end, (number, *kinds)):
                 yield _read(Difference, row[1:])
 
     def retired_keys(self, campaign: Campaign) -> Iterator[RetiredKey]:
         """Yield the keys that retries replaced, row by row, oldest first."""
+        number = _number(campaign)
         first, last = self._database.execute(
             "SELECT (SELECT min(row) FROM retired_keys), (SELECT max(row) FROM retired_keys)"
         ).get
@@ -262,7 +278,7 @@ class LedgerReader:
                 "SELECT (SELECT id FROM rows WHERE number = retired_keys.row), retry, key, replaced_by, state, uid, problem, "
                 "note, retired_at FROM retired_keys WHERE retired_keys.row > ? AND retired_keys.row <= ? "
                 "AND (SELECT campaign FROM rows WHERE number = retired_keys.row) = ? ORDER BY retired_keys.row, retry",
-                (begin, end, campaign.number),
+                (begin, end, number),
             )
             for row in found.fetchall():
                 yield _read(RetiredKey, row)
@@ -342,7 +358,7 @@ class LedgerReader:
 
     def _stretches(self, campaign: Campaign, after: int = 0, until: int | None = None) -> Iterator[tuple[int, int]]:
         """Yield the number before each stretch of the campaign's rows, and its last."""
-        return stretches_of(self._database, campaign.number, shared=self.shared, after=after, until=until)
+        return stretches_of(self._database, _number(campaign), shared=self.shared, after=after, until=until)
 
     def _pages(self, wanted: str, key: str, after: int, until: int, values: Sequence[Any]) -> Iterator[Any]:
         """Yield what a query finds between two numbers, by its first column, a page at a time."""
@@ -370,6 +386,10 @@ class LedgerReader:
 def is_database(ledger: object) -> bool:
     """Return whether a ledger is named by the URL of a PostgreSQL database, not by its file."""
     return isinstance(ledger, str) and ledger.startswith(_URLS)
+
+
+def _number(campaign: Campaign) -> int:
+    return check_instance(campaign, "campaign", Campaign).number
 
 
 def _read(record: type[T], row: Sequence[Any]) -> T:

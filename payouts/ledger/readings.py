@@ -127,7 +127,9 @@ class Difference:
     """A difference between the ledger and the vendor's books.
 
     Attributes:
-        kind: A word for programs, such as `"held"`.
+        kind: `"held"`, `"not_held"`, `"not_done"`, `"other_user"`, `"other_reward"`, `"other_amount"`, `"other_key"`,
+            `"as_asked"`, `"held_twice"`, `"unknown_to_ledger"`, `"balance_lower"` or `"balance_higher"`; or of what is no
+            difference `"change"`, `"behind"` or `"unknown_allowed"`.
         campaign: The row's campaign; None if no row is concerned.
         row_id: The row's id; None if no row is concerned.
         recipient: The recipient of the row or payment.

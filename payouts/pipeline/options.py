@@ -21,7 +21,7 @@ class RunOptions:
             repeat.
         limit: Maximum rows sent by the run, 0 or more; None for all.
         outage_timeout: How long a vendor that cannot be reached is tried before the run ends, 0 or more.
-        grace: How long accepted rows are waited for after `stop()`, 0 or more.
+        grace: How long accepted rows are waited for after `stop()`, 0 or more; not the ledger's `grace`.
         max_refused: The number of consecutive refused rows after which the run ends, 1 or more; None for no limit.
 
     Raises:

@@ -59,8 +59,8 @@ def write_report(
     campaign: str | None = None,
     vendor: str | None = None,
     clock: Callable[[], float] = time.time,
-) -> Figures:
-    """Write the report of a campaign and return its figures.
+) -> None:
+    """Write the report of a campaign.
 
     Args:
         ledger: The file of the ledger, or the URL of its PostgreSQL database; a run may be writing to it.
@@ -74,6 +74,7 @@ def write_report(
         OSError: the file cannot be written.
         TypeError: an argument is not a path.
         ValueError: a path cannot be used.
+        RuntimeError: the ledger is in a database, and an event loop runs in this thread; call it by `asyncio.to_thread(...)`.
     """
     place, path = place_of(ledger), check_path(path, "path")
     check_callable(clock, "clock")
@@ -84,7 +85,6 @@ def write_report(
     with replacing(path) as stream:
         for part in _page(figures, audit, warning, clock()):
             stream.write(part)
-    return figures
 
 
 def _page(figures: Figures, audit: str, warning: str, now: float) -> Iterable[str]:
@@ -316,7 +316,7 @@ def audit_headline(reader: LedgerReader, campaign: Campaign) -> str:
 def _differences(reader: LedgerReader, audit: Audit, campaign: Campaign) -> Iterator[Difference]:
     """Yield the differences of the campaign's rows, and those that concern no row but one of its users."""
     users: frozenset[str] | None = None
-    for each in reader.differences(audit.number, list(DIFFERENCES)):
+    for each in reader.differences(audit):
         if each.row_id is None:
             users = frozenset(reader.recipients([campaign])) if users is None else users
         if each.campaign == campaign.name or (each.row_id is None and each.recipient in (users or ())):

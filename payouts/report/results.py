@@ -8,15 +8,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from payouts.cells import iso, protect
 from payouts.details import as_cell, read_details
+from payouts.ledger.reader import Campaign, LedgerReader
 from payouts.vendors import FIELDS, ROW_TYPES
-from rewards_core.validation import check_path
-
-if TYPE_CHECKING:
-    from payouts.ledger.reader import Campaign, LedgerReader
+from rewards_core.validation import check_instance, check_path
 
 _OUTCOME = ("retries", "uid", "settled_by", "problem_kind", "problem", "note")
 _MOMENTS = ("planned_at", "sent_at", "accepted_at", "settled_at")
@@ -27,12 +25,21 @@ def write_results(reader: LedgerReader, campaign: Campaign, path: str | Path) ->
 
     A cell that a spreadsheet would take for a formula begins with an apostrophe.
 
+    Args:
+        reader: An open reader of the ledger.
+        campaign: One of its campaigns, as `LedgerReader.campaign` returns it.
+        path: The CSV file.
+
     Raises:
-        TypeError: `path` is not a path.
+        LedgerError: the ledger cannot be read.
+        OSError: the file cannot be written.
+        TypeError: an argument is of another type.
         ValueError: `path` cannot be used.
     """
-    rows = 0
-    with replacing(check_path(path, "path")) as stream:
+    path, rows = check_path(path, "path"), 0
+    check_instance(reader, "reader", LedgerReader)
+    check_instance(campaign, "campaign", Campaign)
+    with replacing(path) as stream:
         writer = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n")
         writer.writerow(header_of(campaign.vendor))
         detail_fields = ROW_TYPES[campaign.vendor].detail_fields

@@ -24,7 +24,7 @@ from payouts.source.sheets import SheetRecords
 from payouts.source.tables import Values, misspelled_column, read_table
 from payouts.spelling import RepeatedKey, object_of, quoted
 from payouts.vendors import ROW_TYPES
-from rewards_core.validation import check_callable
+from rewards_core.validation import check_callable, check_instance, check_methods
 
 CheckUnique: TypeAlias = Callable[[str, str, int], None]
 Refuse: TypeAlias = Callable[[InvalidRow], None]
@@ -90,10 +90,10 @@ def read_rows(
     check: Check | None = None,
     on_note: OnNote = ignore,
 ) -> Iterator[Row]:
-    """Yield the rows of a file.
+    """Return an iterator over the rows of a file.
 
     Args:
-        stream: The bytes, read from the current position; a workbook is read whole, from any position.
+        stream: A file opened in binary mode, read from the current position; a workbook is read whole, from any position.
         layout: Their layout.
         on_mistake: Called for each mistake; its row is left out. By default the first mistake is raised.
         check_unique: Called with name, value and line of each id and given key, also on lines that have another mistake; an
@@ -103,10 +103,28 @@ def read_rows(
         on_note: Called for each harmless oddity; ignored by default.
 
     Raises:
-        FileRefused: there is a mistake, and `on_mistake` was not given.
+        TypeError: an argument is of another type, such as a stream of text.
+        FileRefused: from the iteration: there is a mistake, and `on_mistake` was not given.
     """
-    check_callable(on_mistake, "on_mistake")
-    check_callable(on_note, "on_note")
+    if not isinstance(check_methods(stream, "stream", "a file opened in binary mode", ("read",)).read(0), bytes):
+        raise TypeError('stream: give a file opened in binary mode, as by open(path, "rb"), not one of text.')
+    check_instance(layout, "layout", Layout)
+    for given, name in ((on_mistake, "on_mistake"), (on_note, "on_note")):
+        check_callable(given, name)
+    for optional, name in ((check_unique, "check_unique"), (check, "check")):
+        if optional is not None:
+            check_callable(optional, name)
+    return _read(stream, layout, on_mistake, check_unique, check, on_note)
+
+
+def _read(
+    stream: BinaryIO,
+    layout: Layout,
+    on_mistake: OnMistake,
+    check_unique: CheckUnique | None,
+    check: Check | None,
+    on_note: OnNote,
+) -> Iterator[Row]:
     if layout.form == "workbook":
         with SheetRecords(stream, layout, on_mistake, on_note) as sheet:
             if sheet.open():

@@ -30,7 +30,7 @@ def _refuse(name: str, told: str) -> NoReturn:
     raise InvalidRow(told, name=name, kind=name)
 
 
-def _flag(value: object, name: str) -> bool:
+def _flag(value: bool | str | None, name: str) -> bool:
     if value is None or isinstance(value, bool):
         return bool(value)
     found = _FLAGS.get(str(value).strip().casefold())
@@ -39,15 +39,15 @@ def _flag(value: object, name: str) -> bool:
     return found
 
 
-def _unique_name(value: object) -> bool:
+def _unique_name(value: bool | str | None) -> bool:
     return _flag(value, "unique_name")
 
 
-def _store_image(value: object) -> bool:
+def _store_image(value: bool | str | None) -> bool:
     return _flag(value, "store_image_on_ipfs")
 
 
-def _price(value: object) -> str | None:
+def _price(value: str | int | Decimal | None) -> str | None:
     if value is None:
         return None
     digits = check_field(misspelled_price, check_amount, "sale_price_in_usd", value)
@@ -92,7 +92,8 @@ class MintRow:
         name: The asset's name.
         image_url: The whole address of its image, such as `https://example.com/1.png`.
         asset_external_id: The asset's external id, if the file has its own; derived from the id otherwise.
-        unique_name: Whether the vendor refuses a name that the collection has already; a bool, or `"true"` or `"false"`.
+        unique_name: Whether the vendor refuses a name that the collection has already; otherwise it appends `#` and the token's
+            id. A bool, or `"true"` or `"false"`.
         store_image_on_ipfs: Whether the image is stored on IPFS; as `unique_name`.
         description: Its description.
         external_url: The whole address of a page about it.

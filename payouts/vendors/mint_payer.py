@@ -49,10 +49,10 @@ class MintPayer:
 
     async def look_up(self, entry: Entry) -> Operation | None:
         """Return the asset under the row's external id, of the row's collection if there are several."""
-        found = await self.client.find_asset(entry.recipient, entry.key)
+        found = await self.client.find_asset(entry.recipient, asset_external_id=entry.key)
         if found is None or found.collection_uid == entry.item:
             return found
-        return await self.client.find_asset(entry.recipient, entry.key, entry.item) or found
+        return await self.client.find_asset(entry.recipient, asset_external_id=entry.key, collection_uid=entry.item) or found
 
     async def find(
         self, entries: Sequence[Entry], before_page: Callable[[], Awaitable[object]] | None = None

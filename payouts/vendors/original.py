@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal  # noqa: TC003 - the type of an argument, which tools read
 from typing import ClassVar
 
 from attrs import field, frozen
@@ -11,7 +12,7 @@ from payouts.spelling import misspelled_amount, misspelled_id
 from rewards_core.validation import check_amount, check_id, check_key, whole
 
 
-def _amount(value: object) -> str:
+def _amount(value: str | int | Decimal) -> str:
     return check_field(misspelled_amount, check_amount, "amount", value)
 
 

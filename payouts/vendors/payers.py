@@ -60,16 +60,16 @@ class CoinClient(Protocol):
 
 
 Client: TypeAlias = TokenClient | MintClient | CoinClient | Payer
-"""What `run_payouts` pays with."""
+"""What `run_payouts` pays with: an `OriginalClient`, an `EnkashClient`, an object with the same methods, or a `Payer`."""
 
 
-def payer_of(client: Client, vendor: str | None = None, *, may_repeat: bool = False) -> Payer:
+def payer_of(client: Client, vendor: str | None = None, *, may_repeat: bool | None = None) -> Payer:
     """Return the payer that a client is to a run; a payer is returned as it is.
 
     Args:
         client: A vendor's client, or a payer.
         vendor: The vendor's name as in `Ledger(vendor=...)`, which tells what an `OriginalClient` grants; tokens if not given.
-        may_repeat: Whether EnKash is known to pay a repeated request id only once.
+        may_repeat: Whether EnKash is known to pay a repeated request id only once; by default the client's `repeat_allocations`.
 
     Raises:
         TypeError: it is neither.
@@ -79,6 +79,8 @@ def payer_of(client: Client, vendor: str | None = None, *, may_repeat: bool = Fa
     if isinstance(client, TokenClient):
         return OriginalPayer(cast("OriginalClient", client))
     if isinstance(client, CoinClient):
+        if may_repeat is None:
+            may_repeat = getattr(client, "repeat_allocations", False) is True  # only the word itself may pay twice
         return EnkashPayer(cast("EnkashClient", client), may_repeat)
     return check_methods(cast("Payer", client), "client", "OriginalClient(...), EnkashClient(...) or a Payer", Payer)
 
@@ -109,10 +111,10 @@ class OriginalPayer:
 
     async def look_up(self, entry: Entry) -> Operation | None:
         """Return the allocation under the row's nonce, of the row's reward if there are several."""
-        found = await self.client.find_allocation(entry.recipient, entry.key)
+        found = await self.client.find_allocation(entry.recipient, nonce=entry.key)
         if found is None or found.reward_uid == entry.item:
             return found
-        return await self.client.find_allocation(entry.recipient, entry.key, entry.item) or found
+        return await self.client.find_allocation(entry.recipient, nonce=entry.key, reward_uid=entry.item) or found
 
     async def find(
         self, entries: Sequence[Entry], before_page: Callable[[], Awaitable[object]] | None = None

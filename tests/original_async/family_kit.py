@@ -148,7 +148,7 @@ CALLS: dict[str, Callable[..., Awaitable[Any]]] = {
     "edit_asset": lambda client, **options: client.edit_asset(UID, data=EDITED, **options),
     "get_asset": lambda client, **options: client.get_asset(UID, **options),
     "get_assets_by_user_uid": lambda client, **options: client.get_assets_by_user_uid(USER, **options),
-    "find_asset": lambda client, **options: client.find_asset(USER, EXTERNAL_ID, **options),
+    "find_asset": lambda client, **options: client.find_asset(USER, asset_external_id=EXTERNAL_ID, **options),
     "create_transfer": lambda client, **options: client.create_transfer(
         asset_uid=UID, from_user_uid=USER, to_address=WALLET, **options
     ),
@@ -157,20 +157,20 @@ CALLS: dict[str, Callable[..., Awaitable[Any]]] = {
     "create_burn": lambda client, **options: client.create_burn(asset_uid=UID, from_user_uid=USER, **options),
     "get_burn": lambda client, **options: client.get_burn(UID, **options),
     "get_burns_by_user_uid": lambda client, **options: client.get_burns_by_user_uid(USER, **options),
-    "get_deposit": lambda client, **options: client.get_deposit(USER, COLLECTION, **options),
+    "get_deposit": lambda client, **options: client.get_deposit(USER, collection_uid=COLLECTION, **options),
     "create_allocation": lambda client, **options: client.create_allocation(
         reward_uid=REWARD, to_user_uid=USER, amount="1", nonce=NONCE, **options
     ),
     "get_allocation": lambda client, **options: client.get_allocation(UID, **options),
     "get_allocations_by_user_uid": lambda client, **options: client.get_allocations_by_user_uid(USER, **options),
-    "find_allocation": lambda client, **options: client.find_allocation(USER, NONCE, **options),
+    "find_allocation": lambda client, **options: client.find_allocation(USER, nonce=NONCE, **options),
     "create_claim": lambda client, **options: client.create_claim(
         reward_uid=REWARD, from_user_uid=USER, to_address=WALLET, **options
     ),
     "get_claim": lambda client, **options: client.get_claim(UID, **options),
     "get_claims_by_user_uid": lambda client, **options: client.get_claims_by_user_uid(USER, **options),
     "get_reward": lambda client, **options: client.get_reward(REWARD, **options),
-    "get_balance": lambda client, **options: client.get_balance(REWARD, USER, **options),
+    "get_balance": lambda client, **options: client.get_balance(REWARD, user_uid=USER, **options),
     "find_operations": lambda client, **options: client.find_operations([ALLOCATE], **options),
     "read_operation": lambda client, **options: client.read_operation(OperationRef("default", "burn", UID), **options),
 }

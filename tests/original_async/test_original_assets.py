@@ -202,7 +202,7 @@ async def test_unknown_uids_are_not_found_and_unknown_users_have_nothing(origina
         with pytest.raises(NotFound):
             await read("000000000000")
     assert await original.get_assets_by_user_uid("000000000000") == []
-    assert await original.find_asset("000000000000", "x") is None
+    assert await original.find_asset("000000000000", asset_external_id="x") is None
 
 
 async def test_what_create_asset_sends(original: OriginalClient, sandbox: OriginalSandbox) -> None:
@@ -246,8 +246,10 @@ async def test_an_external_id_of_another_asset(make_client: MakeClient, sandbox:
         await original.create_asset(user_uid=USER, collection_uid=COLLECTION, asset_external_id="x", data=other)
     assert caught.value.existing.uid == first.uid
     said("create_asset: the external id belongs to another asset", str(caught.value).replace(first.uid, "UID"))
-    assert await original.find_asset(USER, "x", COLLECTION) == await original.get_asset(first.uid)
-    assert await original.find_asset(USER, "x", "1") is None
+    assert await original.find_asset(USER, asset_external_id="x", collection_uid=COLLECTION) == await original.get_asset(
+        first.uid
+    )
+    assert await original.find_asset(USER, asset_external_id="x", collection_uid="1") is None
 
 
 async def test_another_asset_under_the_id_proves_nothing_while_the_first_call_may_have_arrived(

@@ -60,9 +60,9 @@ async def test_every_page_is_read(original: OriginalClient, sandbox: OriginalSan
     sandbox.options.page_size, sandbox.options.page_shape = 2, shape
     assert [each.uid for each in await original.get_allocations_by_user_uid(USER)] == uids
     assert [seen.query.get("page") for seen in sandbox.requests if seen.method == "GET"] == [None, "2", "3"]
-    found = await original.find_allocation(USER, "nonce_4")
+    found = await original.find_allocation(USER, nonce="nonce_4")
     assert found is not None
-    assert (found.uid, await original.find_allocation(USER, "nonce_5")) == (uids[4], None)
+    assert (found.uid, await original.find_allocation(USER, nonce="nonce_5")) == (uids[4], None)
 
 
 @pytest.mark.parametrize("shape", ["beside", "inside"])
@@ -137,7 +137,7 @@ async def test_another_host_is_never_asked(client: OriginalClient, wire: aioresp
             await read(client)
         said("list: it continues on another host", caught.value)
     assert all(ANY_LIST.fullmatch(url) for url in asked(wire))
-    found = await client.find_allocation(USER, "nonce_1")
+    found = await client.find_allocation(USER, nonce="nonce_1")
     assert found is not None
 
 
@@ -177,7 +177,7 @@ async def test_a_list_that_says_there_is_more_proves_no_absence(client: Original
 @pytest.mark.parametrize("around", INCOMPLETE.values(), ids=INCOMPLETE)
 async def test_what_an_incomplete_list_shows_counts(client: OriginalClient, wire: aioresponses, around: dict[str, Any]) -> None:
     wire.get(FIRST, repeat=True, **page(9, **around))
-    found = await client.find_allocation(USER, "nonce_9")
+    found = await client.find_allocation(USER, nonce="nonce_9")
     assert found is not None
     assert [each.uid for each in await client.find_operations([request("nonce_9"), request("nonce_8")])] == [found.uid]
 
@@ -197,7 +197,7 @@ async def test_a_list_that_shows_all_it_counts_is_complete(
 ) -> None:
     wire.get(FIRST, repeat=True, **page(1, **around))
     assert [each.uid for each in await client.get_allocations_by_user_uid(USER)] == ["1"]
-    assert await client.find_allocation(USER, "nonce_9") is None
+    assert await client.find_allocation(USER, nonce="nonce_9") is None
     assert await client.find_operations([request("nonce_9")]) == []
 
 
@@ -258,7 +258,7 @@ async def test_a_later_page_that_cannot_be_read_leaves_what_was_found(
     wire.get(ANY_LIST, repeat=True, **page(1, next=f"?page=2&user_uid={USER}"))
     wire.get(re.compile(r".*\?page=2"), repeat=True, **answer)
     wire.post(f"{BASE}/reward/allocate", status=400, payload={"detail": "Out of budget."}, repeat=True)
-    found = await client.find_allocation(USER, "nonce_1")
+    found = await client.find_allocation(USER, nonce="nonce_1")
     assert found is not None
     assert (await allocate(client, "nonce_1")).recovered
     for read in LISTS.values():
@@ -310,7 +310,7 @@ async def test_a_list_longer_than_any_other_answer_is_read(make_client: MakeClie
         return web.Response(body=body, content_type="application/json")
 
     async with RawTestServer(answer) as server:
-        found = await make_client(base_url=str(server.make_url("/v1"))).find_allocation(USER, "nonce_10")
+        found = await make_client(base_url=str(server.make_url("/v1"))).find_allocation(USER, nonce="nonce_10")
     assert found is not None
     assert found.uid == "10"
 
@@ -348,6 +348,21 @@ async def test_a_listing_waits_before_each_further_page_and_each_has_its_own_tim
     assert (found.nonce, pages) == ("nonce_4", [1, 2])
 
 
+@pytest.mark.parametrize("name", [name for name in LISTS if name.endswith("_by_user_uid")])
+async def test_every_list_of_a_user_waits_before_its_further_pages(client: OriginalClient, wire: aioresponses, name: str) -> None:
+    wire.get(ANY_LIST, **page(1, next="?page=2&user_uid=" + USER))
+    wire.get(re.compile(rf"{re.escape(BASE)}/.*page=2"), **page(2))
+    asked_before: list[int] = []
+
+    async def wait() -> None:
+        asked_before.append(len(asked(wire)))
+
+    found = await LISTS[name](client, before_page=wait)
+    assert ([each.uid for each in found], asked_before) == (["1", "2"], [1])
+    with pytest.raises(TypeError, match=r"^before_page: "):
+        await LISTS[name](client, before_page=5)
+
+
 @pytest.mark.parametrize(
     "around",
     [
@@ -382,7 +397,7 @@ async def test_a_next_page_is_found_in_a_link_header(client: OriginalClient, wir
 async def test_a_count_in_a_header_counts(client: OriginalClient, wire: aioresponses) -> None:
     wire.get(FIRST, headers={"X-Total-Count": "7"}, **page(1))
     with pytest.raises(UnexpectedResponse, match=r"^the list .* incomplete"):
-        await client.find_allocation(USER, "nonce_9")
+        await client.find_allocation(USER, nonce="nonce_9")
 
 
 @pytest.mark.parametrize("odd", [{"amount": None}, {"status": 5}, {"nonce": 9}, {"uid": "9\0"}])
@@ -394,7 +409,7 @@ async def test_an_entry_that_cannot_be_read_hides_no_other_and_proves_no_absence
     found = await client.find_operations([request("nonce_1"), request("9"), request("nonce_2")])
     assert [each.uid for each in found] == ["1", "2"]
     with pytest.raises(UnexpectedResponse):
-        await client.find_allocation(USER, "9")
+        await client.find_allocation(USER, nonce="9")
     wire.post(f"{BASE}/reward/allocate", status=400, payload={"success": False})
     with pytest.raises(OutcomeUnknown):
         await allocate(client, "9")

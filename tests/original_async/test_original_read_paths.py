@@ -31,7 +31,7 @@ async def test_reading_works_wherever_the_vendor_has_it(original: OriginalClient
     uid = await make_one(original)
     assert (await original.get_allocation(uid)).uid == uid
     assert [each.uid for each in await original.get_allocations_by_user_uid(USER)] == [uid]
-    found = await original.find_allocation(USER, "nonce_1")
+    found = await original.find_allocation(USER, nonce="nonce_1")
     assert found is not None
 
 
@@ -138,7 +138,7 @@ async def test_a_path_that_serves_only_creations_is_not_the_one_that_is_read(cli
 async def test_an_empty_list_does_not_settle_where_allocations_are(client: OriginalClient, wire: aioresponses) -> None:
     wire.get(LISTS[0], status=404)
     wire.get(LISTS[1], payload={"success": True, "data": []}, repeat=True)
-    assert await client.find_allocation(USER, "nonce_1") is None
+    assert await client.find_allocation(USER, nonce="nonce_1") is None
     wire.get(LISTS[0], payload={"success": True, "data": [LISTED]}, repeat=True)
-    found = await client.find_allocation(USER, "nonce_1")
+    found = await client.find_allocation(USER, nonce="nonce_1")
     assert found is not None

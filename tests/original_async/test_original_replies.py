@@ -63,20 +63,20 @@ async def test_lists_are_read_and_an_unknown_user_has_none(client: OriginalClien
 async def test_an_allocation_is_found_by_its_nonce(client: OriginalClient, wire: aioresponses) -> None:
     odd = [7, None, {"nonce": None}, {"uid": 7, "nonce": "other"}]
     wire.get(LIST, payload=ok([*odd, ALLOCATION, {**ALLOCATION, "uid": "2", "reward_uid": REWARD}]), repeat=True)
-    first = await client.find_allocation(USER, "nonce_1")
+    first = await client.find_allocation(USER, nonce="nonce_1")
     assert first is not None
     assert (first.uid, first.recovered) == ("213134081289", False)
-    second = await client.find_allocation(USER, "nonce_1", REWARD)
+    second = await client.find_allocation(USER, nonce="nonce_1", reward_uid=REWARD)
     assert second is not None
     assert second.uid == "2"
-    assert await client.find_allocation(USER, "nonce_1", "999") is None
-    assert await client.find_allocation(USER, "nonce_2") is None
+    assert await client.find_allocation(USER, nonce="nonce_1", reward_uid="999") is None
+    assert await client.find_allocation(USER, nonce="nonce_2") is None
 
 
 async def test_a_failed_allocation_does_not_hide_another_one_of_its_nonce(client: OriginalClient, wire: aioresponses) -> None:
     failed, done = {**ALLOCATION, "status": "failed"}, {**ALLOCATION, "uid": "2", "status": "done"}
     wire.get(LIST, payload=ok([failed, done]), repeat=True)
-    found = await client.find_allocation(USER, "nonce_1")
+    found = await client.find_allocation(USER, nonce="nonce_1")
     assert found is not None
     assert (found.uid, found.status) == ("2", "done")
 
@@ -85,7 +85,7 @@ async def test_a_failed_allocation_does_not_hide_another_one_of_its_nonce(client
 async def test_a_list_that_is_none_is_unexpected(client: OriginalClient, wire: aioresponses, body: bytes) -> None:
     wire.get(LIST, body=body, repeat=True)
     with pytest.raises(UnexpectedResponse):
-        await client.find_allocation(USER, "nonce_1")
+        await client.find_allocation(USER, nonce="nonce_1")
 
 
 async def test_a_claim_is_read(client: OriginalClient, wire: aioresponses) -> None:
@@ -116,7 +116,7 @@ async def test_a_reward_is_read(client: OriginalClient, wire: aioresponses) -> N
 async def test_a_balance_is_read(client: OriginalClient, wire: aioresponses, amount: bytes) -> None:
     body = b'{"success":true,"data":{"reward_uid":"221137489875","user_uid":"754566475542","amount":%s}}' % amount
     wire.get(f"{BASE}/reward/balance?reward_uid=221137489875&user_uid=754566475542", body=body)
-    balance = await client.get_balance("221137489875", "754566475542")
+    balance = await client.get_balance("221137489875", user_uid="754566475542")
     assert balance == Balance(reward_uid="221137489875", user_uid="754566475542", amount=Decimal("100.0"))
 
 
@@ -202,7 +202,7 @@ async def test_scope_goes_into_everything(make_client: MakeClient, wire: aioresp
     wire.get(f"{BASE}/reward/allocation/213134081289", payload=ok(ALLOCATION))
     wire.get(f"{BASE}/reward/claim/213134081289", payload=ok(CLAIM))
     wire.get(LIST, payload=ok([ALLOCATION]), repeat=True)
-    found = await client.find_allocation(USER, "nonce_1")
+    found = await client.find_allocation(USER, nonce="nonce_1")
     assert found
     operations = [
         await allocate(client),

@@ -120,17 +120,23 @@ async def test_a_missing_nonce_is_refused_by_the_signature(client: OriginalClien
         await client.create_allocation(reward_uid=REWARD, to_user_uid=USER, amount="1")  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize("name", ["find_allocation", "find_asset", "get_balance", "get_deposit"])
+async def test_no_two_ids_can_be_exchanged_unseen(client: OriginalClient, name: str) -> None:
+    with pytest.raises(TypeError, match="positional"):
+        await getattr(client, name)(USER, REWARD)
+
+
 @pytest.mark.parametrize("uid", refused_ids)
 async def test_no_method_takes_what_cannot_be_an_id(client: OriginalClient, wire: aioresponses, uid: Any) -> None:
     calls: list[Callable[[], Awaitable[object]]] = [
         lambda: client.get_allocation(uid),
         lambda: client.get_allocations_by_user_uid(uid),
-        lambda: client.find_allocation(uid, "nonce_1"),
+        lambda: client.find_allocation(uid, nonce="nonce_1"),
         lambda: client.get_claim(uid),
         lambda: client.get_claims_by_user_uid(uid),
         lambda: client.get_reward(uid),
-        lambda: client.get_balance(uid, USER),
-        lambda: client.get_balance(REWARD, uid),
+        lambda: client.get_balance(uid, user_uid=USER),
+        lambda: client.get_balance(REWARD, user_uid=uid),
         lambda: client.create_claim(reward_uid=uid, from_user_uid=USER, to_address=WALLET),
         lambda: client.create_claim(reward_uid=REWARD, from_user_uid=uid, to_address=WALLET),
         lambda: client.create_claim(reward_uid=REWARD, from_user_uid=USER, to_address=uid),

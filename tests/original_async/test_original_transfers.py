@@ -113,10 +113,10 @@ async def test_a_deposit_as_documented(client: OriginalClient, wire: aioresponse
     more = "" if collection_uid is None else f"&collection_uid={collection_uid}"
     wire.get(f"{BASE}/deposit?user_uid={USER}{more}", payload=ok(deposit))
     wire.get(f"{BASE}/deposit?user_uid={USER}{more}", payload=ok({**deposit, "wallet_address": None, "qr_code_data": None}))
-    found = await client.get_deposit(USER, collection_uid)
+    found = await client.get_deposit(USER, collection_uid=collection_uid)
     assert found == Deposit(**deposit)
     assert found.raw == deposit
-    assert (await client.get_deposit(USER, collection_uid)).wallet_address is None
+    assert (await client.get_deposit(USER, collection_uid=collection_uid)).wallet_address is None
 
 
 async def test_what_is_sent_and_how_it_ends(original: OriginalClient, sandbox: OriginalSandbox) -> None:

@@ -108,7 +108,7 @@ class StubOriginal:
         self.held[uid] = allocation
         return allocation
 
-    async def find_allocation(self, to_user_uid: str, nonce: str, reward_uid: str | None = None) -> Allocation | None:
+    async def find_allocation(self, to_user_uid: str, *, nonce: str, reward_uid: str | None = None) -> Allocation | None:
         self.looked_up.append(nonce)
         self.asked_at.append(asyncio.get_running_loop().time())
         if self.look_ups[to_user_uid]:
@@ -132,7 +132,7 @@ class StubOriginal:
         may_send: Callable[[], Awaitable[bool]] | None = None,
     ) -> list[Allocation]:
         self.searched.append([request.key for request in requests])
-        found = [await self.find_allocation(request.owner, request.key) for request in requests]
+        found = [await self.find_allocation(request.owner, nonce=request.key) for request in requests]
         return [evolve(each, recovered=True) for each in found if each is not None]
 
     async def get_allocation(self, uid: str) -> Allocation:
@@ -163,6 +163,7 @@ class StubEnkash:
     answers: dict[str, deque[Exception]] = Factory(lambda: defaultdict(deque))
     given: list[str] = Factory(list)
     before: Callable[[str], Awaitable[object]] | None = None
+    repeat_allocations: Any = False
 
     async def allocate_coins(self, *, event: str, user_id: str, request_id: str) -> None:
         self.given.append(request_id)

@@ -51,6 +51,32 @@ class ReaderContract:
         assert await read(lambda reader: list(reader.recipients([]))) == []
         assert await read(lambda reader: list(reader.differences(1, []))) == []
 
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            lambda reader, wrong: reader.counts(wrong),
+            lambda reader, wrong: list(reader.sums(wrong)),
+            lambda reader, wrong: list(reader.entries(wrong)),
+            lambda reader, wrong: reader.find(wrong, "r1"),
+            lambda reader, wrong: reader.last_audit(wrong),
+            lambda reader, wrong: list(reader.retired_keys(wrong)),
+        ],
+        ids=["counts", "sums", "entries", "find", "last_audit", "retired_keys"],
+    )
+    async def test_a_campaign_is_not_taken_by_its_name(self, ledger: CampaignLedger, read: Read, ask: Any) -> None:
+        del ledger
+        with pytest.raises(TypeError, match=r"^campaign: give Campaign\(\.\.\.\), not "):
+            await read(lambda reader: ask(reader, "diwali-2026"))
+
+    async def test_a_closed_reader_is_closed_again_without_effect(self, ledger: CampaignLedger, read: Read) -> None:
+        del ledger
+
+        def close_twice(reader: LedgerReader) -> None:
+            reader.close()
+            reader.close()
+
+        await read(close_twice)
+
     async def test_a_reader_asks_which_campaign_where_there_are_several(self, open_ledger: OpenLedger, read: Read) -> None:
         for campaign in "ab":
             async with open_ledger(campaign=campaign):
@@ -227,6 +253,8 @@ class RecordsContract:
         held, allowed = await read(lambda reader: list(reader.differences(begun.number, ["held", "unknown_allowed"])))
         assert (held.row_id, held.campaign, held.key, held.applied) == ("b", "diwali-2026", unsure.key, True)
         assert (allowed.row_id, allowed.vendor, allowed.applied) == (None, "12", False)
+        found = await read(lambda reader: list(reader.differences(reader.audit(begun.number))))
+        assert [each.kind for each in found] == ["held", "balance_lower"]
         assert await ledger.transact(partial(records.is_conclusive, begun.number))
         assert await ledger.transact(partial(records.audited_targets, "original", 0.0)) == {TARGET}
         assert set(await ledger.transact(partial(records.owners, aim, [done.key, "none"]))) == {done.key}

@@ -37,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The keys that a vendor was asked for which holds nothing."""
     keys: list[str] = []
 
-    async def find_allocation(_: OriginalClient, user: str, nonce: str, reward: str | None = None) -> None:
+    async def find_allocation(_: OriginalClient, user: str, *, nonce: str, reward_uid: str | None = None) -> None:
         keys.append(nonce)
 
     monkeypatch.setattr(OriginalClient, "find_allocation", find_allocation)
@@ -125,7 +125,7 @@ def test_several_rows_are_looked_up_at_once(call: Call, folder: Path, monkeypatc
     prepare(folder, State.REJECTED, rows=25)
     under_way = most = 0
 
-    async def find_allocation(_: OriginalClient, user: str, nonce: str, reward: str | None = None) -> None:
+    async def find_allocation(_: OriginalClient, user: str, *, nonce: str, reward_uid: str | None = None) -> None:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)

@@ -7,7 +7,7 @@ import csv
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -108,7 +108,7 @@ def text_of(page: str) -> str:
 @pytest.mark.slow
 def test_every_number_is_what_the_rows_add_up_to(paid: tuple[Path, list[Entry]], tmp_path: Path) -> None:
     path, entries = paid
-    figures = write_report(path, tmp_path / "report.html")
+    figures = figures_of(path)
     for state in State:
         there = [entry for entry in entries if entry.state is state]
         assert figures.counts.get(state, 0) == len(there)
@@ -252,6 +252,16 @@ def test_results_hold_every_row_and_no_formula(paid: tuple[Path, list[Entry]], t
     assert (by_id["p1"]["sent_at"], by_id["p1"]["settled_by"]) == ("", "")
     assert not [cell for row in rows for cell in row.values() if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
     assert results.stat().st_mode & 0o777 == 0o600
+
+
+def test_results_are_of_a_reader_and_its_campaign(paid: tuple[Path, list[Entry]], tmp_path: Path) -> None:
+    place, wrong = tmp_path / "results.csv", cast("Any", str(paid[0]))
+    with LedgerReader(paid[0]) as reader:
+        with pytest.raises(TypeError, match=r"^reader: give LedgerReader\(\.\.\.\), not "):
+            write_results(wrong, reader.campaign(), place)
+        with pytest.raises(TypeError, match=r"^campaign: give Campaign\(\.\.\.\), not "):
+            write_results(reader, wrong, place)
+    assert not place.exists()
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from enkash_async import EnkashClient, StaticToken
 from payouts.ledger.sqlite import Ledger
 from payouts.runner import RunOptions, run_payouts
 from payouts.states import State
+from payouts.vendors.payers import payer_of
 from rewards_core.errors import OutcomeUnknown, ValidationFailed, VendorError
 from tests.payouts.payout_kit import StubEnkash, coin_row, ledger_at
 from tests.payouts.run_kit import collect, key_of, led_to, pay
@@ -46,6 +48,28 @@ async def test_coins_are_given_again_only_where_that_is_known_to_be_safe(coins: 
     ended = await pay([coin_row("r0"), coin_row("r1")], vendor, coins, may_repeat=True)
     assert {entry.state for entry in ended} == {State.DONE}
     assert sorted(vendor.given) == sorted([key_of("r0", "enkash"), key_of("r1", "enkash")])
+
+
+@pytest.mark.parametrize(
+    ("of_the_client", "of_the_run", "given_again"),
+    [(True, None, True), (True, False, False), (False, True, True), (False, None, False), (object(), None, False)],
+)
+async def test_the_client_decides_whether_coins_may_be_given_again_unless_the_run_does(
+    coins: Ledger, of_the_client: object, of_the_run: bool | None, given_again: bool
+) -> None:
+    vendor = StubEnkash(repeat_allocations=of_the_client)
+    await led_to(coins, coin_row("r0"), State.SENT)
+    (entry,) = await pay([coin_row("r0")], vendor, coins, may_repeat=of_the_run)
+    assert (entry.state, len(vendor.given)) == ((State.DONE, 1) if given_again else (State.UNKNOWN, 0))
+
+
+@pytest.mark.parametrize("safe", [True, False])
+async def test_an_enkash_client_says_whether_its_coins_may_be_given_again(safe: bool) -> None:
+    address = "https://enkash.example.com"
+    async with EnkashClient(
+        coins_base_url=address, credentials=StaticToken("t"), company_id="C", repeat_allocations=safe
+    ) as client:
+        assert (client.repeat_allocations, payer_of(client).may_repeat) == (safe, safe)
 
 
 async def test_coins_refused_when_given_again_are_unknown_because_the_first_may_have_been_given(coins: Ledger) -> None:

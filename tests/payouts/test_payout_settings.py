@@ -12,7 +12,7 @@ import pytest
 from attrs import evolve
 
 import payouts
-from payouts import Layout, Ledger, LedgerReader, RunOptions, derive_key, run_payouts, write_report, write_results
+from payouts import Layout, Ledger, LedgerReader, RunOptions, derive_key, read_rows, run_payouts, write_report, write_results
 from payouts.request_budget import RequestBudget
 from rewards_core.validation import kind_of
 from tests.payouts.payout_kit import StubEnkash, StubOriginal, coin_row, token_row
@@ -49,7 +49,7 @@ def test_wrong_options_of_runs_are_refused(name: str, value: Any, error: type[Ex
             "completions": Instance(),
             "client": Instance(or_none=False),
             "ledger": Instance(or_none=False),
-            "may_repeat": FLAG,
+            "may_repeat": evolve(FLAG, or_none=True),
         }
     ),
 )
@@ -139,6 +139,20 @@ def test_wrong_arguments_of_ledgers_are_refused(name: str, value: Any, error: ty
 )
 def test_wrong_layouts_are_refused(name: str, value: Any, error: type[Exception]) -> None:
     refuses(lambda **wrong: Layout(**{"vendor": "original"} | wrong), name, value, error)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("stream", value) for value in (5, None, "rewards.csv", b"id", io.StringIO("id"))),
+        *(("layout", value) for value in (None, "csv", Layout)),
+        *((name, 5) for name in ("on_mistake", "on_note", "check", "check_unique")),
+        *((name, None) for name in ("on_mistake", "on_note")),
+    ],
+)
+def test_what_cannot_be_read_is_refused_before_the_first_row(name: str, value: Any) -> None:
+    good: dict[str, Any] = {"stream": io.BytesIO(), "layout": Layout(vendor="original")}
+    refuses(lambda **wrong: read_rows(**good | wrong), name, value, TypeError)
 
 
 @pytest.mark.parametrize(("name", "value"), [("delimiter", ";"), ("encoding", "utf-8")])

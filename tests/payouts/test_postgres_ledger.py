@@ -18,6 +18,7 @@ from payouts.ledger.postgres import PostgresLedger
 from payouts.ledger.postgres_schema import SCHEMA
 from payouts.ledger.reader import LedgerReader
 from payouts.pipeline.preflight import Preflight
+from payouts.report.page import write_report
 from payouts.states import LedgerError, State
 from payouts.vendors import OriginalRow
 from rewards_core.postgres.migrations import migrate
@@ -172,6 +173,15 @@ def preflight_of(campaign: str, lines: list[OriginalRow], repeats: list[tuple[st
             assert [(each.campaign.name, each.rows) for each in preflight.repeats()] == repeats
 
     return look
+
+
+async def test_a_reader_in_an_event_loop_says_how_to_read(place: Place, ledger: PostgresLedger, tmp_path: Path) -> None:
+    del ledger
+    with pytest.raises(RuntimeError, match=r"await asyncio\.to_thread\(\.\.\.\)\.$"):
+        LedgerReader(place.url, schema=place.schema)
+    with pytest.raises(RuntimeError, match=r"await asyncio\.to_thread\(\.\.\.\)\.$"):
+        write_report(place.url, tmp_path / "report.html")
+    assert not list(tmp_path.glob("*.html"))
 
 
 async def test_planned_rows_may_be_paid_by_any_worker_so_another_campaign_repeats_them(

@@ -98,4 +98,5 @@ async def use_store(store: BreakerStore) -> None:
 
 def from_environment() -> None:
     assert_type(EnkashClient.from_env(repeat_allocations=True, breaker_store=stores()[1]), EnkashClient)
+    assert_type(EnkashClient.from_env().repeat_allocations, bool)
     EnkashClient.from_env(repeat_allocations="false")  # type: ignore[arg-type]

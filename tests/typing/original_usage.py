@@ -84,7 +84,7 @@ async def create(original: OriginalClient) -> Allocation:
 async def read(original: OriginalClient) -> None:
     assert_type(await original.get_allocation("1"), Allocation)
     assert_type(await original.get_allocations_by_user_uid("2"), list[Allocation])
-    assert_type(await original.find_allocation("2", "nonce_1"), Allocation | None)
+    assert_type(await original.find_allocation("2", nonce="nonce_1"), Allocation | None)
     assert_type(await original.find_allocation(to_user_uid="2", nonce="nonce_1", reward_uid="1"), Allocation | None)
     claim = await original.create_claim(reward_uid="1", from_user_uid="2", to_address="0x0")
     assert_type(claim, Claim)
@@ -94,7 +94,7 @@ async def read(original: OriginalClient) -> None:
     reward = await original.get_reward("1")
     assert_type(reward, Reward)
     assert_type(reward.status, DeploymentStatus)
-    assert_type(await original.get_balance("1", "2"), Balance)
+    assert_type(await original.get_balance("1", user_uid="2"), Balance)
     assert_type((await original.get_balance(reward_uid="1", user_uid="2")).amount, Decimal)
     assert_type(claim.key, None)
     assert_type(claim.recovered, bool)
@@ -103,12 +103,14 @@ async def read(original: OriginalClient) -> None:
 async def read_in_time(original: OriginalClient) -> None:
     await original.get_allocation("1", timeout=5)
     await original.get_allocations_by_user_uid("2", timeout=0.5)
-    await original.find_allocation("2", "nonce_1", timeout=None)
+    await original.find_allocation("2", nonce="nonce_1", timeout=None)
     await original.create_claim(reward_uid="1", from_user_uid="2", to_address="0x0", timeout=5.0)
     await original.get_claim("1", timeout=5.0)
     await original.get_claims_by_user_uid("2", timeout=5.0)
     await original.get_reward("1", timeout=5.0)
-    await original.get_balance("1", "2", timeout=5.0)
+    await original.get_balance("1", user_uid="2", timeout=5.0)
+    await original.find_allocation("2", "nonce_1")  # type: ignore[call-arg]
+    await original.get_balance("1", "2")  # type: ignore[call-arg]
 
 
 async def find(original: OriginalClient, unknown: OutcomeUnknown, final: Allocation) -> None:
@@ -136,6 +138,7 @@ async def users(original: OriginalClient) -> None:
 async def assets(original: OriginalClient, completions: Completions) -> None:
     data = AssetData(name="Badge", image_url="https://example.com/1.png", unique_name=False)
     AssetData(name="x", image_url="y", unique_name=True, attributes=[AssetAttribute(trait_type="Level", value=Decimal("1.5"))])
+    AssetData(name="x", image_url="y", unique_name=True, attributes=5)  # type: ignore[arg-type]
     asset = await original.create_asset(
         user_uid="1", collection_uid="2", asset_external_id="3", data=data, sale_price_in_usd="9.99"
     )
@@ -144,7 +147,8 @@ async def assets(original: OriginalClient, completions: Completions) -> None:
     assert_type(asset.token_id, str | None)
     assert_type(asset.sale_price_in_usd, Decimal | None)
     assert_type(await completions.wait(asset, timeout=300), Asset)
-    assert_type(await original.find_asset("1", "3"), Asset | None)
+    assert_type(await original.find_asset("1", asset_external_id="3"), Asset | None)
+    await original.find_asset("1", "3")  # type: ignore[call-arg]
     assert_type(await original.get_assets_by_user_uid("1"), list[Asset])
     edit = await original.edit_asset(asset.uid, data=data)
     assert_type(edit, Edit)
@@ -175,6 +179,7 @@ async def transfers(original: OriginalClient, completions: Completions) -> None:
         async for outcome in outcomes:
             assert_type(outcome.operation, Burn | None)
     assert_type(await original.get_deposit("2"), Deposit)
+    await original.get_deposit("2", "3")  # type: ignore[call-arg]
 
 
 async def make() -> None:

@@ -109,19 +109,24 @@ class OriginalServer(SandboxServer[OriginalSandbox]):
     def settle(self, uid: str, status: str = "done", *, kind: str = "allocation") -> None:
         """Settle an operation now; if it is done, its webhook follows.
 
+        This is a plain method; that of `OriginalSandbox` is awaited.
+
         Args:
             uid: The operation; for an edit, the asset.
-            status: `"done"`, or for allocations and claims `"failed"` and for transfers `"cancelled"`, which no webhook reports.
+            status: Only `"done"` sends a webhook. Allocations and claims may end in any status, such as `"failed"`; of the others
+                only a transfer may end otherwise, as `"cancelled"`.
             kind: `"allocation"`, `"claim"`, `"asset"`, `"edit"`, `"transfer"`, `"burn"`, `"collection"` or `"reward"`.
 
         Raises:
             KeyError: there is no such operation.
-            ValueError: the operation cannot end in this status, or has ended.
+            ValueError: the operation cannot end in this status, or has ended; never for an allocation or claim.
         """
         self._thread.call(self._sandbox.settle_now, uid, status, kind=kind)
 
     def deposit(self, asset_uid: str, user_uid: str) -> None:
         """Move an asset from a wallet outside of the app into the user's; its webhook follows.
+
+        This is a plain method; that of `OriginalSandbox` is awaited.
 
         Raises:
             KeyError: there is no such asset.
