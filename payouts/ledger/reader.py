@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from attrs import AttrsInstance, fields
 
 from payouts import money
-from payouts.audit.comparison import DIFFERENCES
 from payouts.ledger.entries import COLUMNS, entry_of, marks
 from payouts.ledger.fingerprints import folded
 from payouts.ledger.readings import Audit, Campaign, Difference, Fleet, RetiredKey, Sum, WorkerSeen
@@ -252,19 +251,19 @@ class LedgerReader:
 
         Args:
             audit: The audit, or its number.
-            kinds: Words of `Difference.kind`; all of them if None.
+            kinds: Words of `Difference.kind`; None for all of them, also those of what is no difference.
         """
         number = audit.number if isinstance(audit, Audit) else check_whole(audit, "audit", at_least=1)
-        kinds = list(DIFFERENCES) if kinds is None else kinds
+        of_kinds = "" if kinds is None else f" AND kind IN ({marks(kinds)})"
         last = self._database.execute("SELECT max(number) FROM differences WHERE audit = ?", (number,)).get
         wanted = (  # a plan for a join may read all rows
             "SELECT number, kind, (SELECT name FROM campaigns WHERE number = "
             "(SELECT campaign FROM rows WHERE number = differences.row)), (SELECT id FROM rows WHERE number = differences.row), "
             "recipient, (SELECT key FROM rows WHERE number = differences.row), uid, ledger, vendor, applied "
-            f"FROM differences WHERE number > ? AND number <= ? AND audit = ? AND kind IN ({marks(kinds)})"
+            f"FROM differences WHERE number > ? AND number <= ? AND audit = ?{of_kinds}"
         )
         for begin, end in cut(0, last or 0):
-            for row in self._pages(wanted, "number", begin, end, (number, *kinds)):
+            for row in self._pages(wanted, "number", begin, end, (number, *(kinds or ()))):
                 yield _read(Difference, row[1:])
 
     def retired_keys(self, campaign: Campaign) -> Iterator[RetiredKey]:

@@ -316,7 +316,7 @@ def audit_headline(reader: LedgerReader, campaign: Campaign) -> str:
 def _differences(reader: LedgerReader, audit: Audit, campaign: Campaign) -> Iterator[Difference]:
     """Yield the differences of the campaign's rows, and those that concern no row but one of its users."""
     users: frozenset[str] | None = None
-    for each in reader.differences(audit):
+    for each in reader.differences(audit, DIFFERENCES):
         if each.row_id is None:
             users = frozenset(reader.recipients([campaign])) if users is None else users
         if each.campaign == campaign.name or (each.row_id is None and each.recipient in (users or ())):
