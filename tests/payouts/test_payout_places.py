@@ -128,12 +128,12 @@ async def test_a_ledger_made_through_a_link_is_its_owners_alone(tmp_path: Path) 
         await ledger_at(link).__aenter__()
 
 
-@pytest.mark.parametrize("name", [":memory:", "file:payouts.db?mode=memory"])
-async def test_a_ledger_is_a_file_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+async def test_a_ledger_is_a_file_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    async with ledger_at(Path(name)) as ledger:
+    name = Path("file:payouts.db?mode=memory")
+    async with ledger_at(name) as ledger:
         await ledger.plan([token_row("r1")])
-    async with ledger_at(Path(name)) as ledger:
+    async with ledger_at(name) as ledger:
         assert await ledger.find("r1") is not None
 
 
