@@ -233,6 +233,12 @@ async def test_a_list_follows_its_store_also_after_a_copy(tmp_path: Path) -> Non
         await page.until("!document.querySelector('#rows').innerText.includes('001')")
         await page.until_text("#tab-pending", "Pending 58")
         assert await page.browser.evaluate("document.activeElement.className") == "copy"
+        kept = await page.browser.evaluate(  # a button whose word has changed, as for two seconds after a copy
+            "(it => (it.focus(), it.textContent = 'Copied', it.ariaLabel))(document.querySelectorAll('#rows .copy')[2])"
+        )
+        await store.remove_pending([ref("002"), ref("003")])
+        await page.until("!document.querySelector('#rows').innerText.includes('003')")
+        assert await page.browser.evaluate("document.activeElement.ariaLabel") == kept
         await store.aclose()
 
 

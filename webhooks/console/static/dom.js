@@ -48,13 +48,15 @@ async function copy(text, code, button) {
   setTimeout(() => (button.textContent = "Copy"), 2000);
 }
 
-// replace what is shown, and leave the focus where it was
+// replace what is shown, and leave the focus on what has the same name, or else on what stands in its place
 export function replace(container, ...parts) {
   const focused = container.contains(document.activeElement) ? document.activeElement : null;
-  const same = (one) => one.tagName === focused?.tagName && one.textContent === focused.textContent;
-  const place = focused ? [...container.querySelectorAll(focused.tagName)].filter(same).indexOf(focused) : -1;
+  const named = (one) => one.ariaLabel ?? one.textContent;
+  const alike = () => [...container.querySelectorAll(focused.tagName)].filter((one) => one.className === focused.className);
+  const same = () => alike().filter((one) => named(one) === named(focused));
+  const places = focused && [same().indexOf(focused), alike().indexOf(focused)];
   container.replaceChildren(...parts);
-  if (focused) [...container.querySelectorAll(focused.tagName)].filter(same)[place]?.focus();
+  if (focused) (same()[places[0]] ?? alike()[places[1]])?.focus();
 }
 
 export const isSelecting = (container) => !getSelection().isCollapsed && container.contains(getSelection().anchorNode);
