@@ -9,12 +9,13 @@ import hmac
 import json
 import os
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 
 from aiohttp import web
 
 from original_async import OriginalClient, OriginalWebhooks
 from rewards_core import Event, SignatureError
-from webhooks import Completions, HandlerPolicy, Receiver
+from webhooks import Completions, HandlerPolicy, Receiver, open_store
 
 SIGNATURE = "X-Shop-Signature"
 
@@ -56,8 +57,9 @@ def make_app() -> web.Application:
         raise SystemExit("Set SHOP_SECRET to the secret with which the shop signs.")
     sources = OriginalWebhooks.from_env(), ShopEvents(secret)
     policy = HandlerPolicy(concurrency=100, timeout=100.0, lease=120.0)  # a reward takes as long as the blockchain
-    receiver = Receiver(sources, "sqlite:///inbox.db", service="rewards", handlers=policy)
-    completions = Completions(client, receiver.store)
+    store = open_store("sqlite:///inbox.db")
+    receiver = Receiver(sources, store, service="rewards", handlers=policy)
+    completions = Completions(client, store)
 
     @receiver.on("order.paid", name="reward_the_order")
     async def reward_the_order(event: Event) -> None:
@@ -74,7 +76,7 @@ def make_app() -> web.Application:
         await completions.wait(allocation, timeout=80)  # then it runs again
 
     async def vendor(_: web.Application) -> AsyncGenerator[None]:
-        async with client, completions:
+        async with client, aclosing(store), completions:
             yield
 
     app.cleanup_ctx.append(vendor)  # before the receiver's, so that handlers end before what they use

@@ -125,7 +125,7 @@ class OutcomesContract:
         await there.subscribe(ear)
         await here.record_outcome(outcome(ref("1")))
         await ear.until(lambda ear: ear.settlements)
-        assert ear.settlements == [outcome(ref("1"))]
+        assert {settled.ref for settled in ear.settlements} == {ref("1")}  # a hint may come again after a gap
 
     async def test_of_many_outcomes_at_once_one_is_first(self, here: Store, there: Store) -> None:
         stores = [here, there] * 10

@@ -272,7 +272,7 @@ class PollsContract:
         assert await pending(here) == ["2"]
         await here.record_outcome(outcome(ref("2")))
         await ear.until(lambda ear: ear.settlements)
-        assert ear.settlements == [outcome(ref("2"))]
+        assert {settled.ref for settled in ear.settlements} == {ref("2")}  # a hint may come again after a gap
         assert await pending(there) == []
 
     async def test_no_outcome_falls_between_looking_up_and_listening(self, here: Store, there: Store) -> None:
