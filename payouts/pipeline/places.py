@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
+from rewards_core.clock import loop_time
 from rewards_core.rate import Limiter, Limits
 
 if TYPE_CHECKING:
+    import asyncio
+
     from payouts.progress import Stop
 
 _LATE = 0.25
@@ -78,7 +80,7 @@ class Places:
         Args:
             at: Its turn, in the loop's time; where workers share the rate, in the uptime. None if it needs another turn.
         """
-        if at is None or (wait := at - asyncio.get_running_loop().time()) < -_LATE:
+        if at is None or (wait := at - loop_time()) < -_LATE:
             return await self.turn()
         return await self._stop.pause(wait) if wait > 0.0 else not self._stop.wished
 

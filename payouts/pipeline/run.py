@@ -125,8 +125,7 @@ class RunPipeline(Pipeline):
         for entry in fresh.values():
             self._begin(entry)
             self._sender.start(entry, next(leaving))
-        if unused := len(turns) - len(fresh):
-            self._places.give_back(unused)
+        self._places.give_back(len(turns) - len(fresh))
         return entries
 
     async def _admit(self, planned: Sequence[Entry], groups: asyncio.TaskGroup) -> None:
