@@ -17,7 +17,7 @@ def refused(text: str = "EnKash token: HTTP 400: Bad credentials") -> Unauthoriz
 
 
 def unanswered() -> OutcomeUnknown:
-    return OutcomeUnknown("EnKash token: expected an answer, got a broken connection")
+    return OutcomeUnknown("EnKash token: the connection broke before an answer came")
 
 
 async def proven(tokens: Tokens, endpoint: TokenEndpoint, time: SteppedTime) -> Tokens:

@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 from payouts.cli import app
 from payouts.ledger.sqlite import Ledger
 from tests.browser import Browser, chromium
-from tests.payouts.command_kit import Call
+from tests.payouts.campaign_kit import Desk
+from tests.payouts.command_kit import Call, for_people
 from tests.payouts.payout_kit import ledger_at
 from tests.payouts.postgres_ledger_kit import LedgerDatabase, database_of_its_own, ledger_database
 from tests.payouts.process_kit import original_at, sandbox
@@ -80,3 +81,16 @@ async def database(postgres: Server, tmp_path: Path) -> AsyncIterator[LedgerData
     """A schema for ledgers whose clock the test moves."""
     async with ledger_database(postgres, tmp_path) as database:
         yield database
+
+
+@pytest.fixture
+def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody sits before the terminal."""
+    monkeypatch.setattr("payouts.cli.preflight.has_terminal", lambda: True)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
+
+
+@pytest.fixture
+def desk(call: Call, folder: Path) -> Iterator[Desk]:
+    with sandbox("original", "--confirm=0:0") as url:
+        yield Desk(call, folder, url)

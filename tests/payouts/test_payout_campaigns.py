@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +16,10 @@ from payouts.ledger.reader import LedgerReader
 from payouts.ledger.sqlite import Ledger
 from payouts.states import State
 from tests.payouts.campaign_kit import FIVE, ROWS, Desk, events, untimed
-from tests.payouts.command_kit import HEADER, REWARD, Call, for_people
+from tests.payouts.command_kit import HEADER, REWARD, Call
 from tests.payouts.payout_kit import token_row
 from tests.payouts.process_kit import books, create_event, enkash_at, sandbox
 from tests.texts import said
-
-
-@pytest.fixture
-def vendor() -> Iterator[str]:
-    with sandbox("original", "--confirm=0:0") as url:
-        yield url
-
-
-@pytest.fixture
-def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody sits before the terminal."""
-    monkeypatch.setattr("payouts.cli.preflight.has_terminal", lambda: True)
-    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
-
-
-@pytest.fixture
-def desk(call: Call, folder: Path, vendor: str) -> Desk:
-    return Desk(call, folder, vendor)
-
 
 # repeats
 

@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.payouts.campaign_kit import FIVE, ROWS, Desk, events, untimed
-from tests.payouts.command_kit import HEADER, REWARD, Call, for_people
-from tests.payouts.process_kit import sandbox
+from tests.payouts.command_kit import HEADER, REWARD, Call
 from tests.texts import said
-
-
-@pytest.fixture
-def vendor() -> Iterator[str]:
-    with sandbox("original", "--confirm=0:0") as url:
-        yield url
-
-
-@pytest.fixture
-def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody sits before the terminal."""
-    monkeypatch.setattr("payouts.cli.preflight.has_terminal", lambda: True)
-    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
-
-
-@pytest.fixture
-def desk(call: Call, folder: Path, vendor: str) -> Desk:
-    return Desk(call, folder, vendor)
 
 
 @pytest.mark.slow

@@ -189,7 +189,7 @@ class FakeVendor:
             return OperationRef(self._scope, "thing", operation)
         ref = operation if isinstance(operation, OperationRef) else operation.ref
         if ref.scope != self._scope:
-            raise ValueError(f"expected the scope {self._scope}, got {ref.scope}")
+            raise ValueError(f"the scope is {ref.scope}, not {self._scope}")
         return ref
 
     async def read_operation(self, ref: OperationRef, *, may_send: Callable[[], Awaitable[bool]] | None = None) -> Operation:

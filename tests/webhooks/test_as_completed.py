@@ -238,7 +238,7 @@ async def test_trouble_in_what_is_iterated_over_reaches_the_reader_after_what_ha
     ("wrong", "error", "text"),
     [
         (OutcomeUnknown("look first"), TypeError, r"^operations: give an OutcomeUnknown to wait\(\), or the ref that find\(\)"),
-        (OperationRef("other", "thing", "9"), ValueError, "expected the scope default, got other"),
+        (OperationRef("other", "thing", "9"), ValueError, "the scope is other, not default"),
     ],
 )
 async def test_what_is_no_operation_is_said_after_what_came_before_it_has_ended(

@@ -6,26 +6,15 @@ import asyncio
 import gzip
 import logging
 import random
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import attrs
 import pytest
-import trustme
 
 from tests.webhooks.hardened_kit import HEALTHY, SLOWEST, Inbox, Running, close, read_answer, request, serving, status_of, until
 from webhooks.ingress.base import Reply, StreamReply
 from webhooks.ingress.hardened_server import HardenedServer
-
-
-@pytest.fixture
-def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    authority = trustme.CA()
-    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
-    authority.issue_cert("localhost").configure_cert(server)
-    authority.configure_trust(client)
-    return server, client
 
 
 async def test_the_duration_of_a_delivery_is_observed() -> None:
