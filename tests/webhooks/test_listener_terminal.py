@@ -25,6 +25,9 @@ pytestmark = [
 ]
 
 
+ROOT = Path(__file__).resolve().parents[2]
+
+
 class Terminal:
     """A terminal of its own, 80 columns wide, in which somebody types."""
 
@@ -164,6 +167,28 @@ def test_a_person_decides_whether_a_user_is_forgotten(terminal: Terminal, tmp_pa
     terminal.shows(question)
     terminal.type("y")
     assert "1 record of user 754566475542 erased." in terminal.shows("code 0")
+
+
+INTERRUPTED_AT_THE_QUESTION = """
+import typer
+from webhooks.__main__ import main
+ask = typer.echo
+def echo(text, **options):
+    ask(text, **options)
+    if text.endswith("[y/N] "):
+        raise KeyboardInterrupt
+typer.echo = echo
+main()
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupt_before_an_answer_can_be_read_changes_nothing_and_says_so(terminal: Terminal, tmp_path: Path) -> None:
+    fill(tmp_path, lambda store: store.accept(event("1", said="754566475542")))
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED_AT_THE_QUESTION)
+    forget = [sys.executable, "interrupted.py", "events", "forget", "--user", "754566475542"]
+    terminal.type(f"clear; PYTHONPATH={shlex.quote(str(ROOT))} {shlex.join(forget)}; echo code $?")
+    assert "Nothing was changed." in terminal.shows("code 130")
 
 
 @pytest.mark.slow

@@ -224,8 +224,8 @@ def _confirm(question: str, *, yes: bool) -> None:
     stdin: TextIO | None = sys.stdin
     if stdin is None or not stdin.isatty():
         fail("This needs confirmation, but there is no terminal to ask on. Nothing was changed. Confirm with --yes.", Exit.USAGE)
-    typer.echo(f"{one_line(question, 1_000)} [y/N] ", nl=False, err=True)  # `typer.confirm` writes a blank to standard output
     try:
+        typer.echo(f"{one_line(question, 1_000)} [y/N] ", nl=False, err=True)  # `typer.confirm` writes a blank to standard output
         answer = stdin.readline()
     except KeyboardInterrupt:
         fail("Nothing was changed.", Exit.INTERRUPTED)
