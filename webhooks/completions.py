@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import math
 import random
 import time
@@ -13,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from attrs import field, frozen
 
 from rewards_core.clock import loop_time
-from rewards_core.errors import OutcomeUnknown
+from rewards_core.errors import OutcomeUnknown, StoreClosed
 from rewards_core.operations import KeyedRequest, Operation, OperationReader, OperationRef
 from rewards_core.validation import check_callable, check_flag, check_instance, check_methods, check_wait, setting
 from webhooks.as_completed import CompletionStream
-from webhooks.errors import CompletionsClosed, CompletionsFailed, not_found_by_key, timed_out
+from webhooks.errors import CompletionsClosed, not_found_by_key, tasks_ended, timed_out
 from webhooks.key_search import KeySearch, KeyWaiter, request_of
 from webhooks.polling import PollPolicy
 from webhooks.settlement import Settlement
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from webhooks.store.records import Via
+
+logger = logging.getLogger(__name__)
 
 A = TypeVar("A", bound=Operation)
 
@@ -378,13 +381,10 @@ class Completions:
         try:
             await keep_running(run, name=name, policy=self._restart_policy, died=self._count_restart)
         except Exception as cause:  # noqa: BLE001 - it ends all waits
-            self._end_all(
-                CompletionsFailed(
-                    f"{name} crashed {self._restart_policy.deaths} times in a row, last with {type(cause).__name__}. The "
-                    "operations may still settle: make a new Completions and wait again.",
-                    cause=cause,
-                )
-            )
+            error = tasks_ended(cause, name, self._restart_policy.deaths)
+            if isinstance(cause, StoreClosed) and self._over is None:
+                logger.error("%s", error)  # noqa: TRY400 - once for all tasks, and their tracebacks tell nothing more
+            self._end_all(error)
 
     def _count_restart(self, _: Exception) -> None:
         self._restarts += 1

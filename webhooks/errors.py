@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rewards_core.errors import RewardsError
+from rewards_core.errors import RewardsError, StoreClosed
 
 if TYPE_CHECKING:
     from rewards_core.operations import KeyedRequest, Operation, OperationRef
@@ -61,15 +61,30 @@ class CompletionsClosed(RewardsError):
 
 
 class CompletionsFailed(RewardsError):
-    """The background tasks of `Completions` kept crashing, so that no wait could be completed.
+    """The background tasks of `Completions` kept crashing or lost their store, so that no wait could be completed.
 
     Attributes:
-        cause: The error of the last crash.
+        cause: The error of the last crash; a `StoreClosed` if the store was closed.
     """
 
     def __init__(self, message: str, *, cause: BaseException | None = None) -> None:
         super().__init__(message)
         self.cause = cause
+
+
+def tasks_ended(cause: Exception, name: str, crashes: int | None) -> CompletionsFailed:
+    """Return the error of waits that end because the background task `name` ended."""
+    if isinstance(cause, StoreClosed):
+        return CompletionsFailed(
+            "The store was closed while Completions used it, which ended all waits. The operations may still settle. Close a "
+            "store after whatever uses it.",
+            cause=cause,
+        )
+    return CompletionsFailed(
+        f"{name} crashed {crashes} times in a row, last with {type(cause).__name__}. The operations may still settle: make a new "
+        "Completions and wait again.",
+        cause=cause,
+    )
 
 
 def timed_out(

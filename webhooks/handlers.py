@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from rewards_core.backoff import delay
+from rewards_core.errors import StoreClosed
 from rewards_core.operations import EventSource
 from rewards_core.text import counted, one_line
 from rewards_core.validation import check_callable, check_methods, check_name, number, optional, shown, whole
@@ -258,6 +259,12 @@ class HandlerRunner(Subscriber):
                 name=f"the task of handler {name}",
                 policy=RestartPolicy(deaths=None),
                 died=self._count_restart,
+            )
+        except StoreClosed:
+            logger.error(  # noqa: TRY400 - its traceback shows only this task
+                "handler %s has stopped, because its store was closed. Its jobs wait for another receiver. Close a store after "
+                "whatever uses it",
+                name,
             )
         finally:
             for task in mine:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field, frozen
 
 from rewards_core.clock import loop_time
-from rewards_core.errors import StoreError
+from rewards_core.errors import StoreClosed, StoreError
 from rewards_core.operations import KeyedRequest, MaySend, Operation, OperationReader, OperationRef, OperationStatus
 from webhooks.pacing import Answer, Turn
 from webhooks.polling import URGENT_POLLS, Poller, PollPolicy
@@ -288,6 +288,8 @@ class KeySearch(Subscriber):
             for waiter in self._all():
                 try:
                     found = await self.find(waiter.request)
+                except StoreClosed:
+                    raise
                 except StoreError:
                     self._missed.set()
                     await asyncio.sleep(1.0)

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from rewards_core.clock import loop_time
-from rewards_core.errors import NotFound, StoreError, VendorError
+from rewards_core.errors import NotFound, StoreClosed, StoreError, VendorError
 from rewards_core.operations import OperationRef, OperationStatus
 from webhooks.polling import Poller, PollPolicy
 from webhooks.store.base import Store, Subscriber
@@ -133,6 +133,8 @@ class Settlement(Subscriber):
             try:
                 await self._watch_again()
                 await self._look_up_all()
+            except StoreClosed:
+                raise
             except StoreError:
                 logger.exception("The store failed while missed outcomes were looked up. The lookup is repeated in a second.")
                 self._lookup_needed.set()

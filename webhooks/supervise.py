@@ -10,6 +10,7 @@ from attrs import field, frozen
 
 from rewards_core.backoff import delay
 from rewards_core.clock import loop_time
+from rewards_core.errors import StoreClosed
 from rewards_core.validation import number, optional, whole
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ async def keep_running(
         traceback: Whether the log shows tracebacks.
 
     Raises:
+        StoreClosed: a store that `work` uses was closed, after which no restart would help.
         Exception: the error of the crash number `policy.deaths` in a row; a `RuntimeError` if that is not an `Exception`.
     """
     crashes = 0
@@ -67,6 +69,8 @@ async def keep_running(
         except BaseException as problem:  # no task may end unnoticed
             if is_cancelled():  # also if the cancelled work raised something else
                 raise asyncio.CancelledError from problem
+            if _is_of_closed_store(problem):
+                raise StoreClosed("The store was closed while tasks used it. Close it after whatever uses it.") from problem
             cause = problem if isinstance(problem, Exception) else _as_exception(problem)
         died(cause)
         crashes = crashes + 1 if loop_time() - started < policy.healthy_after else 1
@@ -83,6 +87,13 @@ def is_cancelled() -> bool:
     """Return whether the running task is being cancelled; a `CancelledError` may also come from what it calls."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _is_of_closed_store(problem: BaseException) -> bool:
+    """Return whether an error is a `StoreClosed`, or a group of errors with one in it."""
+    return isinstance(problem, StoreClosed) or (
+        isinstance(problem, BaseExceptionGroup) and problem.subgroup(StoreClosed) is not None
+    )
 
 
 def _as_exception(problem: BaseException) -> Exception:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from rewards_core.errors import StoreClosed
 from rewards_core.operations import Operation, OperationRef
 from tests.texts import said
 from tests.virtual_time import virtual_time, wall
-from tests.webhooks.fakes import FakeVendor, Thing, a_ref
+from tests.webhooks.fakes import FakeVendor, Thing, a_ref, lost
 from tests.webhooks.world import World, a_world, now, settle
 from webhooks import Completions, CompletionsClosed, CompletionsFailed, CompletionTimeout, MemoryStore, PollPolicy, RestartPolicy
 from webhooks.store.base import Subscriber
@@ -171,6 +172,49 @@ async def test_an_outcome_in_the_very_moment_of_a_timeout_is_kept_from_no_other_
         assert isinstance(third, Thing)
         assert now() == 10.0
         assert caplog.text == ""
+
+
+# a store that is closed under its users
+
+
+class Whispering(MemoryStore):
+    """Keeps its subscribers when it is closed, and tells them to look everything up again."""
+
+    def __init__(self) -> None:
+        super().__init__(clock=wall)
+        self.told: list[Subscriber] = []
+
+    async def subscribe(self, subscriber: Subscriber) -> None:
+        self.told.append(subscriber)
+        await super().subscribe(subscriber)
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        for subscriber in self.told:
+            subscriber.missed()
+
+
+@virtual_time
+@pytest.mark.parametrize("store", [MemoryStore, Whispering])
+@pytest.mark.parametrize("waits_for", ["1", lost()])
+async def test_a_store_that_is_closed_too_early_ends_every_wait_with_one_line_in_the_log(
+    store: type[MemoryStore], waits_for: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = MemoryStore(clock=wall) if store is MemoryStore else store()
+    async with a_world(store=opened, polling=PollPolicy(max_per_second=1.0)) as world:
+        world.vendor.will("1", "pending")
+        waiting = [world.start(waits_for), world.start(waits_for, timeout=1_000)]
+        await asyncio.sleep(1.5)
+        await opened.aclose()
+        for one in waiting:
+            with pytest.raises(CompletionsFailed) as caught:
+                await one
+            assert isinstance(caught.value.cause, StoreClosed)
+        said("a store that is closed too early ends every wait", caught.value)
+        assert now() < (2.0 if store is Whispering else 60.0)
+        await asyncio.sleep(1_000)
+        assert [record.getMessage() for record in caplog.records] == [str(caught.value)]
+        assert world.completions.statistics.restarts == 0
 
 
 # a store that hangs

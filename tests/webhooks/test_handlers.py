@@ -309,3 +309,23 @@ async def test_a_job_that_takes_its_process_down_each_time_is_given_up() -> None
         await settle()
         assert notes.seen == []
         assert await post.dead() == [("app.note", "was started 3 times and never finished")]
+
+
+@virtual_time
+async def test_a_store_that_is_closed_too_early_stops_each_handler_with_one_line_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    post, notes = Post(), Notes()
+    for name in ("app.first", "app.second"):
+        post.receiver.on("*", name=name)(notes)
+    async with opened(post):
+        await settle()
+        await post.store.aclose()
+        await asyncio.sleep(10_000)
+        assert sorted(record.getMessage().partition(" has stopped")[0] for record in caplog.records) == [
+            "handler app.first",
+            "handler app.second",
+        ]
+        said("a store that is closed too early stops each handler", caplog.records[0].getMessage())
+        assert post.receiver.handler_statistics.restarts == 0
+        caplog.clear()

@@ -358,6 +358,6 @@ def test_only_a_yes_at_the_terminal_forgets_a_user(folder: Path, keys: str, code
 @pytest.mark.parametrize("user", ["", "a b", "../1", STRANGE])
 def test_what_is_no_uid_is_not_looked_for(folder: Path, user: str) -> None:
     fill(folder, of_a_user)
-    result: Result = run("events", "forget", "--user", user)
+    result: Result = run("events", "forget", "--user", user, "--yes")
     assert (result.exit_code, result.stdout) == (2, "")
     assert not CONTROL.intersection(result.stderr)

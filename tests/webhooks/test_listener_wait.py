@@ -24,6 +24,7 @@ from tests.virtual_time import wall
 from tests.webhooks.command_kit import beside, fill, lines, neighbour, records, run, screen, some_events
 from tests.webhooks.fakes import a_thing
 from tests.webhooks.store_contract import event, outcome, ref, resource
+from tests.webhooks.world import settle
 from vendor_sandboxes.original import API_KEY, API_SECRET, REWARDS, OriginalSandbox
 from webhooks.cli.wait import wait_for_outcome, wait_with_polls
 from webhooks.errors import CompletionsFailed, CompletionTimeout
@@ -133,6 +134,15 @@ class Deaf(MemoryStore):
 
     async def subscribe(self, subscriber: Subscriber) -> None:
         self.ears.append(subscriber)
+
+
+async def test_who_waits_asks_the_listener_to_poll() -> None:
+    store = MemoryStore(clock=wall)
+    waiting = asyncio.create_task(wait_for_outcome(store, ref("1"), 3_600))
+    await settle()
+    assert [(row.ref, row.priority) for row in await store.list_pending()] == [(ref("1"), Priority.WISH)]
+    await store.record_outcome(outcome(ref("1")))
+    await waiting
 
 
 async def test_what_was_missed_is_looked_up() -> None:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from rewards_core.errors import StoreClosed
 from tests.virtual_time import virtual_time
 from tests.webhooks.world import now
 from webhooks import RestartPolicy
@@ -103,6 +104,17 @@ async def test_work_that_something_odd_ends_from_inside_is_started_again(
     assert caught.value.__cause__ is odd
     assert mortal.started == [0, 1, 3]
     assert "crashed and is restarted" in caplog.text
+
+
+@virtual_time
+@pytest.mark.parametrize("closed", [StoreClosed("closed"), ExceptionGroup("of a task group", [OSError(), StoreClosed("closed")])])
+async def test_work_whose_store_is_closed_is_not_started_again(closed: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    mortal = Mortal(0)
+    mortal.dies_of = closed
+    with pytest.raises(StoreClosed) as caught:
+        await mortal.keep(RestartPolicy(deaths=None))
+    assert caught.value.__cause__ is closed
+    assert (mortal.started, mortal.deaths, caplog.text) == ([0], [], "")
 
 
 @virtual_time
