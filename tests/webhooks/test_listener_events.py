@@ -358,6 +358,7 @@ def test_only_a_yes_at_the_terminal_forgets_a_user(folder: Path, keys: str, code
 @pytest.mark.parametrize("user", ["", "a b", "../1", STRANGE])
 def test_what_is_no_uid_is_not_looked_for(folder: Path, user: str) -> None:
     fill(folder, of_a_user)
-    result: Result = run("events", "forget", "--user", user, "--yes")
+    result: Result = run("events", "forget", "--user", user)
     assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("--user: ")
     assert not CONTROL.intersection(result.stderr)
