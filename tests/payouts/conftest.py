@@ -76,6 +76,13 @@ def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield base
 
 
+@pytest.fixture
+def lenient() -> Iterator[str]:
+    """Original, played; it pays whomever it is asked to pay."""
+    with sandbox("original", "--confirm=0:0") as url:
+        yield url
+
+
 @pytest_asyncio.fixture
 async def database(postgres: Server, tmp_path: Path) -> AsyncIterator[LedgerDatabase]:
     """A schema for ledgers whose clock the test moves."""

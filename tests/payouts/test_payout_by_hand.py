@@ -19,10 +19,12 @@ from payouts.cli.confirmation import MAX_SHOWN
 from payouts.ledger.sqlite import Ledger
 from payouts.states import State
 from tests.payouts.by_hand_kit import NOBODY, decided, lead, prepare, raw, row_of
-from tests.payouts.command_kit import Call, entries, for_people, records
+from tests.payouts.command_kit import TWO, Call, entries, for_people, records, run_of, vendor
 from tests.payouts.payout_kit import coin_row, token_row
-from tests.payouts.process_kit import ROOT, enkash_at
+from tests.payouts.process_kit import ROOT, enkash_at, original_at
 from tests.texts import said
+
+__all__ = ["vendor"]
 
 
 @pytest.fixture
@@ -180,3 +182,60 @@ def test_the_note_stays_with_the_key_that_a_retry_replaces(
     assert [(key["problem"], key["note"]) for key in row["retired_keys"]] == [("no answer", "ticket 4711: it never arrived")]
     monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
     assert "ticket 4711: it never arrived" in call("status", "r1").stdout
+
+
+def test_a_rejected_row_gets_a_new_key_after_the_vendor_was_asked(
+    call: Call, folder: Path, vendor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "rewards.csv").write_text(TWO)
+    env = original_at(vendor)
+    call(*run_of(), env=env)
+    old = entries(folder)
+    assert call("retry", "r1", env=env).exit_code == 2
+    assert entries(folder) == old
+    result = call("retry", "r1", "r1", "--yes", env=env)
+    assert result.exit_code == 0
+    new = entries(folder)["r1"]
+    assert records(result) == [{"event": "renewed", "id": "r1", "old_key": old["r1"].key, "key": new.key}]
+    assert (new.state, new.retries, new.key != old["r1"].key) == (State.PLANNED, 1, True)
+    (row,) = records(call("status", "r1"))
+    assert row["retired_keys"][0]["key"] == old["r1"].key
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
+    assert old["r1"].key in call("status", "r1").stdout
+    result = call("retry", "r1", "r2", "--yes", env=env)
+    assert result.exit_code == 6
+    said("retry: one row that is planned already, and one that gets a new key", result.stdout)
+
+
+def test_a_row_is_only_paid_anew_once_somebody_has_typed_the_campaign(
+    call: Call, folder: Path, vendor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "rewards.csv").write_text(TWO)
+    env = original_at(vendor)
+    call(*run_of(), env=env)
+    monkeypatch.setattr("payouts.cli.confirmation.has_terminal", lambda: True)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
+    result = call("retry", "--state=rejected", text="no\n", env=env)
+    assert (result.exit_code, {entry.state for entry in entries(folder).values()}) == (6, {State.REJECTED})
+    result = call("retry", "--state=rejected", text="diwali-2026\n", env=env)
+    assert (result.exit_code, {entry.state for entry in entries(folder).values()}) == (0, {State.PLANNED})
+
+
+def test_retry_needs_rows_that_are_there_and_credentials(call: Call, folder: Path, vendor: str) -> None:
+    (folder / "rewards.csv").write_text(TWO)
+    call(*run_of(), env=original_at(vendor))
+    assert call("retry", "--yes").exit_code == 2
+    assert call("retry", "r1", "--state=failed").exit_code == 2
+    assert call("retry", "r9", "--yes").exit_code == 5
+    result = call("retry", "r1", "--yes")
+    assert result.exit_code == 2
+    assert "ORIGINAL_API_KEY" in result.stderr
+
+
+def test_a_row_that_keeps_its_key_is_told_to_programs_too(call: Call, folder: Path, lenient: str) -> None:
+    (folder / "rewards.csv").write_text(TWO)
+    env = original_at(lenient)
+    call(*run_of(), env=env)
+    result = call("retry", "r1", "--yes", env=env)
+    assert result.exit_code == 6
+    assert [(record["event"], record["state"]) for record in records(result)] == [("kept", "done")]

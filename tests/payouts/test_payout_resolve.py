@@ -724,3 +724,22 @@ def test_an_outage_and_then_refusals_leave_no_row_to_be_settled_one_by_one(
         assert set(states(folder).values()) == {"rejected"}
         assert sum(books(url)["requests"].values()) - sum(before.values()) <= len(users) + 1
     assert [each.evidence is not None for each in decided(folder)] == [True] * len(users)
+
+
+def test_an_unknown_row_is_settled_by_hand_with_a_note(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lose() -> None:
+        async with Ledger(folder / "payouts.db", vendor="original", campaign="c") as ledger:
+            for entry in await ledger.plan([token_row("r1"), token_row("r2"), token_row("r3")]):
+                if entry.id != "r3":
+                    await ledger.move(await ledger.move(entry, State.SENT), State.UNKNOWN, problem=TimeoutError("no answer"))
+
+    asyncio.run(lose())
+    assert call("resolve", "r1", "--as=done", "--note= ").exit_code == 2
+    result = call("resolve", "r1", "--as=done", "--note=seen in the console")
+    assert records(result) == [{"event": "resolved", "id": "r1", "state": "done", "note": "seen in the console"}]
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
+    assert call("resolve", "r2", "--as=rejected", "--note=asked them").exit_code == 0
+    found = entries(folder)
+    assert (found["r1"].state, found["r1"].settled_by, found["r1"].problem) == (State.DONE, "hand", "no answer")
+    assert found["r2"].state is State.REJECTED
+    assert call("resolve", "r3", "--as=done", "--note=x").exit_code == 6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from payouts.source.mistakes import Mistake, column_letters
 from payouts.vendors import OriginalRow
 from rewards_core.cli.output import Output
 from tests.payouts.command_kit import HEADER, REWARD, Call, entries, for_people, records, run_of
-from tests.payouts.process_kit import original_at, sandbox
+from tests.payouts.process_kit import original_at
 from tests.payouts.workbook_kit import (
     GOOD,
     MAIN,
@@ -334,12 +334,6 @@ def test_mistakes_in_many_rows_are_told_once_with_their_cells(
     told: dict[str, Any] = json.loads(program)
     assert (told["sheet"], told["cell"], told["line"], told["column"], told["count"]) == ("May 2026", "C2", 2, 3, 20)
     said("workbooks: a mistake in many rows", people)
-
-
-@pytest.fixture
-def lenient() -> Iterator[str]:
-    with sandbox("original", "--confirm=0:0") as url:
-        yield url
 
 
 @pytest.mark.slow
