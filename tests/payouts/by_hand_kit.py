@@ -5,20 +5,81 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from original_async import Allocation, OriginalClient
 from payouts.ledger.decisions import Decision, decisions
 from payouts.ledger.schema import connect_to_read
 from payouts.ledger.sqlite import Ledger
 from payouts.states import State
 from rewards_core.errors import OutcomeUnknown
+from rewards_core.operations import OperationStatus
 from rewards_core.sqlite.connection import Connection, connect
+from tests.payouts.command_kit import entries, for_people
 from tests.payouts.payout_kit import token_row
 from tests.payouts.process_kit import original_at
 
 NOBODY = original_at("http://127.0.0.1:1/v1")
 DAY = 24 * 3600.0
+NOW = 1_795_750_830.0  # 27 November 2026, 03:40:30 UTC
+BULK = ("resolve", "--unknown", "--refused", "--as=rejected")
+
+
+class Clock:
+    """What the machine takes for the time; `set_by` is how far somebody set its clock."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.set_by = 0.0
+
+    def __call__(self) -> float:
+        return self.now + self.set_by
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("time.time", clock)
+    monkeypatch.setattr("payouts.audit.absence.uptime", lambda: clock.now)
+    return clock
+
+
+@pytest.fixture
+def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody sits before the terminal."""
+    monkeypatch.setattr("payouts.cli.confirmation.has_terminal", lambda: True)
+    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
+
+
+class Lists:
+    """What the vendor lists, by user: nothing, unless a test says otherwise."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, list[Any]] = {}
+        self.problems: dict[str, Exception] = {}
+        self.asked: list[str] = []
+        self.rewards: list[str] = []
+
+    async def reward(self, uid: str) -> None:
+        self.rewards.append(uid)
+
+    async def __call__(self, user: str, *, before_page: object = None, timeout: float | None = None) -> list[Any]:
+        self.asked.append(user)
+        if user in self.problems:
+            raise self.problems[user]
+        return self.of.get(user, [])
+
+
+@pytest.fixture
+def lists(monkeypatch: pytest.MonkeyPatch) -> Lists:
+    found = Lists()
+    monkeypatch.setattr(OriginalClient, "get_allocations_by_user_uid", lambda _, user, **more: found(user, **more))
+    monkeypatch.setattr(OriginalClient, "get_reward", lambda _, uid: found.reward(uid))
+    return found
 
 
 def prepare(folder: Path, state: State, rows: int = 2) -> None:
@@ -44,6 +105,28 @@ def lead(folder: Path, rows: list[Any], state: State, problem: BaseException, ve
                 await ledger.move(sent, state, problem=None if state is State.DONE else problem)
 
     asyncio.run(moves())
+
+
+def refuse(folder: Path, *rows: str, status: int = 400) -> None:
+    """Make rows that may have been sent in an outage and were refused afterwards."""
+    lead(folder, [token_row(row) for row in rows], State.UNKNOWN, refused(status))
+
+
+def hold(folder: Path, row_id: str) -> Any:
+    """Return the allocation that the vendor would list for a row."""
+    entry = entries(folder)[row_id]
+    return Allocation(
+        uid=entry.uid or "9001",
+        status=OperationStatus.PENDING,
+        reward_uid=entry.item,
+        to_user_uid=entry.recipient,
+        amount=Decimal(entry.amount or 0),
+        nonce=entry.key,
+    )
+
+
+def states(folder: Path) -> dict[str, str]:
+    return {row_id: entry.state.value for row_id, entry in entries(folder).items()}
 
 
 def decided(folder: Path) -> list[Decision]:

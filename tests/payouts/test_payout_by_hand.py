@@ -18,20 +18,13 @@ from original_async import OriginalClient
 from payouts.cli.confirmation import MAX_SHOWN
 from payouts.ledger.sqlite import Ledger
 from payouts.states import State
-from tests.payouts.by_hand_kit import NOBODY, decided, lead, prepare, raw, row_of
+from tests.payouts.by_hand_kit import NOBODY, decided, lead, prepare, raw, row_of, somebody
 from tests.payouts.command_kit import TWO, Call, entries, for_people, records, run_of, vendor
 from tests.payouts.payout_kit import coin_row, token_row
 from tests.payouts.process_kit import ROOT, enkash_at, original_at
 from tests.texts import said
 
-__all__ = ["vendor"]
-
-
-@pytest.fixture
-def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody sits before the terminal."""
-    monkeypatch.setattr("payouts.cli.confirmation.has_terminal", lambda: True)
-    monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
+__all__ = ["somebody", "vendor"]
 
 
 @pytest.fixture
