@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import Result
 
 from payouts.keys import derive_key
@@ -17,8 +18,10 @@ from payouts.rows import Row
 from payouts.states import Entry, State
 from tests.payouts.command_kit import REWARD, records
 from tests.payouts.payout_kit import token_row
+from tests.payouts.process_kit import original_at, playing
 from vendor_sandboxes import OriginalSandbox
 
+AUDIT = ("audit", "--rate=0")
 CAMPAIGN = "diwali-2026"
 WAY: dict[State, Sequence[State]] = {
     State.PLANNED: (),
@@ -31,6 +34,17 @@ WAY: dict[State, Sequence[State]] = {
     State.UNKNOWN: (State.SENT, State.UNKNOWN),
 }
 """How a row of Original comes to a state."""
+
+
+@pytest.fixture
+def vendor() -> Iterator[OriginalSandbox]:
+    with playing(OriginalSandbox(confirm="never")) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def env(vendor: OriginalSandbox) -> dict[str, str]:
+    return original_at(vendor.url)
 
 
 def key_of(row_id: str, campaign: str = CAMPAIGN) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +15,15 @@ from payouts.ledger.sqlite import Ledger
 from payouts.report.page import audit_section
 from payouts.states import PROVEN, State
 from rewards_core.cli.output import Output
-from tests.payouts.audit_kit import CAMPAIGN, hold, key_of, kinds, lead, retried, rows_of, summary, unreadable
+from tests.payouts.audit_kit import AUDIT, CAMPAIGN, env, hold, key_of, kinds, lead, retried, rows_of, summary, unreadable, vendor
 from tests.payouts.command_kit import HEADER, REWARD, Call, for_people, records, run_of
 from tests.payouts.process_kit import SECRET, original_at, playing
 from tests.texts import said
 from vendor_sandboxes import OriginalSandbox
 
+__all__ = ["env", "vendor"]
+
 OTHER_REWARD = "112144981245"
-AUDIT = ("audit", "--rate=0")
 
 AGREES, BEHIND = None, "behind"
 TABLE: dict[State, tuple[str | None, str | None, str | None, str | None]] = {
@@ -39,17 +39,6 @@ TABLE: dict[State, tuple[str | None, str | None, str | None, str | None]] = {
 }
 BOOKS = (None, "pending", "done", "failed")
 BECOMES = {"pending": State.ACCEPTED, "done": State.DONE, "failed": State.FAILED}
-
-
-@pytest.fixture
-def vendor() -> Iterator[OriginalSandbox]:
-    with playing(OriginalSandbox(confirm="never")) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def env(vendor: OriginalSandbox) -> dict[str, str]:
-    return original_at(vendor.url)
 
 
 def plant_table(ledger: Path, vendor: OriginalSandbox) -> dict[str, str | None]:

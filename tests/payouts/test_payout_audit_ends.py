@@ -1,14 +1,10 @@
-"""An audit ends early and is continued, and lets a restored ledger be paid from again once it is complete."""
+"""An audit that ends early keeps what it has compared and is continued by the next one."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
-import time
-from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +15,20 @@ from original_async import Allocation
 from payouts.audit import records as audit_records
 from payouts.cli import audit as audit_command
 from payouts.cli.audit_display import AuditDisplay
-from payouts.ledger.generation import GenerationNote
-from payouts.ledger.reader import LedgerReader
 from payouts.ledger.sqlite import Ledger
 from payouts.request_budget import BudgetSpent, RequestBudget
 from payouts.states import State
 from rewards_core.cli.output import Output
 from rewards_core.errors import ConnectFailed, RateLimited
-from tests.payouts.audit_kit import CAMPAIGN, event, hold, key_of, kinds, lead, rows_of, summary, unreadable
-from tests.payouts.command_kit import HEADER, REWARD, Call, for_people, records, run_of
+from tests.payouts.audit_kit import AUDIT, CAMPAIGN, env, event, hold, key_of, kinds, lead, rows_of, summary, vendor
+from tests.payouts.command_kit import Call, for_people, records
 from tests.payouts.payout_kit import Time
 from tests.payouts.process_kit import original_at, playing
 from tests.texts import said
 from tests.virtual_time import virtual_time
 from vendor_sandboxes import OriginalSandbox
 
-AUDIT = ("audit", "--rate=0")
-
-
-@pytest.fixture
-def vendor() -> Iterator[OriginalSandbox]:
-    with playing(OriginalSandbox(confirm="never")) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def env(vendor: OriginalSandbox) -> dict[str, str]:
-    return original_at(vendor.url)
+__all__ = ["env", "vendor"]
 
 
 def test_an_audit_ends_with_its_budget_and_the_next_one_continues_it(
@@ -293,104 +276,6 @@ def test_progress_is_told_every_five_seconds(capsys: pytest.CaptureFixture[str])
     assert told == [{"event": "progress", "rows": 3, "of": 9, "differences": 1, "unchecked": 0, "requests": 0}] * 2
 
 
-@pytest.mark.slow
-def test_a_restored_ledger_is_paid_from_only_after_an_audit_and_pays_nobody_twice(call: Call, folder: Path) -> None:
-    path, backup = folder / "payouts.db", folder / "backup.db"
-    with playing(OriginalSandbox(confirm=(0, 0))) as vendor:
-        env = original_at(vendor.url)
-        for rows in (1, 3):
-            (folder / "rewards.csv").write_text(HEADER + "".join(f"r{row},{REWARD},{row},1\n" for row in range(rows)))
-            assert call(*run_of(), env=env).exit_code == 0
-            if rows == 1:
-                shutil.copy(path, backup)
-        shutil.copy(backup, path)
-        assert call(*run_of(), env=env).exit_code == 7
-        audited = call(*AUDIT, env=env)
-        assert (audited.exit_code, event(audited, "released")) == (0, {"event": "released", "coins_unknown": 0})
-        assert call(*run_of(), env=env).exit_code == 0
-        assert set(vendor.books()["created"].values()) == {1}
-        assert len(vendor.books()["allocations"]) == 3
-
-
-def restored(folder: Path, vendor: OriginalSandbox) -> Path:
-    """Make an older copy whose row r1 was paid since."""
-    path, backup = folder / "payouts.db", folder / "backup.db"
-    lead(path, vendor.url, {"r1": State.PLANNED, "r2": State.PLANNED})
-    shutil.copy(path, backup)
-    lead(path, vendor.url, {"r1": State.SENT})
-    hold(vendor, "user-r1", key_of("r1"))
-    shutil.copy(backup, path)
-    return path
-
-
-def test_a_restored_ledger_is_released_by_nothing_less_than_a_whole_audit(
-    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
-) -> None:
-    path = restored(folder, vendor)
-    lead(path, vendor.url, {"s1": State.PLANNED}, campaign="holi")
-    for less in ([], ["--max-requests=1", "--apply"], [f"--campaign={CAMPAIGN}", "--apply"]):
-        assert event(call(*AUDIT, *less, env=env), "released") is None
-    stray = hold(vendor, "user-s1", key_of("s1", "holi"))
-    unreadable(vendor, stray)
-    assert event(call(*AUDIT, "--apply", env=env), "released") is None
-    vendor.state.operations["allocation"][stray].amount = Decimal("1.50")
-    result = call(*AUDIT, "--apply", env=env)
-    assert (result.exit_code, event(result, "released") is not None) == (0, True)
-    assert call(*AUDIT, env=env).exit_code == 0
-
-
-def test_what_was_compared_before_a_newer_copy_was_paid_from_releases_nothing(
-    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
-) -> None:
-    path, backup = folder / "payouts.db", folder / "backup.db"
-    lead(path, vendor.url, {"r1": State.PLANNED, "r2": State.PLANNED, "sent": State.SENT})
-    assert call(*AUDIT, "--max-requests=1", env=env).exit_code == 4
-    log = path.with_name("payouts.db-wal")
-    assert not (log.exists() and log.stat().st_size)  # a copy of the file is a copy of all of it
-    shutil.copy(path, backup)
-    lead(path, vendor.url, {"r1": State.SENT})
-    hold(vendor, "user-r1", key_of("r1"))
-    shutil.copy(backup, path)
-    result = call(*AUDIT, "--apply", env=env)
-    assert (result.exit_code, kinds(result), event(result, "continued")) == (0, {"r1": "held"}, None)
-
-
-def test_an_audit_during_which_a_newer_copy_was_paid_from_releases_nothing(
-    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]
-) -> None:
-    path = restored(folder, vendor)
-    with LedgerReader(path) as reader:
-        note = GenerationNote(reader.generation()[0])
-
-    class Lists(dict[str, Any]):
-        def get(self, asked: str, default: object = None) -> object:
-            if asked == "user-r2":
-                note.take()
-                note.write(9, time.time(), ("n" * 16, "n" * 16))
-                note.release()
-            return dict.get(self, asked, default)
-
-    vendor.state.by_user["allocation"] = Lists(vendor.state.by_user["allocation"])
-    assert event(call(*AUDIT, "--apply", env=env), "released") is None
-    vendor.state.by_user["allocation"] = dict(vendor.state.by_user["allocation"])
-    assert event(call(*AUDIT, "--apply", env=env), "released") is not None
-
-
-def test_a_person_may_vouch_for_a_ledger_that_this_machine_does_not_know_and_for_no_older_copy(
-    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    restored(folder, vendor)
-    assert call("audit", "--newest").exit_code == 6
-    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "another-machine"))
-    moved = folder / "moved.db"
-    lead(moved, vendor.url, {"r1": State.SENT})
-    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "this-machine"))
-    result = call("audit", "--ledger=moved.db", "--newest")
-    assert (result.exit_code, event(result, "released") is not None) == (0, True)
-    assert [each["kind"] for each in records(call("decisions", "--ledger=moved.db")) if "kind" in each] == ["newest"]
-    lead(moved, vendor.url, {"r2": State.SENT})
-
-
 def test_refused_credentials_end_the_audit(call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]) -> None:
     secret = "another-api-secret-of-more-than-thirty-two-characters"
     lead(folder / "payouts.db", vendor.url, {"r1": State.PLANNED, "r2": State.PLANNED})
@@ -427,14 +312,3 @@ def test_a_running_payout_keeps_the_audit_away(call: Call, folder: Path, vendor:
         return result.exit_code
 
     assert asyncio.run(meanwhile()) == 7
-
-
-def test_a_person_reads_why_nothing_can_be_sent_yet(
-    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    restored(folder, vendor)
-    monkeypatch.setattr(Output, "__init__", lambda self, as_json=None: for_people(self))
-    result = call(*AUDIT, env=env)
-    said("audit: a restored ledger", result.stdout + result.stderr)
-    result = call(*AUDIT, "--apply", env=env)
-    said("audit: a restored ledger, applied", result.stdout + result.stderr)

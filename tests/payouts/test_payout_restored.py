@@ -9,23 +9,18 @@ from pathlib import Path
 import pytest
 
 from payouts.states import State
-from tests.payouts.audit_kit import event, hold, key_of, lead, retried, rows_of, unreadable
+from tests.payouts.audit_kit import AUDIT, env, event, hold, key_of, lead, retried, rows_of, unreadable
 from tests.payouts.command_kit import HEADER, REWARD, Call, run_of
 from tests.payouts.process_kit import original_at, playing
 from vendor_sandboxes import OriginalSandbox
 
-AUDIT = ("audit", "--rate=0")
+__all__ = ["env"]
 
 
 @pytest.fixture
 def vendor() -> Iterator[OriginalSandbox]:
     with playing(OriginalSandbox(confirm=(0.0, 0.0))) as sandbox:
         yield sandbox
-
-
-@pytest.fixture
-def env(vendor: OriginalSandbox) -> dict[str, str]:
-    return original_at(vendor.url)
 
 
 @pytest.mark.slow
