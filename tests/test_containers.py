@@ -20,8 +20,7 @@ import yaml
 from jsonschema import Draft7Validator
 
 from tests.test_fleet import understood
-from tests.webhooks.listener_process import delivery, running
-from tests.webhooks.test_listener_workers import half_sent
+from tests.webhooks.listener_process import delivery, half_sent, running
 from webhooks.cli import PROGRAM
 
 ROOT = Path(__file__).resolve().parents[1]

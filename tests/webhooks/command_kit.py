@@ -1,4 +1,4 @@
-"""The commands of `webhook-listener`, run as functions: what they print, and with which exit code they end."""
+"""The commands of `webhook-listener`, run as functions or processes: what they print, and with which exit code they end."""
 
 from __future__ import annotations
 
@@ -154,3 +154,17 @@ def destination(tls: ssl.SSLContext | None = None) -> Iterator[Target]:
 
     with served(application, open_at):
         yield target
+
+
+async def command(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> tuple[int, list[dict[str, Any]], str]:
+    """Run a command with piped output, and return its exit code, JSON lines and standard error."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "webhooks", *arguments),
+        cwd=folder,
+        env=environment(**(env or {})),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode or 0, [json.loads(line) for line in out.splitlines()], err.decode()

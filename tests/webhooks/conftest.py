@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import trustme
 
 pytest.register_assert_rewrite("tests.webhooks.store_contract")
 
@@ -70,3 +71,9 @@ def database(postgres: Server) -> Iterator[str]:
     """The URL of a database without a store, with a password that nothing may show."""
     yield url_of(postgres)
     run_sql(postgres, "DROP SCHEMA IF EXISTS rewards_webhooks CASCADE")
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """An authority that certifies servers."""
+    return trustme.CA()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import aiohttp
 
 from rewards_core.errors import StoreError
+from tests.virtual_time import EPOCH
 from tests.webhooks.fakes import FakeSource, body_of, words_of
-from webhooks import MemoryStore, Receiver
+from webhooks import MemoryStore, Receiver, Reply
 from webhooks.ingress.hardened_server import HardenedServer
 
 TRACE, PARENT = 0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7
@@ -51,3 +53,19 @@ async def send(url: str, body: bytes, headers: Mapping[str, str], method: str = 
 
 async def deliver(receiver: Receiver, body: bytes = DONE) -> int:
     return (await receiver.receive(FakeSource().sign(body), body)).status
+
+
+class Inbox:
+    """A receiver on a memory store, and a signer."""
+
+    def __init__(self, *sources: Any, **options: Any) -> None:
+        self.source = sources[0] if sources else FakeSource()
+        self.store = options.pop("store", None) or MemoryStore(clock=lambda: EPOCH)
+        self.receiver = Receiver(sources or self.source, self.store, clock=lambda: EPOCH, **options)
+
+    async def send(self, body: bytes, *, source: Any = None, **headers: str) -> Reply:
+        signed = (source or self.source).sign(body)
+        return await self.receiver.receive({**signed, **{f"x-{name}": value for name, value in headers.items()}}, body)
+
+    async def words(self) -> list[Any]:
+        return [json.loads(kept.event.body) for kept in reversed(await self.store.list_events())]

@@ -1,4 +1,4 @@
-"""A real listener in its own process, and signed deliveries to it."""
+"""A real listener in its own process, signed deliveries to it, and what it stored of them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 
 from original_async import OriginalWebhooks
+from webhooks.store.sqlite import SQLiteStore
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY_ID, SECRET = "4o3vfxtcmo7b", "a webhook secret of some length"
@@ -154,3 +155,25 @@ async def post(session: aiohttp.ClientSession, url: str, body: Any, headers: Map
     """Deliver a body, signed unless headers are given, and return the status."""
     async with session.post(url, data=body, headers=signed(body) if headers is None else headers) as answer:
         return answer.status
+
+
+async def kept(folder: Path) -> list[Any]:
+    store = SQLiteStore(folder / "inbox.db")
+    try:
+        return list(await store.list_events(limit=10_000))
+    finally:
+        await store.aclose()
+
+
+async def get(url: str, **headers: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
+        return answer.status, await answer.text()
+
+
+async def half_sent(listener: ListenerProcess, body: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send a delivery except its last byte."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.where["url"].rpartition(":")[2]))
+    head = "".join(f"{name}: {value}\r\n" for name, value in signed(body).items())
+    writer.write(f"POST /webhooks/original HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-1])
+    await writer.drain()
+    return reader, writer

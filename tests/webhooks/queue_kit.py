@@ -1,11 +1,13 @@
-"""A queue in memory that behaves as Amazon SQS does: receipts, visibility, redrive; its faults are scripted."""
+"""A queue in memory that behaves as Amazon SQS does, with scripted faults, and an ingress that reads it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from itertools import count
+from typing import Any
 
 from attrs import define, field
 
@@ -13,7 +15,11 @@ from rewards_core.errors import StoreError
 from rewards_core.operations import Event
 from tests.virtual_time import wall
 from tests.webhooks.fakes import FakeSource, body_of
+from tests.webhooks.world import now
+from webhooks.errors import QueueError
 from webhooks.ingress.messages import BatchFailure, QueuedMessage
+from webhooks.ingress.queue import QueueIngress
+from webhooks.receiver import Receiver
 from webhooks.store.memory import MemoryStore
 from webhooks.store.records import Acceptance
 from webhooks.supervise import wait_at_most
@@ -76,16 +82,16 @@ class FakeQueue:
         self._note("receive", (), visibility)
         self.receiving += 1
         try:
-            end = _now() + wait
-            while not (found := self._visible()) and _now() < end:
+            end = now() + wait
+            while not (found := self._visible()) and now() < end:
                 self._changed.clear()
                 nearest = min([end, *(each.visible_at for each in self.messages.values())])
-                await wait_at_most(self._changed, nearest - _now())
+                await wait_at_most(self._changed, nearest - now())
         finally:
             self.receiving -= 1
         for each in found:
-            each.handle, each.visible_at, each.receives = f"h{next(self._handles)}", _now() + visibility, each.receives + 1
-        self.most_held = max(self.most_held, sum(each.visible_at > _now() for each in self.messages.values()))
+            each.handle, each.visible_at, each.receives = f"h{next(self._handles)}", now() + visibility, each.receives + 1
+        self.most_held = max(self.most_held, sum(each.visible_at > now() for each in self.messages.values()))
         return [
             QueuedMessage(
                 id=each.id,
@@ -111,12 +117,12 @@ class FakeQueue:
         failures = self._failing("visibility", messages, seconds)
         for message in messages:
             if message.handle not in {each.message.handle for each in failures}:
-                self.messages[message.id].visible_at = _now() + seconds
+                self.messages[message.id].visible_at = now() + seconds
         self._changed.set()
         return failures
 
     def _visible(self) -> list[Held]:
-        found = [each for each in self.messages.values() if each.visible_at <= _now()]
+        found = [each for each in self.messages.values() if each.visible_at <= now()]
         for each in found:
             if self.max_receives is not None and each.receives >= self.max_receives:
                 self.dead.append(self.messages.pop(each.id))
@@ -133,7 +139,7 @@ class FakeQueue:
         return failures
 
     def _note(self, about: str, ids: tuple[str, ...], seconds: int) -> dict[str, str]:
-        self.calls[about].append((_now(), ids, seconds))
+        self.calls[about].append((now(), ids, seconds))
         fault = self.faults[about].pop(0) if self.faults[about] else {}
         if isinstance(fault, Exception):
             raise fault
@@ -167,5 +173,41 @@ def body(uid: str, name: str = "thing.done") -> bytes:
     return body_of(name, uid=uid)
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+def no_answer() -> QueueError:
+    return QueueError("The queue does not answer.")
+
+
+class Scene:
+    """A queue, a store, and the ingress between them."""
+
+    def __init__(self, max_receives: int | None = None, max_body: int = 262_144, **options: Any) -> None:
+        self.queue = FakeQueue(max_receives=max_receives)
+        self.store = ScriptedStore()
+        self.receiver = Receiver(SOURCE, self.store, clock=wall, max_body=max_body)
+        self.ingress = QueueIngress(self.queue, self.receiver, clock=wall, random=lambda: 0.0, **options)
+
+    @property
+    def counted(self) -> Any:
+        return self.ingress.statistics
+
+    async def stored(self) -> list[str]:
+        return sorted(each.event.ref.uid for each in await self.store.list_events(limit=1000) if each.event.ref is not None)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Let time pass until something is so."""
+        for _ in range(100_000):
+            if condition():
+                return
+            await asyncio.sleep(0.25)
+        raise AssertionError("it was never so")
+
+    async def pass_by(self, seconds: float) -> None:
+        end = now() + seconds
+        await self.until(lambda: now() >= end)
+
+
+@asynccontextmanager
+async def running(**options: Any) -> AsyncIterator[Scene]:
+    scene = Scene(**options)
+    async with scene.ingress:
+        yield scene

@@ -16,7 +16,7 @@ import pytest
 
 from tests.webhooks.listener_process import ListenerProcess, delivery, post, running, signed, start
 from tests.webhooks.proxy_kit import CADDY, HAPROXY, NGINX, URL, Front, Proxy, Sender, in_front
-from tests.webhooks.test_listener_workers import kept
+from tests.webhooks.workers_kit import kept
 
 SIZES = [0, 1, 600, 8_192, 16_385, 65_536, 262_144]
 AT_ONCE = 150

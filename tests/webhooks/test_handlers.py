@@ -14,7 +14,7 @@ from tests.virtual_time import virtual_time, wall
 from tests.webhooks.fakes import FakeSource, body_of, words_of
 from tests.webhooks.handler_kit import Notes, Post, crash, hang, nothing, opened, stopped
 from tests.webhooks.store_contract import LoopTime, claim
-from tests.webhooks.store_contract.handlers import JUMPS
+from tests.webhooks.store_contract.kit import JUMPS
 from tests.webhooks.world import settle
 from webhooks import HandlerPolicy, MemoryStore, Receiver
 

@@ -1,21 +1,27 @@
-"""Forwarding and metrics of a listener."""
+"""Forwarding and metrics of a listener, and deliveries that are forwarded late, again or never."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from attrs import evolve
 from prometheus_client import CollectorRegistry
 
-from tests.webhooks.listener_process import SOURCE, delivery, signed
+from rewards_core.backoff import delay
+from tests.webhooks.command_kit import command
+from tests.webhooks.listener_process import APP, SOURCE, delivery, kept, post, running, signed
 from tests.webhooks.store_contract import event, outcome, ref
 from tests.webhooks.world import a_world, leave, settle
 from webhooks.cli.forwarding import Forwarder, ForwardFailed
 from webhooks.cli.metric_families import as_text, families_of
 from webhooks.cli.metrics import Metrics, of_store
+from webhooks.cli.settings import ForwardSettings
 from webhooks.prometheus import collector
 from webhooks.receiver import Receiver
 from webhooks.store.memory import MemoryStore
@@ -133,3 +139,149 @@ async def test_refusals_are_shown_from_zero_on_so_that_increase_counts_the_first
     assert [shown(each) for each in ("missing", "mismatch", "unknown_key", "slow")] == [0.0] * 4
     await receiver.receive({}, b"")
     assert [shown(each) for each in ("missing", "mismatch")] == [1.0, 0.0]
+
+
+class Elsewhere:
+    """The service behind `--forward-to`."""
+
+    def __init__(self) -> None:
+        self.answers: list[int] = []
+        self.words = ""
+        self.got: asyncio.Queue[tuple[dict[str, str], bytes]] = asyncio.Queue()
+
+    async def take(self, request: web.Request) -> web.Response:
+        self.got.put_nowait(({name.lower(): value for name, value in request.headers.items()}, await request.read()))
+        status = self.answers.pop(0) if self.answers else 204
+        return web.Response(status=status, text=self.words, headers={"Location": "/elsewhere"} if status == 302 else None)
+
+
+@pytest.fixture
+async def elsewhere() -> Any:
+    service = Elsewhere()
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", service.take)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    service.url = f"http://127.0.0.1:{runner.addresses[0][1]}/in"  # type: ignore[attr-defined]
+    yield service
+    await runner.cleanup()
+
+
+@pytest.mark.slow
+async def test_deliveries_are_forwarded_unchanged_until_accepted(tmp_path: Path, elsewhere: Any) -> None:
+    elsewhere.answers = [302, 503]  # each for one of the two, and no redirect is followed
+    bodies = [delivery(uid, note="ü") + b"\n" for uid in ("1", "2")]
+    sent = {
+        body: {
+            **signed(body),
+            "x-webhook-signature": f"unknown,ab {SOURCE.sign(body)}",
+            "x-webhook-correlation-id": f"c-{number}",
+            "x-webhook-attempt": "3",
+        }
+        for number, body in enumerate(bodies)
+    }
+    async with running(tmp_path, "--forward-to", elsewhere.url) as listener, aiohttp.ClientSession() as session:
+        for body, headers in sent.items():
+            assert await post(session, listener.url, body, headers) == 200
+        arrived = []
+        for _ in range(4):
+            got, raw = await elsewhere.got.get()
+            for name in ("x-webhook-signature", "x-webhook-correlation-id", "x-webhook-attempt"):
+                assert got[name] == sent[raw][name]
+            SOURCE.verify(got, raw)
+            arrived.append(raw)
+    assert set(arrived) == set(bodies)
+    assert elsewhere.got.empty()
+
+
+@pytest.mark.slow
+async def test_a_delivery_not_forwarded_yet_is_forwarded_after_a_crash(tmp_path: Path, elsewhere: Any) -> None:
+    options = ["--forward-timeout", "0.3", "--forward-to"]
+    async with running(tmp_path, *options, "http://127.0.0.1:9/in") as listener, aiohttp.ClientSession() as session:
+        assert await post(session, listener.url, delivery("1")) == 200
+        await listener.kill()
+    async with running(tmp_path, *options, elsewhere.url):
+        _, raw = await elsewhere.got.get()
+        assert raw == delivery("1")
+
+
+@pytest.mark.slow
+async def test_jobs_of_a_missing_handler_keep_waiting(tmp_path: Path) -> None:
+    async with running(tmp_path, "--forward-to", "http://127.0.0.1:9/in") as listener, aiohttp.ClientSession() as session:
+        assert await post(session, listener.url, delivery("1")) == 200
+        await listener.stop()
+    async with running(tmp_path):
+        (one,) = await kept(tmp_path)
+        assert [job.state for job in one.jobs] == ["ready"]
+
+
+@pytest.mark.slow
+@pytest.mark.processes_are_measured
+async def test_the_command_line_changes_the_store_of_a_running_listener(tmp_path: Path, elsewhere: Any) -> None:
+    elsewhere.answers = [500]
+    options = ["--forward-to", elsewhere.url, "--forward-attempts", "1"]
+    env = {"ORIGINAL_APP_UID": APP["uid"]}
+    async with running(tmp_path, *options, env=env) as listener, aiohttp.ClientSession() as session:
+        assert await post(session, listener.url, delivery("1")) == 200
+        await elsewhere.got.get()
+        while (await kept(tmp_path))[0].state != "dead":
+            pass
+        code, rows, _ = await command(tmp_path, "dead-letters", "retry", "--all")
+        assert (code, rows) == (0, [{"retried": 1, "passed_over": []}])
+        assert (await elsewhere.got.get())[1] == delivery("1")
+        code, rows, _ = await command(tmp_path, "events", "replay", "1", "2")
+        assert (code, rows) == (5, [{"replayed": 1, "passed_over": [{"id": 2, "why": "there is no such event"}]}])
+        assert (await elsewhere.got.get())[1] == delivery("1")
+        foreign = delivery("2").replace(APP["uid"].encode(), b"SOMEOTHERAPP")
+        assert await post(session, listener.url, foreign) == 200
+        code, rows, _ = await command(tmp_path, "dead-letters", "purge", "--older-than-days", "0")
+        assert (code, rows) == (0, [{"purged": 1}])
+        code, _, err = await command(tmp_path, "wait", "7", "--timeout", "0")
+        assert (code, "did not settle within 0 s" in err) == (4, True)
+
+
+async def until_state(folder: Path, state: str) -> None:
+    """Wait until the first event of a store is in a state."""
+    while (await kept(folder))[0].state != state:
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [["--forward-for", "0.5"], ["--forward-attempts", "1"]])
+async def test_a_delivery_not_accepted_in_time_is_a_dead_letter_that_can_be_retried(
+    tmp_path: Path, elsewhere: Any, limit: list[str]
+) -> None:
+    elsewhere.answers, elsewhere.words = [503], "down for \x1b[31mmaintenance" + "!" * 10_000
+    async with running(tmp_path, "--forward-to", elsewhere.url, *limit) as listener, aiohttp.ClientSession() as session:
+        assert await post(session, listener.url, delivery("1")) == 200
+        assert (await elsewhere.got.get())[1] == delivery("1")
+        await until_state(tmp_path, "dead")
+        _, (row,), _ = await command(tmp_path, "dead-letters", "list")
+        assert row["why"].startswith(
+            "forward /webhooks/original: could not forward the delivery: the service behind --forward-to answered HTTP 503, "
+            "not 2xx: "
+            "down for  [31mmaintenance!!!"
+        )
+        assert len(row["why"]) < 350
+        assert (row["handlers"], row["operation"]) == ("dead", "done")
+        assert elsewhere.got.empty()
+        code, rows, _ = await command(tmp_path, "dead-letters", "retry", "1")
+        assert (code, rows) == (0, [{"retried": 1, "passed_over": []}])
+        assert (await elsewhere.got.get())[1] == delivery("1")
+        await until_state(tmp_path, "done")
+
+
+@pytest.mark.parametrize(
+    ("given", "attempts"),
+    [({}, 20), ({"attempts": 3}, 3), ({"give_up_after": 60.0, "attempts": 3}, 3), ({"give_up_after": 60.0}, 10**9)],
+)
+def test_a_time_limit_alone_allows_any_number_of_attempts(given: dict[str, Any], attempts: int) -> None:
+    policy = ForwardSettings(url="http://127.0.0.1:9/", **given).handlers
+    assert (policy.attempts, policy.give_up_after) == (attempts, given.get("give_up_after"))
+
+
+def test_the_default_attempts_take_about_an_hour_as_the_help_says() -> None:
+    policy = ForwardSettings(url="http://127.0.0.1:9/").handlers
+    pauses = [delay(number, first=policy.first_delay, longest=policy.max_delay) for number in range(policy.attempts - 1)]
+    assert 50 * 60 < sum(pauses) < 70 * 60

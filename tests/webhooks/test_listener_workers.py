@@ -1,54 +1,23 @@
-"""`webhook-listener serve --workers N` as processes: one supervisor, several workers on the sockets it opened."""
+"""`webhook-listener serve --workers N` as processes: several workers on the sockets that one supervisor opened."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
-import ssl
-import sys
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-import trustme
 
-from original_async import OriginalClient, OriginalWebhooks
-from tests.webhooks.listener_process import KEYS, ListenerProcess, delivery, environment, post, signed, start
-from tests.webhooks.workers_kit import Workers, client, working
+from original_async import OriginalClient
+from tests.webhooks.listener_process import KEYS, delivery, post, start
+from tests.webhooks.workers_kit import client, kept, working
 from vendor_sandboxes.original import API_KEY, API_SECRET, REWARDS, OriginalSandbox
 from webhooks.cli.listener import Listener
 from webhooks.cli.settings import ListenerSettings
 from webhooks.cli.sources import SourceSpec
-from webhooks.store.sqlite import SQLiteStore
-
-
-async def kept(folder: Path) -> set[str]:
-    """Return the uids of the events in the store."""
-    store = SQLiteStore(folder / "inbox.db")
-    try:
-        return {one.event.ref.uid for one in await store.list_events(limit=100_000) if one.event.ref is not None}
-    finally:
-        await store.aclose()
-
-
-async def half_sent(listener: ListenerProcess, body: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Send a delivery except its last byte."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.where["url"].rpartition(":")[2]))
-    head = "".join(f"{name}: {value}\r\n" for name, value in signed(body).items())
-    writer.write(f"POST /webhooks/original HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-1])
-    await writer.drain()
-    return reader, writer
-
-
-async def forever(work: Callable[[], Awaitable[Any]]) -> None:
-    """Repeat something until it fails."""
-    while True:
-        await work()
 
 
 @pytest.mark.slow
@@ -146,184 +115,6 @@ async def test_it_is_ready_while_one_worker_is_and_names_the_others(tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.processes_are_measured
-async def test_keys_are_reloaded_by_all_workers_or_by_none(tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
-    keys.write_text("first:one_secret_of_this_length\n")
-    first, second = (
-        OriginalWebhooks({name: f"{word}_secret_of_this_length"}) for name, word in [("first", "one"), ("second", "two")]
-    )
-
-    async def verify(source: OriginalWebhooks) -> list[int]:
-        statuses = []
-        for number in (0, 1):
-            async with workers.only(number):
-                body = delivery(f"{number}")
-                statuses.append(await post(session, workers.url, body, signed(body, source)))
-        return statuses
-
-    async with working(tmp_path, "--keys-file", str(keys)) as workers, client() as session:
-        keys.write_text("nonsense with a two_secret_of_this_length")
-        workers.listener.send_signal(signal.SIGHUP)
-        assert "two_secret" not in await workers.log_until("could not reload")
-        assert await verify(first) == [200, 200]
-        keys.write_text("second:two_secret_of_this_length\n")
-        workers.listener.send_signal(signal.SIGHUP)
-        reloaded = {
-            (await workers.log_until("reloaded keys and certificate")).partition("webhooks.listener: ")[2] for _ in range(3)
-        }
-        assert reloaded == {f"{who}reloaded keys and certificate\n" for who in ("", "worker 0: ", "worker 1: ")}
-        assert await verify(second) == [200, 200]
-        assert await verify(first) == [401, 401]
-        assert len([line for line in workers.lines if " ERROR " in line]) == 1
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-def tls_options(authority: trustme.CA, folder: Path) -> list[str]:
-    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(folder / "cert.pem"))
-    return ["--tls-cert", "cert.pem"]
-
-
-def trusting(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
-
-
-@pytest.mark.repeats_itself
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["tcp", "tls", "unix"])
-async def test_replaced_workers_break_no_connection_and_leave_nothing_unanswered(
-    tmp_path: Path, authority: trustme.CA, how: str, soak: bool
-) -> None:
-    times, pause = (50, 0.0) if soak else (2, 0.02)
-    broken: list[str] = []
-    answered: list[str] = []
-    over = asyncio.Event()
-    options = {"tcp": [], "tls": tls_options(authority, tmp_path), "unix": ["--unix", str(tmp_path / "in.sock")]}[how]
-    context = trusting(authority)
-
-    def connector(**more: Any) -> aiohttp.BaseConnector:
-        if how == "unix":
-            return aiohttp.UnixConnector(str(tmp_path / "in.sock"), limit=1, **more)
-        return aiohttp.TCPConnector(limit=1, ssl=context, **more)
-
-    async def load(workers: Workers, number: int) -> None:
-        async with aiohttp.ClientSession(connector=connector(force_close=number % 2 == 0)) as session:
-            turn = 0
-            while not over.is_set():
-                turn += 1
-                uid = f"{number}-{turn}"
-                try:
-                    assert await post(session, workers.url, delivery(uid)) == 200
-                    answered.append(uid)
-                except (aiohttp.ClientError, OSError) as problem:
-                    broken.append(repr(problem))
-                await asyncio.sleep(pause)  # leaves the new workers time to start
-
-    async with working(tmp_path, *options) as workers:
-        async with asyncio.TaskGroup() as group:
-            for number in range(10):
-                group.create_task(load(workers, number))
-            for turn in range(times):
-                os.kill(workers.pids[turn % 2], signal.SIGTERM)
-                assert await workers.replaced() == turn % 2
-            over.set()
-        assert broken == []
-        assert await workers.metric("webhooks_worker_restarts_total") == times
-        assert await workers.listener.stop() == 0
-        assert [line for line in await workers.rest_of_log() if " ERROR " in line] == []
-    assert set(answered) <= await kept(tmp_path)
-
-
-@pytest.mark.slow
-async def test_a_killed_worker_is_replaced_and_the_others_continue(tmp_path: Path) -> None:
-    async with working(tmp_path) as workers, client() as session:
-        killed = workers.pids[1]
-        os.kill(killed, signal.SIGKILL)
-        for number in range(20):
-            assert await post(session, workers.url, delivery(f"{number}")) == 200
-        line = await workers.log_until("crashed and is restarted")
-        assert f"worker 1 crashed and is restarted in 0.1 s: process {killed} was ended by SIGKILL" in line
-        assert await workers.replaced() == 1
-        async with workers.only(1):
-            assert await post(session, workers.url, delivery("x")) == 200
-
-
-async def test_workers_whose_supervisor_was_killed_answer_their_deliveries_and_exit(tmp_path: Path) -> None:
-    async with working(tmp_path) as workers:
-        body = delivery("1")
-        reader, writer = await half_sent(workers.listener, body)
-        while await workers.metric("webhooks_connections") != 1:
-            pass
-        os.kill(workers.listener.process.pid, signal.SIGKILL)
-        with pytest.raises(aiohttp.ClientConnectorError):
-            await forever(partial(workers.get, "/healthz"))
-        writer.write(body[-1:])
-        assert b" 200 " in await reader.readline()
-        writer.close()
-        await workers.rest_of_log()
-        with pytest.raises(ConnectionRefusedError):
-            await half_sent(workers.listener, body)
-
-
-@pytest.mark.slow
-async def test_a_shutdown_answers_deliveries_in_progress_in_every_worker(tmp_path: Path) -> None:
-    async with working(tmp_path) as workers:
-        held = []
-        for number in (0, 1):
-            async with workers.only(number):
-                held.append(await half_sent(workers.listener, delivery(f"{number}")))
-                while (await workers.metric("webhooks_connections")) != number + 1:
-                    pass
-        os.kill(workers.listener.process.pid, signal.SIGTERM)
-        await workers.log_until("draining")
-        assert (await workers.get("/readyz")) == (503, "draining\n")
-        for number, (reader, writer) in enumerate(held):
-            writer.write(delivery(f"{number}")[-1:])
-            assert b" 200 " in await reader.readline()
-            writer.close()
-        assert await workers.listener.process.wait() == 0
-        await workers.rest_of_log()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("second", [False, True])
-async def test_a_shutdown_cuts_off_an_endless_delivery_and_a_second_signal_does_so_at_once(tmp_path: Path, second: bool) -> None:
-    options = ["--body-timeout", "1000", "--drain", "1000" if second else "0.5"]
-    async with working(tmp_path, *options) as workers:
-        _, writer = await half_sent(workers.listener, delivery("1"))
-        while (await workers.metric("webhooks_connections")) != 1:
-            pass
-        os.kill(workers.listener.process.pid, signal.SIGTERM)
-        await workers.log_until("draining")
-        if second:
-            os.kill(workers.listener.process.pid, signal.SIGINT)
-        assert await workers.listener.process.wait() == 4
-        await workers.rest_of_log()
-        writer.close()
-
-
-@pytest.mark.slow
-async def test_a_signal_to_all_processes_is_one_signal(tmp_path: Path) -> None:
-    async with working(tmp_path) as workers:
-        reader, writer = await half_sent(workers.listener, delivery("1"))
-        while (await workers.metric("webhooks_connections")) != 1:
-            pass
-        workers.listener.send_signal(signal.SIGINT)  # as a terminal does
-        await workers.log_until("draining")
-        writer.write(delivery("1")[-1:])
-        assert b" 200 " in await reader.readline()
-        writer.close()
-        assert await workers.listener.process.wait() == 0
-        assert not [line for line in await workers.rest_of_log() if " ERROR " in line or "Traceback" in line]
-
-
-@pytest.mark.slow
 async def test_the_path_of_a_unix_socket_is_shared_by_the_workers_and_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "in.sock"
     async with working(tmp_path, "--unix", str(path)) as workers:
@@ -341,126 +132,6 @@ async def test_the_path_of_a_unix_socket_is_shared_by_the_workers_and_removed_at
     async with working(tmp_path, "--unix", str(path)) as workers:  # a dead one is replaced
         assert await workers.listener.stop() == 0
     assert not path.exists()
-
-
-@pytest.mark.slow
-async def test_a_certificate_is_reloaded_by_all_workers_or_by_none(tmp_path: Path, authority: trustme.CA) -> None:
-    other = trustme.CA()
-
-    async def works_with(trusted: trustme.CA) -> bool:
-        try:
-            for number in (0, 1):
-                async with workers.only(number), client(ssl=trusting(trusted)) as session:
-                    assert await post(session, workers.url, delivery(f"{number}")) == 200
-        except aiohttp.ClientConnectorError:
-            return False
-        return True
-
-    async with working(tmp_path, *tls_options(authority, tmp_path)) as workers:
-        assert await works_with(authority)
-        other.issue_cert("127.0.0.1").cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))  # its key is not there yet
-        workers.listener.send_signal(signal.SIGHUP)
-        await workers.log_until("could not reload")
-        assert await works_with(authority)
-        tls_options(other, tmp_path)
-        workers.listener.send_signal(signal.SIGHUP)
-        for _ in range(3):
-            await workers.log_until("reloaded keys and certificate")
-        assert await works_with(other)
-        assert not await works_with(authority)
-
-
-@pytest.mark.slow
-async def test_a_worker_that_cannot_restart_is_retried_until_it_can(tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
-    keys.write_text("first:one_secret_of_this_length\n")
-    async with working(tmp_path, "--keys-file", str(keys)) as workers:
-        keys.write_text("nonsense")
-        os.kill(workers.pids[0], signal.SIGTERM)
-        for seconds in ("0.1", "0.2"):
-            line = await workers.log_until("crashed and is restarted")
-            assert f"worker 0 crashed and is restarted in {seconds} s: {keys}: " in line
-        status, text = await workers.get("/readyz")
-        assert (status, text.startswith("ready\nworker 0: ")) == (200, True)
-        keys.write_text("first:one_secret_of_this_length\n")
-        assert await workers.replaced() == 0
-        assert await workers.listener.stop() == 0
-
-
-@pytest.mark.slow
-async def test_a_shutdown_does_not_wait_for_a_worker_that_cannot_restart(tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
-    keys.write_text("first:one_secret_of_this_length\n")
-    async with working(tmp_path, "--keys-file", str(keys)) as workers:
-        keys.unlink()
-        os.kill(workers.pids[0], signal.SIGKILL)
-        await workers.log_until("is restarted in 0.8 s")
-        assert await workers.listener.stop() == 0
-
-
-async def not_started(folder: Path, *options: str, **env: str) -> tuple[int, str]:
-    """Return the exit code of a listener with workers that cannot start, and the last line of its log."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "webhooks", "serve", "--port", "0", "--admin-port", "0", "--workers", "2", *options),
-        cwd=folder,
-        env=environment(**env),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, log = await process.communicate()
-    assert out == b""
-    assert process.returncode is not None
-    return process.returncode, log.decode().splitlines()[-1]
-
-
-def in_workers(folder: Path, *lines: str) -> str:
-    """Return a PYTHONPATH with which workers, but not their supervisor, run these lines at start-up."""
-    body = "".join(f"    {line}\n" for line in lines)
-    (folder / "sitecustomize.py").write_text(f"import sys\nif 'webhooks.cli.worker' in sys.orig_argv:\n{body}")
-    return f"{folder}{os.pathsep}{environment()['PYTHONPATH']}"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("code", "options"),
-    [
-        (7, ("--store", "sqlite:///missing/inbox.db")),
-        (2, ("--keys-file", "missing")),
-        (7, ("--unix", "taken")),
-    ],
-)
-async def test_a_listener_that_cannot_start_says_why_in_its_last_line(tmp_path: Path, code: int, options: Sequence[str]) -> None:
-    (tmp_path / "taken").write_text("")
-    ended = await not_started(tmp_path, *options)
-    assert ended[0] == code
-    assert ended[1].startswith("could not start: ") == (code == 7)
-
-
-@pytest.mark.processes_are_measured
-async def test_if_one_worker_cannot_start_the_others_exit_too(tmp_path: Path) -> None:
-    path = in_workers(
-        tmp_path, "import os", "try: os.close(os.open('first', os.O_CREAT | os.O_EXCL))", "except FileExistsError: os._exit(9)"
-    )
-    code, line = await not_started(tmp_path, PYTHONPATH=path)
-    assert code == 7
-    assert re.fullmatch(r"could not start worker [01]: process \d+ ended with exit code 9", line)
-
-
-@pytest.mark.slow
-async def test_a_shutdown_does_not_wait_for_a_worker_that_never_starts(tmp_path: Path) -> None:
-    path = in_workers(tmp_path, "open('starting', 'w').close()", "import time; time.sleep(1_000)")
-    options = ("--port", "0", "--admin-port", "0", "--workers", "2", "--drain", "0.1")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "webhooks", "serve", *options),
-        cwd=tmp_path,
-        env=environment(PYTHONPATH=path),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    while not (tmp_path / "starting").exists():
-        await asyncio.sleep(0)
-    process.send_signal(signal.SIGTERM)
-    out, _ = await process.communicate()
-    assert (process.returncode, out) == (4, b"")
 
 
 @pytest.mark.slow

@@ -1,18 +1,21 @@
-"""A listener with worker processes, and its log about them."""
+"""A listener with worker processes: its log about them, its TLS, and what it stored."""
 
 from __future__ import annotations
 
 import os
 import re
 import signal
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import trustme
 
 from tests.webhooks.listener_process import ListenerProcess, running
+from webhooks.store.sqlite import SQLiteStore
 
 TAKES = "takes deliveries as process"
 
@@ -119,3 +122,23 @@ async def working(folder: Path, *options: str, workers: int = 2, **more: Any) ->
 def client(**options: Any) -> aiohttp.ClientSession:
     """Return a client that opens a connection for each delivery."""
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, **options))
+
+
+async def kept(folder: Path) -> set[str]:
+    """Return the uids of the events in the store."""
+    store = SQLiteStore(folder / "inbox.db")
+    try:
+        return {one.event.ref.uid for one in await store.list_events(limit=100_000) if one.event.ref is not None}
+    finally:
+        await store.aclose()
+
+
+def tls_options(authority: trustme.CA, folder: Path) -> list[str]:
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(folder / "cert.pem"))
+    return ["--tls-cert", "cert.pem"]
+
+
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context

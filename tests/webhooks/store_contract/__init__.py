@@ -9,6 +9,7 @@ The fixtures `here` and `there` stand in `tests/webhooks/conftest.py`. A durable
 function that closes a store object and returns another one over the same engine.
 """
 
+from tests.webhooks.store_contract.budget import BudgetContract
 from tests.webhooks.store_contract.dependents import DependentsContract
 from tests.webhooks.store_contract.durable import DurableContract
 from tests.webhooks.store_contract.events import EventsContract
@@ -31,8 +32,10 @@ from tests.webhooks.store_contract.kit import (
     wants,
 )
 from tests.webhooks.store_contract.outcomes import OutcomesContract
+from tests.webhooks.store_contract.pending import PendingContract
 from tests.webhooks.store_contract.polls import PollsContract
 from tests.webhooks.store_contract.upkeep import UpkeepContract
+from tests.webhooks.store_contract.watching import WatchingContract
 
 __all__ = [
     "A_DAY",
@@ -55,7 +58,17 @@ __all__ = [
 ]
 
 
-class StoreContract(EventsContract, HandlersContract, OutcomesContract, PollsContract, DependentsContract, UpkeepContract):
+class StoreContract(
+    EventsContract,
+    HandlersContract,
+    OutcomesContract,
+    PendingContract,
+    WatchingContract,
+    PollsContract,
+    BudgetContract,
+    DependentsContract,
+    UpkeepContract,
+):
     """All of it."""
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from rewards_core.operations import OperationRef
-from tests.webhooks.store_contract.kit import Ear, Time, event, outcome, ref, resource
-from tests.webhooks.store_contract.polls import Poller, uids
+from tests.webhooks.store_contract.kit import Ear, Poller, Time, event, outcome, ref, resource, uids
 from webhooks.store.base import Store
 from webhooks.store.records import Acceptance, Priority
 

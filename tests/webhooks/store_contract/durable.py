@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from rewards_core.operations import OperationRef
-from tests.webhooks.store_contract.kit import COUNT, PAY, Reopen, Time, claim, event, made_with, outcome, ref, resource, wants
-from tests.webhooks.store_contract.polls import Poller, pending, uids
+from tests.webhooks.store_contract.kit import (
+    COUNT,
+    PAY,
+    Poller,
+    Reopen,
+    Time,
+    claim,
+    event,
+    made_with,
+    outcome,
+    pending,
+    ref,
+    resource,
+    uids,
+    wants,
+)
 from webhooks.store.base import Store
 from webhooks.store.outcomes import CONFLICT_EVENT
 from webhooks.store.records import Acceptance, Priority

@@ -7,12 +7,10 @@ import json
 
 import pytest
 
-from tests.webhooks.store_contract.kit import A_DAY, COUNT, PAY, Ear, Time, claim, event, ref, wants
+from tests.webhooks.store_contract.kit import A_DAY, COUNT, JUMPS, PAY, Ear, Time, claim, event, ref, wants
 from webhooks.store.base import Store
 from webhooks.store.records import RETIRED, UNSERVED, UNSERVED_DAYS, ClaimedJob, EventState, HandlerStatus, Job
 
-JUMPS = [-1_800.0, 40 * A_DAY, 450 * A_DAY]
-"""Seconds by which real wall clocks have been set."""
 HOUR = 3_600.0
 
 

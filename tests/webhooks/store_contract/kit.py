@@ -1,10 +1,11 @@
-"""Builders and a recording subscriber for the store contract."""
+"""Builders, a recording subscriber and a poller for the store contract."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import json
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -12,12 +13,16 @@ import pytest
 
 from rewards_core.operations import Event, OperationRef, OperationStatus
 from webhooks.store.base import Store, Subscriber
-from webhooks.store.records import ClaimedJob, Outcome, Subscription
+from webhooks.store.records import ClaimedJob, Outcome, PollClaim, PollResult, Subscription
 
 EPOCH = 1_760_000_000.0
 A_DAY = 86_400.0
+JUMPS = [-1_800.0, 40 * A_DAY, 450 * A_DAY]
+"""Seconds by which real wall clocks have been set."""
 PAY = "app.pay"
 COUNT = "app.count"
+RATE = 1_000.0
+"""Polls per second, where the budget does not matter."""
 
 Reopen = Callable[[Store], Awaitable[Store]]
 
@@ -177,3 +182,60 @@ async def claim(
 
 async def made_with(store: Store, key: str, kind: str = "allocation", scope: str = "default") -> list[str]:
     return sorted(one.ref.uid for one in await store.outcomes_by_key(scope, kind, key))
+
+
+class Poller:
+    """Claims through several store objects in turn, and records when each poll may be sent."""
+
+    def __init__(self, time: Time, *stores: Store, rate: float = RATE, lease: float = 1_000, scope: str = "default") -> None:
+        self.time = time
+        self.stores = stores
+        self.rate = rate
+        self.lease = lease
+        self.scope = scope
+        self.passed = 0.0
+        self.claims: list[PollClaim] = []
+        self.starts: list[float] = []
+
+    async def advance(self, seconds: float) -> None:
+        await self.time.advance(seconds)
+        self.passed += seconds
+
+    async def run(self, seconds: float = 0.0, *, limit: int = 5) -> list[PollClaim]:
+        """Claim for some seconds, and return the claims."""
+        before, end = len(self.claims), self.passed + seconds
+        latest = max(end, self.passed + 0.05)  # a moment, for the budget to let through what is due at once
+        while True:
+            next_in = math.inf
+            for store in self.stores:
+                found = await store.claim_polls(self.scope, limit=limit, lease=self.lease, max_per_second=self.rate)
+                next_in = min(next_in, 0.0 if found.claims else found.next_in)
+                self.claims += found.claims
+                self.starts += [self.passed + claim.start_in for claim in found.claims]
+            step = max(next_in, 0.001)
+            if self.passed + step > latest:
+                await self.advance(max(0.0, end - self.passed))
+                return self.claims[before:]
+            await self.advance(step)
+
+    async def take_further(self, store: Store) -> None:
+        """Take a request without a claim from the budget as soon as the store permits it."""
+        while not (permit := await store.permit_poll(self.scope, max_per_second=self.rate)).granted:
+            assert permit.seconds <= 60
+            await self.advance(permit.seconds)
+        assert permit.seconds <= 0.1 + 2 / self.rate
+        self.starts.append(self.passed + permit.seconds)
+
+    async def settle(self, claims: Sequence[PollClaim], *, retry_in: float, answered: bool = True, **how: Any) -> None:
+        results = [PollResult(claim=claim, retry_in=retry_in, **how) for claim in claims]
+        await self.stores[0].settle_polls(results)
+        if answered:
+            await self.stores[0].resume_polls(self.scope)
+
+
+def uids(claims: Sequence[PollClaim]) -> list[str]:
+    return [claim.ref.uid for claim in claims]
+
+
+async def pending(store: Store, **conditions: Any) -> list[str]:
+    return [one.ref.uid for one in await store.list_pending(**conditions)]

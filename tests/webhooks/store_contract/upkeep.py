@@ -10,8 +10,8 @@ from attrs import evolve
 
 from rewards_core.errors import StoreClosed
 from tests.webhooks.store_contract.events import words
-from tests.webhooks.store_contract.handlers import JUMPS, jobs
-from tests.webhooks.store_contract.kit import A_DAY, PAY, Ear, Time, claim, event, made_with, outcome, ref, resource, wants
+from tests.webhooks.store_contract.handlers import jobs
+from tests.webhooks.store_contract.kit import A_DAY, JUMPS, PAY, Ear, Time, claim, event, made_with, outcome, ref, resource, wants
 from webhooks.store.base import Store, Subscriber
 from webhooks.store.outcomes import CONFLICT_EVENT
 from webhooks.store.records import (
