@@ -6,7 +6,7 @@ WORKERS ?= 3
 FLOOR := .venv-floor
 UV := .venv-uv/bin/python -m uv pip install --quiet --python $(FLOOR)/bin/python
 FLOOR_TESTS ?= tests/original_async tests/enkash_async tests/rewards_core tests/webhooks tests/payouts tests/test_command_lines.py tests/test_option_messages.py tests/test_finite_options.py tests/test_import_cost.py
-EXACT = rewards_core/http/calls.py,rewards_core/backoff.py,rewards_core/http/transport.py,rewards_core/http/time_limits.py,original_async/signature.py,enkash_async/tokens.py,webhooks/receiver.py,webhooks/delivery_reports.py,webhooks/verification.py,webhooks/completions.py,payouts/ledger/campaign.py,payouts/ledger/sqlite.py,payouts/ledger/writer.py,payouts/ledger/postgres.py,payouts/ledger/postgres_planner.py,payouts/ledger/worker.py
+EXACT = rewards_core/http/calls.py,rewards_core/http/failures.py,rewards_core/backoff.py,rewards_core/http/transport.py,rewards_core/http/time_limits.py,original_async/signature.py,enkash_async/tokens.py,webhooks/receiver.py,webhooks/delivery_reports.py,webhooks/verification.py,webhooks/completions.py,payouts/ledger/campaign.py,payouts/ledger/sqlite.py,payouts/ledger/writer.py,payouts/ledger/postgres.py,payouts/ledger/postgres_planner.py,payouts/ledger/worker.py
 
 # tests of code that runs in greenlets, which coverage follows at a price
 GREENLETS = $(addprefix tests/payouts/test_,$(addsuffix .py,postgres_ledger workers worker_faults worker_partitions work_payouts pay_row shared_locks shared_commands payout_move))

@@ -13,7 +13,7 @@ from enkash_async.credentials import hide_token
 from enkash_async.envelope import is_foreign, read_refusal, read_token
 from enkash_async.errors import TokenUnavailable
 from rewards_core.errors import ClientClosed, ConfigurationError, ConnectFailed, RateLimited, Unauthorized, VendorError
-from rewards_core.http.calls import Failure, FailureKind
+from rewards_core.http.failures import Failure, FailureKind
 from rewards_core.http.messages import Answer, Effect, Headers, Request
 from rewards_core.http.transport import Transport
 from rewards_core.secrets import Secret, shielded

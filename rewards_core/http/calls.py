@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from rewards_core.backoff import Again, RetryPolicy, parse_retry_after, repeating
 from rewards_core.errors import (
@@ -30,6 +29,7 @@ from rewards_core.errors import (
     ValidationFailed,
     VendorError,
 )
+from rewards_core.http.failures import AMBIGUOUS, REPEATED, Failure, FailureKind
 from rewards_core.http.messages import Answer, Authorizer, Effect, Headers, Refusal, Request
 from rewards_core.observe import CallEnded, CallRetried, CallStarted, Observers
 from rewards_core.secrets import without_frames
@@ -48,40 +48,6 @@ MAX_REFUSAL = 64 * 1024
 """Bytes of the largest error body that is parsed; a larger one would block the event loop."""
 MAX_NAME = 100
 """Characters of a field name, code or request id that an error keeps."""
-
-
-class FailureKind(Enum):
-    """Why an attempt failed."""
-
-    UNUSABLE = "the client is closed, or belongs to another loop or process"
-    NOT_SENT = "the request never left"
-    MISCONFIGURED = "a local mistake, found before connecting"
-    THROTTLED = "429"
-    REJECTED = "the vendor refused"
-    UNANSWERED = "no answer, or one that does not say what happened"
-    UNREADABLE = "the answer cannot be read"
-    REDIRECTED = "a redirect"
-
-
-REPEATED: Mapping[Effect, frozenset[FailureKind]] = {
-    Effect.READ: frozenset({FailureKind.NOT_SENT, FailureKind.THROTTLED, FailureKind.UNANSWERED}),
-    Effect.KEYED: frozenset({FailureKind.NOT_SENT, FailureKind.THROTTLED, FailureKind.UNANSWERED, FailureKind.UNREADABLE}),
-    Effect.BARE: frozenset({FailureKind.NOT_SENT, FailureKind.THROTTLED}),
-}
-"""The failures after which another attempt is made."""
-
-AMBIGUOUS = frozenset({FailureKind.UNANSWERED, FailureKind.UNREADABLE})
-"""The failures after which a write may have been carried out."""
-
-
-class Failure(NamedTuple):
-    """An attempt without a usable answer, with the reason in words for the error."""
-
-    kind: FailureKind
-    reason: str
-    status: int | None = None
-    retry_after: float | None = None
-    error: VendorError | None = None
 
 
 class CallTransport(Protocol):
@@ -114,6 +80,7 @@ class Call(Generic[T]):
     ambiguous = known = renewed = False
     status: int | None = None
     _delay = 0.0
+    _last: Failure | None = None
 
     def __init__(self, transport: CallTransport, request: Request[T]) -> None:
         self._transport = transport
@@ -192,7 +159,7 @@ class Call(Generic[T]):
         try:
             headers = await transport.authorizer.headers(request.deadline - time())
         except TimeoutError:
-            return Failure(FailureKind.NOT_SENT, "no credentials in time")
+            return Failure(FailureKind.TOO_LATE, "no credentials in time")
         except ConfigurationError as problem:
             return Failure(FailureKind.MISCONFIGURED, str(problem))
         except VendorError as problem:
@@ -233,7 +200,7 @@ class Call(Generic[T]):
             return Failure(
                 FailureKind.THROTTLED, f"the vendor asked for a pause, which lasts {paused:.1f} s more", retry_after=paused
             )
-        return Failure(FailureKind.NOT_SENT, "no free connection slot in time")
+        return Failure(FailureKind.TOO_LATE, "no free connection slot in time")
 
     def _refused(self, answer: Answer) -> Failure:
         status = answer.status
@@ -269,6 +236,9 @@ class Call(Generic[T]):
 
     def _after(self, failure: Failure) -> Exception:
         effect, policy, transport = self._request.effect, self._transport.retry, self._transport
+        if failure.kind is FailureKind.TOO_LATE and self._last is not None:
+            self.attempts -= 1
+            return self._late(self._last)  # why the call failed, says the attempt that was made
         self.status = failure.status
         if self.known or (effect is not Effect.READ and failure.kind in AMBIGUOUS):
             self.ambiguous = True
@@ -282,8 +252,8 @@ class Call(Generic[T]):
         if not repeated or (asked or 0.0) > policy.max_retry_after:
             return self._final(failure)
         if delay >= self._request.deadline - self._time():
-            return self._final(failure._replace(reason=f"{failure.reason}, and no time for another attempt"), late=True)
-        self._delay = delay
+            return self._late(failure)
+        self._delay, self._last = delay, failure
         if transport.observers.any:
             record = CallRetried(
                 operation=self._request.operation,
@@ -303,6 +273,9 @@ class Call(Generic[T]):
             return False
         return not isinstance(error, (Unauthorized, Forbidden)) and says_known(error)
 
+    def _late(self, failure: Failure) -> VendorError | ConfigurationError:
+        return self._final(failure._replace(reason=f"{failure.reason}, and no time for another attempt"), late=True)
+
     def _final(self, failure: Failure, *, late: bool = False) -> VendorError | ConfigurationError:
         error, kind, where = failure.error, failure.kind, self._where()
         facts = self._facts(error)
@@ -317,6 +290,9 @@ class Call(Generic[T]):
             error.args = (f"{where}: {failure.reason}",)
             error.__dict__.update({name: value for name, value in facts.items() if value is not None})
             return error
+        if kind is FailureKind.TOO_LATE:
+            advice = "Call again; if this is common, raise the total timeout, or the client's limits."
+            return ConnectFailed(f"{where}: {reason}. Nothing was sent. {advice}", **facts)
         if kind is FailureKind.NOT_SENT:
             advice = "Check the address and the network, then call again."
             return ConnectFailed(f"{where}: {reason}. Nothing was sent. {advice}", **facts)

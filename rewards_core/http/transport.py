@@ -15,7 +15,8 @@ from yarl import URL
 
 from rewards_core.backoff import RetryPolicy, parse_http_date
 from rewards_core.errors import ClientClosed
-from rewards_core.http.calls import Call, Failure, FailureKind
+from rewards_core.http.calls import Call
+from rewards_core.http.failures import Failure, FailureKind
 from rewards_core.http.messages import MAX_REPLY, Answer, Authorizer, Effect, Headers, Refusal, Request
 from rewards_core.http.time_limits import TimeLimits
 from rewards_core.http.timeouts import Timeouts
@@ -196,7 +197,7 @@ class Transport:
         if (reason := self.unusable()) is not None:
             return Failure(FailureKind.UNUSABLE, reason)
         if timeout <= 0:
-            return Failure(FailureKind.NOT_SENT, "no time left to send it")
+            return Failure(FailureKind.TOO_LATE, "no time left to send it")
         session = self._borrowed or self._session(bare=request.effect is Effect.BARE)
         response: aiohttp.ClientResponse | None = None
         sent_once = _sent_once(session, request)

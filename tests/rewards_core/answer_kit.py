@@ -9,7 +9,8 @@ from attrs import define, field
 
 from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import ConfigurationError, RequestRejected, UnexpectedResponse, VendorError
-from rewards_core.http.calls import Call, Failure, FailureKind
+from rewards_core.http.calls import Call
+from rewards_core.http.failures import Failure, FailureKind
 from rewards_core.http.messages import Answer, Effect, Headers, Refusal, Request
 from rewards_core.http.refusals import affirms_existence
 from rewards_core.json import loads
@@ -31,6 +32,7 @@ def answer(status: int, body: bytes = b'{"ok":true}', **headers: str) -> Answer:
 OK = answer(200)
 LOST = Failure(FailureKind.UNANSWERED, "the connection was lost")
 REFUSED_TO_CONNECT = Failure(FailureKind.NOT_SENT, "no connection")
+TOO_LATE = Failure(FailureKind.TOO_LATE, "no time left to send it")
 MISTAKE = Failure(FailureKind.MISCONFIGURED, "the borrowed session does not accept the client's headers")
 OVERSIZE = Failure(FailureKind.UNREADABLE, "the answer is longer than 10485760 bytes", 200)
 

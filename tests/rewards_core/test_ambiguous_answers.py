@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from rewards_core.errors import (
     ConnectFailed,
     DeadlineExceeded,
     OutcomeUnknown,
+    RateLimited,
     RequestRejected,
     ServerFailed,
     Unauthorized,
@@ -33,6 +35,7 @@ from tests.rewards_core.answer_kit import (
     OVERSIZE,
     READ,
     REFUSED_TO_CONNECT,
+    TOO_LATE,
     NoOther,
     Script,
     Step,
@@ -328,3 +331,31 @@ async def test_errors_survive_pickle_and_deepcopy_whole(effect: Effect, step: St
         assert twin.__dict__ == error.__dict__
     assert "\n" not in str(error)
     assert str(error).startswith("Acme do_it: ")
+
+
+@pytest.mark.parametrize(
+    ("effect", "first", "kind", "status"),
+    [
+        (READ, LOST, DeadlineExceeded, None),
+        (READ, answer(503), DeadlineExceeded, 503),
+        (READ, answer(429), RateLimited, 429),
+        (READ, REFUSED_TO_CONNECT, ConnectFailed, None),
+        (KEYED, LOST, OutcomeUnknown, None),
+        (BARE, answer(429), RateLimited, 429),
+        (BARE, REFUSED_TO_CONNECT, ConnectFailed, None),
+    ],
+)
+async def test_an_attempt_that_is_not_made_for_want_of_time_hides_no_attempt_before_it(
+    effect: Effect, first: Any, kind: type[VendorError], status: int | None
+) -> None:
+    error = await outcome(Script([first, TOO_LATE]), effect)
+    assert (type(error), error.attempts, error.status) == (kind, 1, status)
+    assert "no time for another attempt" in str(error)
+    assert "no time left" not in str(error)
+
+
+@pytest.mark.parametrize("effect", EVERY)
+async def test_a_first_attempt_that_is_not_made_for_want_of_time_sends_nothing(effect: Effect) -> None:
+    error = await outcome(script := Script([TOO_LATE]), effect)
+    assert (type(error), error.attempts, len(script.sent)) == (ConnectFailed, 1, 1)
+    said("calls: no time for the first attempt", error)
