@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from attrs import frozen
 
 from rewards_core.tracing import UNRECORDED, Span, recording, start_span
+from webhooks.store.queries import operations_of
 
 if TYPE_CHECKING:
     from rewards_core.operations import Event, OperationRef
@@ -54,7 +55,7 @@ class DeliveryLinks:
         if event.identity in self._by_event:
             return
         self._by_event[event.identity] = context
-        for ref in _mentioned(event):
+        for ref in operations_of(event):
             known = self._by_operation.get(ref)
             if known is None or not known.settles:
                 self._by_operation[ref] = _Mention(event.identity, event.resource is not None and ref == event.ref, context)
@@ -66,7 +67,7 @@ class DeliveryLinks:
         """Forget a delivery that was not stored."""
         if self._by_event.get(event.identity) is context:
             del self._by_event[event.identity]
-            for ref in _mentioned(event):
+            for ref in operations_of(event):
                 known = self._by_operation.get(ref)
                 if known is not None and known.identity == event.identity:
                     del self._by_operation[ref]
@@ -144,7 +145,3 @@ def _about(event: Event) -> Attributes:
         "rewards.operation.kind": None if event.ref is None else event.ref.kind,
         "rewards.operation.uid": None if event.ref is None else event.ref.uid,
     }
-
-
-def _mentioned(event: Event) -> tuple[OperationRef, ...]:
-    return event.also if event.ref is None else (event.ref, *event.also)

@@ -9,7 +9,6 @@ from typing import Any, BinaryIO
 
 from attrs import frozen
 
-BOM = codecs.BOM_UTF8
 ENCODINGS = ("utf-8", "utf-16", "windows-1252")
 START = 1024
 """The bytes at the beginning that tell what a file is."""

@@ -14,9 +14,9 @@ from payouts.vendors.mint import MintRow, attributes_of
 from rewards_core.errors import OutcomeUnknown
 
 if TYPE_CHECKING:
-    from original_async import OriginalClient
     from payouts.payer import Lookups
     from payouts.states import Entry
+    from payouts.vendors.clients import MintClient
     from rewards_core.operations import Operation, OperationRef
 
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class MintPayer:
     """Assets of Original: accepted now, minted by the chain later; nothing says that a repeated external id mints only once."""
 
-    client: OriginalClient
+    client: MintClient
     name = MintRow.vendor
     may_repeat = False
     balances = None

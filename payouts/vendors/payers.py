@@ -4,63 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, runtime_checkable
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from attrs import evolve, frozen
 
 from original_async import Allocation, AllocationRequest
 from payouts.payer import NOT_PAID, Held, Payer
+from payouts.vendors.clients import CoinClient, MintClient, TokenClient
 from payouts.vendors.mint_payer import MintPayer
 from rewards_core.errors import OutcomeUnknown
 from rewards_core.operations import Operation, OperationRef, OperationStatus
 from rewards_core.validation import check_methods
 
 if TYPE_CHECKING:
-    from enkash_async import EnkashClient
-    from original_async import Asset, AssetData, OriginalClient
     from payouts.payer import Balances, Lookups
     from payouts.states import Entry
 
 
-@runtime_checkable
-class TokenClient(Protocol):
-    """An `OriginalClient`, or an object with the same methods."""
-
-    async def create_allocation(
-        self, *, reward_uid: str, to_user_uid: str, amount: str, nonce: str, repeated: bool = False
-    ) -> Allocation:
-        """See `OriginalClient.create_allocation`."""
-        ...
-
-
-@runtime_checkable
-class MintClient(Protocol):
-    """An `OriginalClient`, or an object with the same methods."""
-
-    async def create_asset(
-        self,
-        *,
-        user_uid: str,
-        collection_uid: str,
-        asset_external_id: str,
-        data: AssetData,
-        sale_price_in_usd: str | None = None,
-    ) -> Asset:
-        """See `OriginalClient.create_asset`."""
-        ...
-
-
-@runtime_checkable
-class CoinClient(Protocol):
-    """An `EnkashClient`, or what answers as one does."""
-
-    async def allocate_coins(self, *, event: str, user_id: str, request_id: str) -> object:
-        """See `EnkashClient.allocate_coins`."""
-        ...
-
-
 Client: TypeAlias = TokenClient | MintClient | CoinClient | Payer
 """What `run_payouts` pays with: an `OriginalClient`, an `EnkashClient`, an object with the same methods, or a `Payer`."""
+
+
+_LIKE_ORIGINAL = "OriginalClient(...) or an object with the same methods"
+_LIKE_ENKASH = "EnkashClient(...) or an object with the same methods"
 
 
 def payer_of(client: Client, vendor: str | None = None, *, may_repeat: bool | None = None) -> Payer:
@@ -72,16 +38,16 @@ def payer_of(client: Client, vendor: str | None = None, *, may_repeat: bool | No
         may_repeat: Whether EnKash is known to pay a repeated request id only once; by default the client's `repeat_allocations`.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: it is neither, or lacks a method that a run may need later.
     """
-    if vendor == MintPayer.name and isinstance(client, MintClient):
-        return MintPayer(cast("OriginalClient", client))
-    if isinstance(client, TokenClient):
-        return OriginalPayer(cast("OriginalClient", client))
-    if isinstance(client, CoinClient):
+    if vendor == MintPayer.name and hasattr(client, "create_asset"):
+        return MintPayer(cast("MintClient", check_methods(client, "client", _LIKE_ORIGINAL, MintClient)))
+    if hasattr(client, "create_allocation"):
+        return OriginalPayer(cast("TokenClient", check_methods(client, "client", _LIKE_ORIGINAL, TokenClient)))
+    if hasattr(client, "allocate_coins"):
         if may_repeat is None:
             may_repeat = getattr(client, "repeat_allocations", False) is True  # only the word itself may pay twice
-        return EnkashPayer(cast("EnkashClient", client), may_repeat)
+        return EnkashPayer(cast("CoinClient", check_methods(client, "client", _LIKE_ENKASH, CoinClient)), may_repeat)
     return check_methods(cast("Payer", client), "client", "OriginalClient(...), EnkashClient(...) or a Payer", Payer)
 
 
@@ -89,7 +55,7 @@ def payer_of(client: Client, vendor: str | None = None, *, may_repeat: bool | No
 class OriginalPayer:
     """Original tokens: accepted now, finished by the chain later; the nonce makes every repetition safe."""
 
-    client: OriginalClient
+    client: TokenClient
     name = "original"
     may_repeat = True
     balances = None
@@ -195,7 +161,7 @@ class EnkashPayer:
         may_repeat: Whether EnKash is known to pay a repeated request id once only.
     """
 
-    client: EnkashClient
+    client: CoinClient
     may_repeat: bool = False
     name = "enkash"
     lookups = None

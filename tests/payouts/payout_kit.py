@@ -119,7 +119,9 @@ class StubOriginal:
                 return evolve(allocation, status=self.final)
         return None
 
-    async def get_allocations_by_user_uid(self, user_uid: str) -> list[Allocation]:
+    async def get_allocations_by_user_uid(
+        self, user_uid: str, *, before_page: Callable[[], Awaitable[object]] | None = None
+    ) -> list[Allocation]:
         if self.look_ups[user_uid]:
             raise self.look_ups[user_uid].popleft()
         return [evolve(each, status=self.final) for each in self.held.values() if each.to_user_uid == user_uid]
@@ -164,6 +166,9 @@ class StubEnkash:
     given: list[str] = Factory(list)
     before: Callable[[str], Awaitable[object]] | None = None
     repeat_allocations: Any = False
+
+    async def get_balance(self, user_id: str) -> int:
+        raise NotFound("this vendor tells no balances")
 
     async def allocate_coins(self, *, event: str, user_id: str, request_id: str) -> None:
         self.given.append(request_id)

@@ -1,0 +1,49 @@
+"""What a run needs of a client is there before anything is sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from payouts.runner import run_payouts
+from tests.payouts.mint_kit import MINT, mint_row
+from tests.payouts.payout_kit import StubEnkash, StubOriginal, coin_row, ledger_at, token_row
+
+LOOKS = ("scope", "find_operations", "ref_of", "conclude")
+TOKENS = (*LOOKS, "create_allocation", "get_allocation", "find_allocation", "get_allocations_by_user_uid")
+ASSETS = (*LOOKS, "create_asset", "get_asset", "find_asset", "get_assets_by_user_uid")
+COINS = ("allocate_coins", "get_balance")
+TELLS_KIND = dict.fromkeys(("create_allocation", "create_asset", "allocate_coins"), "or a Payer")
+"""What a client is refused for that lacks the method by which its kind is known."""
+
+
+class Lacking:
+    """A client without one of its methods, which would be called after a crash at the latest."""
+
+    def __init__(self, client: object, members: tuple[str, ...], missing: str) -> None:
+        self.__dict__.update({name: getattr(client, name, self.nothing) for name in members if name != missing})
+        self.given = getattr(client, "given", [])
+
+    def nothing(self) -> None:
+        """Stand in for a method that no stub has."""
+
+
+@pytest.mark.parametrize(
+    ("vendor", "client", "row", "members", "missing"),
+    [
+        *[("original", StubOriginal(), token_row("r1"), TOKENS, missing) for missing in TOKENS],
+        *[(MINT, StubOriginal(), mint_row("r1"), ASSETS, missing) for missing in ASSETS],
+        *[("enkash", StubEnkash(), coin_row("r1"), COINS, missing) for missing in COINS],
+    ],
+)
+async def test_a_client_that_lacks_a_method_is_refused_before_a_row_is_planned(
+    path: Path, vendor: str, client: Any, row: Any, members: tuple[str, ...], missing: str
+) -> None:
+    lacking: Any = Lacking(client, members, missing)
+    async with ledger_at(path, vendor) as ledger:
+        with pytest.raises(TypeError, match=TELLS_KIND.get(missing, rf"\b{missing}\b")):
+            async for _ in run_payouts([row], client=lacking, ledger=ledger):
+                pass
+        assert await ledger.find("r1") is None
