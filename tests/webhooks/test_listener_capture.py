@@ -323,7 +323,9 @@ async def test_whoever_stops_reading_its_output_stops_no_capture(tmp_path: Path)
 @pytest.mark.slow
 async def test_a_capture_under_nohup_goes_on_when_its_terminal_is_closed(tmp_path: Path) -> None:
     async with capturing(tmp_path, prefix=["nohup"]) as capture:
+        status = Path(f"/proc/{capture.listener.process.pid}/status").read_text()
+        ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+        assert ignored >> (signal.SIGHUP - 1) & 1
         capture.listener.send_signal(signal.SIGHUP)
-        await asyncio.sleep(0.5)
         assert await send(capture.url, body_of()) == 200
         assert await capture.ended() == 0
