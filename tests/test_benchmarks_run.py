@@ -17,10 +17,14 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_")]
 LONG = {"durable", "fleet", "imports", "machines", "payouts", "pending", "polls", "strangers"}
 """Those that start many processes or poll as fast as they can; what they measure with has tests of its own."""
+SHORT = "allocate_coins"
+"""The one that every run of the tests makes."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.soak] * (name in LONG)) for name in MODULES])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != SHORT) + [pytest.mark.soak] * (name in LONG)) for name in MODULES],
+)
 def test_benchmark_runs(name: str, tmp_path: Path) -> None:
     assert callable(importlib.import_module(f"benchmarks.{name}").run)
     command = [sys.executable, "-m", "benchmarks", name, "--quick", "--json", str(tmp_path / "rows.json")]
