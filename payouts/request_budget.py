@@ -1,4 +1,4 @@
-"""How many requests may be made that change nothing, how fast, and when to stop."""
+"""A budget of requests that change nothing: how many may be made, how fast, and when they stop."""
 
 from __future__ import annotations
 

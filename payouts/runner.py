@@ -110,7 +110,7 @@ def work_payouts(
         LeaseLost: from the iteration: this worker was silent for too long, and others took its rows. Call this again.
         AuditNeeded: from the iteration: the database may have been restored from an older copy; nothing was sent.
         PayoutsStopped: from the iteration, at its end: credentials were refused, or the vendor could not be reached.
-        LedgerError: from the iteration: the database failed, or a command decides by hand about rows of the campaign.
+        LedgerError: from the iteration: the database failed, or a command such as `payouts resolve` is changing the campaign.
     """
     _check_shared(ledger)
     return _run(partial(WorkPipeline, ledger), client, completions, ledger, options, may_repeat)

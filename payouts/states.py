@@ -290,7 +290,7 @@ class KeyTaken(LedgerError):
 
     def __init__(self, key: str, row_id: str, owner: str, campaign: str) -> None:
         super().__init__(
-            f"Row {row_id} brings the key {key}, under which row {owner} of campaign {campaign} is paid. A key pays once: "
+            f"Row {row_id} has the key {key}, under which row {owner} of campaign {campaign} is paid. A key pays once: "
             "if this is the same grant, it is in that campaign already."
         )
         self.key = key

@@ -195,7 +195,7 @@ class Poller:
             await self._return_claims()
 
     async def _flush(self) -> None:
-        """Write to the store what was learned; what it does not accept is written again next time."""
+        """Write to the store what was learned; what it refuses is written again next time."""
         store = self._store
         if await self.pacer.flush():
             self._claim_at = -math.inf

@@ -168,7 +168,7 @@ class PostgresLedger(CampaignLedger):
 
         Raises:
             AuditNeeded: the database may have been restored from an older copy; nothing may be sent before an audit.
-            LedgerError: the database failed, or a command decides by hand about rows of the campaign.
+            LedgerError: the database failed, or a command such as `payouts resolve` is changing the campaign.
         """
         async with self.new_worker(rate=rate).at_work() as worker:
             yield worker
@@ -318,7 +318,7 @@ def holds_ledger(url: str) -> bool:
 
 @shielded
 def lock_of(url: str, campaigns: Collection[int] | None) -> PostgresLock:
-    """Return the lock of campaigns, or with None that of those who plan files."""
+    """Return the lock of campaigns; if `campaigns` is None, the lock under which files are planned."""
     connect = partial(BlockingConnection, engine_of(url), LedgerUnavailable)
     return PostgresLock(connect, [PLANNING] if campaigns is None else campaigns, grace=GRACE)
 

@@ -172,7 +172,7 @@ class Worker:
 
         Raises:
             AuditNeeded: the database may be an older copy.
-            LedgerInUse: a command decides by hand about rows of the campaign.
+            LedgerInUse: a command such as `payouts resolve` is changing the campaign.
         """
         identity, vendor, name = await self._call(statements.NAMES, self._campaign.number, row=True)
         await asyncio.to_thread(self._note.open, identity, vendor, name)
@@ -188,7 +188,7 @@ class Worker:
             statements.BEGIN, self._campaign.number, socket.gethostname(), os.getpid(), self._rate, self._lease, row=True
         )
         if begun is None:
-            told = "A command decides by hand about rows of this campaign now. Nothing was sent. Start again when it has ended."
+            told = "A command such as payouts resolve is changing this campaign. Nothing was sent. Start again when it has ended."
             raise LedgerInUse(told, pid=None)
         self.number, now = begun
         self._own_from(asked_at, now)

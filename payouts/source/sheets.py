@@ -164,7 +164,7 @@ class _RowParser:
             if name == "col" and _is_unseen(attributes, "width"):
                 self.unseen.append(range(int(attributes.get("min", "")), int(attributes.get("max", "")) + 1))
             if self._within and self._ended:
-                raise damaged("a sheet has its rows twice")
+                raise damaged("a sheet contains its rows twice")
         elif name == "c":
             self._place(attributes.get("r"))
             self._type, self._style = attributes.get("t", "n"), attributes.get("s", "0")

@@ -87,7 +87,7 @@ class Worker:
         return [*self._past_refusals, *(() if self._process is None else self._process.refusals)]
 
     def take_deliveries(self, filters: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
-        """Return the answers about deliveries that have come since the last call; of those for other filters only the counts."""
+        """Return the answers about deliveries since the last call; answers to other filters are reduced to their counts."""
         if self._process is None:
             return ()
         taken, self._process.deliveries = self._process.deliveries, []

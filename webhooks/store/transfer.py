@@ -117,7 +117,7 @@ class Mark:
 
     @classmethod
     def load(cls, text: str) -> Mark:
-        """Return what `dump` made a text of."""
+        """Return the mark that `dump` wrote as a text."""
         return cls(**json.loads(text, object_hook=lambda value: bytes.fromhex(value["hex"]) if "hex" in value else value))
 
 
@@ -272,8 +272,8 @@ class Move:
         differing = [f"{name}: {counts[name]:,} and {arrived[name]:,}" for name in counts if counts[name] != arrived[name]]
         if differing:
             raise StoreError(
-                f"Source and target differ in the number of rows ({', '.join(differing)}). The source is unharmed. Give the move "
-                "up with webhook-listener move --undo, and report this."
+                f"Source and target differ in the number of rows ({', '.join(differing)}). The source is unharmed. Undo the "
+                "move with webhook-listener move --undo, and report this."
             )
 
 
