@@ -22,7 +22,7 @@ from rewards_core.cli.output import Output
 from rewards_core.errors import ConnectFailed, RateLimited
 from tests.payouts.audit_kit import AUDIT, CAMPAIGN, env, event, hold, key_of, kinds, lead, rows_of, summary, vendor
 from tests.payouts.command_kit import Call, for_people, records
-from tests.payouts.payout_kit import Time
+from tests.payouts.payout_kit import StubOriginal, Time
 from tests.payouts.process_kit import original_at, playing
 from tests.texts import said
 from tests.virtual_time import virtual_time
@@ -166,10 +166,10 @@ def test_an_audit_that_cannot_be_shown_ends_and_keeps_what_it_has_compared(
 
 
 @define
-class Unreachable:
+class Unreachable(StubOriginal):
     """A vendor whose calls end in the same way, each time."""
 
-    problem: Exception
+    problem: Exception = field(kw_only=True)
     asked: list[str] = field(factory=list)
 
     async def __aenter__(self) -> Unreachable:
@@ -177,9 +177,6 @@ class Unreachable:
 
     async def __aexit__(self, *_: object) -> None:
         pass
-
-    async def create_allocation(self, **_: object) -> Allocation:
-        raise NotImplementedError
 
     async def get_allocations_by_user_uid(self, user_uid: str, **_: object) -> list[Allocation]:
         self.asked.append(user_uid)
@@ -190,7 +187,7 @@ def test_a_vendor_that_cannot_be_reached_ends_the_audit(
     call: Call, folder: Path, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lead(folder / "payouts.db", env["ORIGINAL_BASE_URL"], dict.fromkeys([f"r{place:03}" for place in range(50)], State.PLANNED))
-    client = Unreachable(ConnectFailed("no connection"))
+    client = Unreachable(problem=ConnectFailed("no connection"))
     monkeypatch.setattr(audit_command, "client_of", lambda *_: client)
     monkeypatch.setattr(Output, "__init__", lambda self, as_json=None: for_people(self))
     result = call(*AUDIT, env=env)
@@ -235,7 +232,7 @@ def test_an_audit_stops_where_the_vendor_wants_fewer_requests_for_good_and_keeps
 ) -> None:
     lead(folder / "payouts.db", vendor.url, dict.fromkeys([f"r{place:03}" for place in range(50)], State.PLANNED))
     assert call(*AUDIT, "--max-requests=3", env=env).exit_code == 4
-    client = Unreachable(RateLimited("slower", retry_after=1e-9))
+    client = Unreachable(problem=RateLimited("slower", retry_after=1e-9))
     with monkeypatch.context() as busy:
         busy.setattr(audit_command, "client_of", lambda *_: client)
         result = call(*AUDIT, env=env)
