@@ -172,7 +172,7 @@ def test_every_row_is_paid_exactly_once_however_often_the_process_is_killed(
 
 def compare(known: dict[str, Any], entries: list[Entry], count: int) -> None:
     """See that the vendor's books and the ledger say the same of every row."""
-    assert [entry.id for entry in entries if entry.state is not State.DONE] == []
+    assert {entry.id: entry.state.value for entry in entries if entry.state is not State.DONE} == {}
     assert {entry.id for entry in entries} == {f"row-{number}" for number in range(count)}
     assert len(known["allocations"]) == count, "somebody was paid twice, or nobody"
     assert set(known["created"].values()) == {1}
