@@ -238,7 +238,7 @@ class Call(Generic[T]):
         effect, policy, transport = self._request.effect, self._transport.retry, self._transport
         if failure.kind is FailureKind.TOO_LATE and self._last is not None:
             self.attempts -= 1
-            return self._late(self._last)  # why the call failed, says the attempt that was made
+            return self._late(self._last)  # the attempt that was made tells why the call failed
         self.status = failure.status
         if self.known or (effect is not Effect.READ and failure.kind in AMBIGUOUS):
             self.ambiguous = True

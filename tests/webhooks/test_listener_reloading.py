@@ -19,6 +19,9 @@ from webhooks.cli.settings import ListenerSettings, TlsSettings
 from webhooks.cli.sources import ReloadableSource, SourceSpec
 
 OLD, NEW = (OriginalWebhooks({"id": f"{word}_secret_of_this_length"}) for word in ("old", "new"))
+FIRST, SECOND = (
+    OriginalWebhooks({name: f"{word}_secret_of_this_length"}) for name, word in [("first", "one"), ("second", "two")]
+)
 
 
 @pytest.fixture
@@ -74,22 +77,19 @@ def test_an_invalid_certificate_leaves_the_keys_unchanged(tmp_path: Path, listen
 async def test_sighup_reloads_keys_and_keeps_the_old_ones_if_they_are_invalid(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("first:one_secret_of_this_length\n")
-    first, second = (
-        OriginalWebhooks({name: f"{word}_secret_of_this_length"}) for name, word in [("first", "one"), ("second", "two")]
-    )
     async with running(tmp_path, "--keys-file", str(keys), "--log-level", "info") as listener, aiohttp.ClientSession() as session:
-        assert await post(session, listener.url, delivery("1"), signed(delivery("1"), first)) == 200
-        assert await post(session, listener.url, delivery("2"), signed(delivery("2"), second)) == 401
+        assert await post(session, listener.url, delivery("1"), signed(delivery("1"), FIRST)) == 200
+        assert await post(session, listener.url, delivery("2"), signed(delivery("2"), SECOND)) == 401
         keys.write_text("# rotated\nsecond:two_secret_of_this_length\n")
         listener.send_signal(signal.SIGHUP)
         await listener.log_until("reloaded keys and certificate")
-        assert await post(session, listener.url, delivery("2"), signed(delivery("2"), second)) == 200
-        assert await post(session, listener.url, delivery("3"), signed(delivery("3"), first)) == 401
+        assert await post(session, listener.url, delivery("2"), signed(delivery("2"), SECOND)) == 200
+        assert await post(session, listener.url, delivery("3"), signed(delivery("3"), FIRST)) == 401
         keys.write_text("nonsense with a one_secret_of_this_length")
         listener.send_signal(signal.SIGHUP)
         line = await listener.log_until("could not reload")
         assert "one_secret" not in line
-        assert await post(session, listener.url, delivery("4"), signed(delivery("4"), second)) == 200
+        assert await post(session, listener.url, delivery("4"), signed(delivery("4"), SECOND)) == 200
 
 
 @pytest.mark.slow
@@ -97,9 +97,6 @@ async def test_sighup_reloads_keys_and_keeps_the_old_ones_if_they_are_invalid(tm
 async def test_keys_are_reloaded_by_all_workers_or_by_none(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("first:one_secret_of_this_length\n")
-    first, second = (
-        OriginalWebhooks({name: f"{word}_secret_of_this_length"}) for name, word in [("first", "one"), ("second", "two")]
-    )
 
     async def verify(source: OriginalWebhooks) -> list[int]:
         statuses = []
@@ -113,15 +110,15 @@ async def test_keys_are_reloaded_by_all_workers_or_by_none(tmp_path: Path) -> No
         keys.write_text("nonsense with a two_secret_of_this_length")
         workers.listener.send_signal(signal.SIGHUP)
         assert "two_secret" not in await workers.log_until("could not reload")
-        assert await verify(first) == [200, 200]
+        assert await verify(FIRST) == [200, 200]
         keys.write_text("second:two_secret_of_this_length\n")
         workers.listener.send_signal(signal.SIGHUP)
         reloaded = {
             (await workers.log_until("reloaded keys and certificate")).partition("webhooks.listener: ")[2] for _ in range(3)
         }
         assert reloaded == {f"{who}reloaded keys and certificate\n" for who in ("", "worker 0: ", "worker 1: ")}
-        assert await verify(second) == [200, 200]
-        assert await verify(first) == [401, 401]
+        assert await verify(SECOND) == [200, 200]
+        assert await verify(FIRST) == [401, 401]
         assert len([line for line in workers.lines if " ERROR " in line]) == 1
 
 

@@ -10,8 +10,16 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.webhooks.listener_process import delivery, get, half_sent, kept, post, running
+from tests.webhooks.listener_process import ListenerProcess, delivery, get, half_sent, kept, post, running
 from tests.webhooks.workers_kit import working
+
+
+async def half_received(listener: ListenerProcess) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send a delivery except its last byte, and return once the listener has its connection."""
+    reader, writer = await half_sent(listener, delivery("1"))
+    while (await get(listener.where["admin"] + "/metrics"))[1].count("webhooks_connections 1.0") != 1:
+        pass
+    return reader, writer
 
 
 @pytest.mark.slow
@@ -51,11 +59,7 @@ async def test_stopped_under_load_it_answers_every_accepted_delivery_and_loses_n
 @pytest.mark.slow
 async def test_a_second_signal_exits_at_once(tmp_path: Path) -> None:
     async with running(tmp_path, "--body-timeout", "60", "--log-level", "info") as listener:
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.where["url"].rpartition(":")[2]))
-        writer.write(b"POST /webhooks/original HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
-        await writer.drain()
-        while (await get(listener.where["admin"] + "/metrics"))[1].count("webhooks_connections 1.0") != 1:
-            pass
+        reader, writer = await half_received(listener)
         listener.send_signal(signal.SIGTERM)
         await listener.log_until("draining; ")
         assert (await get(listener.where["admin"] + "/readyz")) == (503, "draining\n")
@@ -68,11 +72,7 @@ async def test_a_second_signal_exits_at_once(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_a_shutdown_cuts_off_an_endless_delivery_and_reports_it(tmp_path: Path) -> None:
     async with running(tmp_path, "--body-timeout", "60", "--drain", "0.5") as listener:
-        _, writer = await asyncio.open_connection("127.0.0.1", int(listener.where["url"].rpartition(":")[2]))
-        writer.write(b"POST /webhooks/original HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
-        await writer.drain()
-        while (await get(listener.where["admin"] + "/metrics"))[1].count("webhooks_connections 1.0") != 1:
-            pass
+        _, writer = await half_received(listener)
         assert await listener.stop() == 4
         writer.close()
 
