@@ -11,7 +11,7 @@ _is_protected = re.compile(f"'+{_FORMULA}").match
 
 
 def protect(text: str | None) -> str:
-    """Return a cell that no spreadsheet reads as a formula; `unprotect` returns the original text."""
+    """Return a cell that no spreadsheet reads as a formula; `unprotect` returns the text as it was."""
     if text is None:
         return ""
     return f"'{text}" if _to_protect(text) else text

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from payouts.ledger.base import RunLedger
+from payouts.ledger.campaign import CampaignLedger
 from payouts.pipeline.flow import PayoutsStopped, Pipeline
 from payouts.pipeline.options import RunOptions
 from payouts.pipeline.row import RowPipeline
@@ -18,7 +19,7 @@ from payouts.progress import Progress, Stop
 from payouts.states import Entry, LedgerError
 from payouts.vendors import ROW_TYPES
 from payouts.vendors.payers import payer_of
-from rewards_core.validation import check_flag, check_iterable, check_methods, setting
+from rewards_core.validation import check_iterable, check_methods, setting
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -44,7 +45,6 @@ def run_payouts(
     completions: Completions | None = None,
     ledger: RunLedger | PostgresLedger,
     options: RunOptions | None = None,
-    may_repeat: bool | None = None,
 ) -> PayoutRun:
     """Pay rows, and yield each as the ledger holds it when this run is done with it.
 
@@ -60,8 +60,6 @@ def run_payouts(
             nor with `RunOptions(wait=False)`.
         ledger: An open ledger of the same vendor.
         options: How to go about it.
-        may_repeat: Of an `EnkashClient`: whether EnKash is known to pay a repeated request id only once; by default the client's
-            `repeat_allocations`. Other clients and payers know by themselves.
 
     Raises:
         TypeError: an argument is of another type.
@@ -78,10 +76,10 @@ def run_payouts(
     """
     if not isinstance(rows, AsyncIterable):
         check_iterable(rows, "rows", "an iterable of rows")
-    if is_shared(ledger):
-        return _run(partial(WorkPipeline, ledger, rows), client, completions, ledger, options, may_repeat)
+    if _is_shared(ledger):
+        return _run(partial(WorkPipeline, ledger, rows), client, completions, ledger, options)
     check_methods(ledger, "ledger", "Ledger(...)", RunLedger)
-    return _run(partial(RunPipeline, rows, ledger), client, completions, ledger, options, may_repeat)
+    return _run(partial(RunPipeline, rows, ledger), client, completions, ledger, options)
 
 
 def work_payouts(
@@ -90,7 +88,6 @@ def work_payouts(
     completions: Completions | None = None,
     ledger: PostgresLedger,
     options: RunOptions | None = None,
-    may_repeat: bool | None = None,
 ) -> PayoutRun:
     """Pay rows that are planned in a shared ledger, beside other workers, and yield each that this worker is done with.
 
@@ -102,7 +99,6 @@ def work_payouts(
         completions: As for `run_payouts`.
         ledger: The open ledger.
         options: How to go about it; `rate` limits all workers together.
-        may_repeat: As for `run_payouts`.
 
     Raises:
         TypeError: an argument is of another type.
@@ -113,7 +109,7 @@ def work_payouts(
         LedgerError: from the iteration: the database failed, or a command such as `payouts resolve` is changing the campaign.
     """
     _check_shared(ledger)
-    return _run(partial(WorkPipeline, ledger), client, completions, ledger, options, may_repeat)
+    return _run(partial(WorkPipeline, ledger), client, completions, ledger, options)
 
 
 async def pay_row(
@@ -123,7 +119,6 @@ async def pay_row(
     completions: Completions | None = None,
     ledger: PostgresLedger,
     options: RunOptions | None = None,
-    may_repeat: bool | None = None,
 ) -> Entry:
     """Pay one row of a shared campaign, and return its entry when it is settled; for a workflow engine that drives rows itself.
 
@@ -139,7 +134,6 @@ async def pay_row(
         completions: As for `run_payouts`.
         ledger: The open ledger.
         options: How to go about it; `rate` limits all calls and workers together; the lowest that one of them gives applies.
-        may_repeat: As for `run_payouts`.
 
     Returns:
         The row as the ledger holds it: settled; or `unknown`, if no trace of it was found within `lookup_timeout`, or `accepted`,
@@ -158,7 +152,7 @@ async def pay_row(
         LedgerUnavailable: the database failed. Call this again.
     """
     _check_shared(ledger)
-    run = _run(partial(RowPipeline, ledger, row), client, completions, ledger, options, may_repeat)
+    run = _run(partial(RowPipeline, ledger, row), client, completions, ledger, options)
     async with run:
         async for _ in run:
             pass
@@ -169,13 +163,12 @@ async def pay_row(
 
 
 def _check_shared(ledger: RunLedger | PostgresLedger) -> None:
-    if not is_shared(ledger):
+    if not _is_shared(ledger):
         raise TypeError("ledger: give PostgresLedger(...); one run at a time pays from another ledger, by run_payouts.")
 
 
-def is_shared(ledger: RunLedger | PostgresLedger) -> TypeIs[PostgresLedger]:
-    """Return whether several workers may pay from a ledger."""
-    return callable(getattr(ledger, "one_worker", None))
+def _is_shared(ledger: RunLedger | PostgresLedger) -> TypeIs[PostgresLedger]:
+    return isinstance(ledger, CampaignLedger) and ledger.shared
 
 
 def _run(
@@ -184,11 +177,8 @@ def _run(
     completions: Completions | None,
     ledger: RunLedger | PostgresLedger,
     options: RunOptions | None,
-    may_repeat: bool | None,
 ) -> PayoutRun:
-    if may_repeat is not None:
-        check_flag(may_repeat, "may_repeat")
-    payer = payer_of(client, ledger.vendor, may_repeat=may_repeat)
+    payer = payer_of(client, ledger.vendor)
     if payer.name != ledger.vendor:
         raise ValueError(f"client: give a client of {ledger.vendor}, the ledger's vendor, not of {payer.name}.")
     known = ROW_TYPES.get(payer.name)

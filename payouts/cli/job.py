@@ -116,8 +116,8 @@ async def pay(
 def _run_of(job: Job, client: Any, completions: Completions | None, ledger: CampaignLedger, source: Source | None) -> PayoutRun:
     given: dict[str, Any] = {"client": client, "completions": completions, "ledger": ledger, "options": job.options}
     if source is None:
-        return work_payouts(**given, may_repeat=job.may_repeat)
-    return run_payouts(read_rows(source.stream, source.layout), **given, may_repeat=job.may_repeat)
+        return work_payouts(**given)
+    return run_payouts(read_rows(source.stream, source.layout), **given)
 
 
 def _write_files(job: Job, output: Output) -> None:

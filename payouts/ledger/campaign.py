@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar, Unpack
 
 from payouts.keys import derive_key, later_keys
 from payouts.ledger import decisions, steps
@@ -45,7 +45,7 @@ class CampaignLedger(ABC):
 
     _planner: Planner
     _planner_type: type[Planner] = Planner
-    _shared = False
+    shared: ClassVar[bool] = False
     """Whether several processes may pay from the ledger at a time."""
 
     def __init__(self, *, vendor: str, campaign: str, target: str, clock: Callable[[], float]) -> None:
@@ -233,7 +233,7 @@ class CampaignLedger(ABC):
 
     async def counts(self) -> dict[State, int]:
         """Return how many rows are in each state."""
-        return await self._read(partial(counts_of, campaign=self._number, shared=self._shared))
+        return await self._read(partial(counts_of, campaign=self._number, shared=self.shared))
 
     def _check_rows(self, rows: Sequence[Row]) -> None:
         for row in rows:

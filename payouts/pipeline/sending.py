@@ -199,7 +199,11 @@ class Sender:
             self._answered.set()
 
     async def _take_answers(self) -> None:
-        """Store together the answers that come in one pass of the loop."""
+        """Store together the answers that come in one pass of the loop.
+
+        The ledger gathers moves as well, but a call of it for each row costs more than the row's UPDATE: the payout then reaches
+        0.51 of the pace of the bare loop, and 0.63 with this (`benchmarks/payouts.py`; on one core 0.62 and 0.76).
+        """
         while True:
             await self._answered.wait()
             self._answered.clear()

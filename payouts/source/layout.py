@@ -72,7 +72,7 @@ class Layout:
     """How to read a file.
 
     Args:
-        vendor: The vendor that pays the rows: `"original"`, `"original-mint"` or `"enkash"`.
+        vendor: The vendor that pays the rows, a key of `payouts.vendors.ROW_TYPES`.
         names: The name of its column by field, where it differs, such as `{"id": "order_no"}`.
         form: `"csv"`, `"jsonl"` or `"workbook"`, which is .xlsx or .xlsm.
         delimiter: The delimiter of CSV cells; None detects it in the header.

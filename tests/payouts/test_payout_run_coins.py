@@ -42,24 +42,19 @@ async def test_coins_whose_answer_was_never_read_are_unknown_and_not_given_again
 
 
 async def test_coins_are_given_again_only_where_that_is_known_to_be_safe(coins: Ledger) -> None:
-    vendor = StubEnkash()
+    vendor = StubEnkash(repeat_allocations=True)
     await led_to(coins, coin_row("r0"), State.SENT)
     await led_to(coins, coin_row("r1"), State.SENT, State.UNKNOWN)
-    ended = await pay([coin_row("r0"), coin_row("r1")], vendor, coins, may_repeat=True)
+    ended = await pay([coin_row("r0"), coin_row("r1")], vendor, coins)
     assert {entry.state for entry in ended} == {State.DONE}
     assert sorted(vendor.given) == sorted([key_of("r0", "enkash"), key_of("r1", "enkash")])
 
 
-@pytest.mark.parametrize(
-    ("of_the_client", "of_the_run", "given_again"),
-    [(True, None, True), (True, False, False), (False, True, True), (False, None, False), (object(), None, False)],
-)
-async def test_the_client_decides_whether_coins_may_be_given_again_unless_the_run_does(
-    coins: Ledger, of_the_client: object, of_the_run: bool | None, given_again: bool
-) -> None:
-    vendor = StubEnkash(repeat_allocations=of_the_client)
+@pytest.mark.parametrize(("said", "given_again"), [(True, True), (False, False), (object(), False)])
+async def test_the_client_decides_whether_coins_may_be_given_again(coins: Ledger, said: object, given_again: bool) -> None:
+    vendor = StubEnkash(repeat_allocations=said)
     await led_to(coins, coin_row("r0"), State.SENT)
-    (entry,) = await pay([coin_row("r0")], vendor, coins, may_repeat=of_the_run)
+    (entry,) = await pay([coin_row("r0")], vendor, coins)
     assert (entry.state, len(vendor.given)) == ((State.DONE, 1) if given_again else (State.UNKNOWN, 0))
 
 
@@ -73,10 +68,10 @@ async def test_an_enkash_client_says_whether_its_coins_may_be_given_again(safe: 
 
 
 async def test_coins_refused_when_given_again_are_unknown_because_the_first_may_have_been_given(coins: Ledger) -> None:
-    vendor = StubEnkash()
+    vendor = StubEnkash(repeat_allocations=True)
     vendor.answers["EKQZVMQK"].append(ValidationFailed("duplicate request id"))
     await led_to(coins, coin_row("r0"), State.SENT)
-    (entry,) = await pay([coin_row("r0")], vendor, coins, may_repeat=True)
+    (entry,) = await pay([coin_row("r0")], vendor, coins)
     assert entry.state is State.UNKNOWN
 
 

@@ -49,7 +49,6 @@ def test_wrong_options_of_runs_are_refused(name: str, value: Any, error: type[Ex
             "completions": Instance(),
             "client": Instance(or_none=False),
             "ledger": Instance(or_none=False),
-            "may_repeat": evolve(FLAG, or_none=True),
         }
     ),
 )

@@ -1,0 +1,98 @@
+"""What rows of Original have in common, tokens and assets: accepted now, finished by the chain later, found by their keys."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Generic, Self, TypeVar
+
+from attrs import evolve, frozen
+
+from original_async import Allocation, Asset
+from payouts.payer import NOT_PAID, Held
+from payouts.vendors.clients import OriginalCalls
+from rewards_core.errors import OutcomeUnknown
+
+if TYPE_CHECKING:
+    from payouts.states import Entry
+    from rewards_core.operations import KeyedRequest, Operation, OperationRef
+
+C = TypeVar("C", bound=OriginalCalls)
+T = TypeVar("T", Allocation, Asset)
+
+
+@frozen
+class ChainPayer(ABC, Generic[C, T]):
+    """A payer of rows that the chain finishes; what differs between tokens and assets is left to its subclasses."""
+
+    client: C
+    balances: ClassVar[None] = None
+
+    @property
+    def lookups(self) -> Self:
+        """Itself."""
+        return self
+
+    async def find(
+        self, entries: Sequence[Entry], before_page: Callable[[], Awaitable[object]] | None = None
+    ) -> Mapping[int, Operation]:
+        """Return what is held under the rows' keys; of several the one with the right content, if any."""
+        requests = {entry.number: (entry, self._request(entry)) for entry in entries}
+        held = await self.client.find_operations([request for _, request in requests.values()], before_page=before_page)
+        found: dict[int, Operation] = {}
+        for number, (entry, request) in requests.items():
+            under = [each for each in held if self._is_under(each, entry, request.key)]
+            if under:
+                found[number] = max(under, key=request.is_met_by)
+        return found
+
+    async def list_held(self, recipient: str, before_page: Callable[[], Awaitable[object]] | None = None) -> list[Held]:
+        """Return what was granted to a user."""
+        held = [self._held(each, recipient) for each in await self._list(recipient, before_page)]
+        return [each for each in held if each.recipient == recipient]
+
+    async def held_under(self, entry: Entry, keys: Collection[str]) -> Operation | None:
+        """Return what the row asks for under one of the keys, if it is listed and has not failed."""
+        for each in await self._list(entry.recipient):
+            held = self._held(each, entry.recipient)
+            if held.key in keys and held.item == entry.item and held.status not in NOT_PAID:
+                return evolve(each, recovered=True)
+        return None
+
+    def unknown(self, entry: Entry) -> OutcomeUnknown:
+        """Return an error that carries the row's request."""
+        return OutcomeUnknown(entry.problem or "", request=self._request(entry), idempotency_key=entry.key)
+
+    def ref(self, entry: Entry) -> OperationRef:
+        """Return the ref of what the vendor named."""
+        return self.client.ref_of(self._asked(entry))
+
+    def held_before(self, operation: Operation) -> bool:
+        """Return whether the client found it by its key."""
+        return operation.recovered
+
+    def conclude(self, entry: Entry, final: Operation) -> None:
+        """Compare uid, key, item, user and amount."""
+        found_under = final.key if entry.settled_by in {"audit", "lookup"} else None  # they look under keys of other tries too
+        self.client.conclude(self._asked(entry, found_under), final)
+
+    def _is_under(self, each: T, entry: Entry, key: str) -> bool:
+        """Return whether it is under that key; another item's, or another user's, proves nothing about the row."""
+        held = self._held(each, entry.recipient)
+        return (held.key, held.item, held.recipient) == (key, entry.item, entry.recipient)
+
+    @abstractmethod
+    async def _list(self, recipient: str, before_page: Callable[[], Awaitable[object]] | None = None) -> Sequence[T]:
+        """Return what a user holds, also what was granted to another."""
+
+    @abstractmethod
+    def _held(self, each: T, recipient: str) -> Held:
+        """Return it as an audit compares it; `recipient` holds what names no user."""
+
+    @abstractmethod
+    def _request(self, entry: Entry) -> KeyedRequest:
+        """Return the request of a row."""
+
+    @abstractmethod
+    def _asked(self, entry: Entry, key: str | None = None) -> T:
+        """Return what the row asked for, under its key or another that it had, as the vendor would have accepted it."""
