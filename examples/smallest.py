@@ -9,20 +9,19 @@ arrive on port 8080, or on PORT.
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-
-from aiohttp import web
 
 from original_async import OriginalClient, OriginalWebhooks
-from webhooks import Completions, MemoryStore, Receiver
+from webhooks import Completions, MemoryStore, Receiver, serving
 
 
-async def grant(to_user_uid: str, amount: str, nonce: str) -> None:
+async def grant(to_user_uid: str, amount: str, nonce: str, port: int = 8080) -> None:
     store = MemoryStore()
-    app = web.Application()
-    Receiver(OriginalWebhooks.from_env(), store).register(app, "/webhooks/original")
-    async with serving(app), OriginalClient.from_env() as original, Completions(original, store) as completions:
+    async with (
+        Receiver(OriginalWebhooks.from_env(), store) as receiver,
+        serving({"/webhooks/original": receiver}, port=port),
+        OriginalClient.from_env() as original,
+        Completions(original, store) as completions,
+    ):
         allocation = await original.create_allocation(
             reward_uid="764893807463", to_user_uid=to_user_uid, amount=amount, nonce=nonce
         )
@@ -30,18 +29,7 @@ async def grant(to_user_uid: str, amount: str, nonce: str) -> None:
         print(f"{allocation.amount} to {allocation.to_user_uid}: {allocation.status}")
 
 
-@asynccontextmanager
-async def serving(app: web.Application) -> AsyncGenerator[None]:
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", int(os.environ.get("PORT", "8080"))).start()
-        yield
-    finally:
-        await runner.cleanup()
-
-
 if __name__ == "__main__":
     if len(sys.argv) != 4:
         sys.exit("Give USER AMOUNT NONCE.")
-    asyncio.run(grant(*sys.argv[1:]))
+    asyncio.run(grant(*sys.argv[1:], port=int(os.environ.get("PORT", "8080"))))

@@ -43,7 +43,7 @@ def derive_key(vendor: str, campaign: str, row_id: str, *, retry: int = 0) -> st
     """Return the idempotency key of one row: 26 characters, the same on every machine and in every run.
 
     Args:
-        vendor: A key of `payouts.vendors.ROW_TYPES`, as in `Ledger(vendor=...)`.
+        vendor: The name of the vendor, as in `Ledger(vendor=...)`.
         campaign: The name of the campaign; the same row id in another campaign has another key.
         row_id: The row's id.
         retry: How many keys of the row were given up before, 0 or more.

@@ -208,7 +208,7 @@ class Payer(Protocol):
 
     @property
     def name(self) -> str:
-        """The vendor whose rows it pays, a key of `payouts.vendors.ROW_TYPES`, as in `Ledger(vendor=...)`."""
+        """The vendor whose rows it pays, as in `Ledger(vendor=...)`."""
         ...
 
     @property

@@ -49,7 +49,7 @@ async def test_the_smallest_example_pays_once_and_says_so(
     port: None, capsys: pytest.CaptureFixture[str], rewards_books: RewardsBooks
 ) -> None:
     for _ in range(2):
-        await load("smallest").grant(USER, "1.23", "order-1001")
+        await load("smallest").grant(USER, "1.23", "order-1001", int(os.environ["PORT"]))
         assert capsys.readouterr().out == f"1.23 to {USER}: done\n"
     assert rewards_books.paid(USER, "1.23", once=True)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from webhooks.errors import CompletionsClosed, CompletionsFailed, CompletionTimeout, QueueError, RetryLater
     from webhooks.handlers import HandlerPolicy, HandlerStatistics
     from webhooks.ingress.base import Reply
+    from webhooks.ingress.serving import serving
     from webhooks.polling import PollPolicy
     from webhooks.receiver import Receiver, ReceiverStatistics
     from webhooks.refusals import Refusal
@@ -73,6 +74,7 @@ __all__ = [
     "Subscription",
     "Wake",
     "open_store",
+    "serving",
 ]
 
 if not TYPE_CHECKING:  # otherwise a type checker would accept any name
@@ -95,6 +97,7 @@ if not TYPE_CHECKING:  # otherwise a type checker would accept any name
             "completions",
             "handlers",
             "receiver",
+            "ingress.serving",
             "store.sqlite",  # nearly last: it needs file locks, which Windows lacks, and apsw
             "store.postgres",  # last: it needs an extra
         ),

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, cast
 
 import typer
 from attrs import define
@@ -16,15 +16,16 @@ from payouts.audit.records import Begun, Scope, audited_targets, is_conclusive
 from payouts.audit.release import release
 from payouts.audit.run import AuditRun
 from payouts.cli.audit_display import AuditDisplay, differences_left, listed_kinds, tell_changes, tell_reasons, tell_result
-from payouts.cli.connections import client_of, target_of
+from payouts.cli.connections import VendorClient, client_of, target_of
 from payouts.cli.options import DEFAULT_LEDGER, KindName, LedgerOption, granting, per_second, with_exit_codes
 from payouts.cli.supervision import Supervision
 from payouts.ledger.campaign import CampaignLedger
 from payouts.ledger.generation import Standing
-from payouts.ledger.place import LedgerPlace
+from payouts.ledger.place import LedgerPlace, Lock
 from payouts.ledger.reader import Campaign
 from payouts.request_budget import BudgetSpent, RequestBudget
 from payouts.vendors import ROW_TYPES
+from payouts.vendors.clients import CoinClient
 from payouts.vendors.payers import EnkashPayer, payer_of
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fail, ignore_broken_pipe, print_stderr
@@ -142,7 +143,7 @@ class _Job:
     place: LedgerPlace
     scope: Scope
     opened: Campaign
-    lock: object
+    lock: Lock
     budget: RequestBudget
     output: Output
     whole: bool
@@ -203,7 +204,7 @@ def _in_scope(known: list[Campaign], vendor: str, chosen: Campaign | None, outpu
     return in_scope
 
 
-def _vouch(place: LedgerPlace, known: Sequence[Campaign], lock: object, output: Output) -> None:
+def _vouch(place: LedgerPlace, known: Sequence[Campaign], lock: Lock, output: Output) -> None:
     found, _ = place.standing()
     if found is Standing.OLDER:
         fail(
@@ -222,7 +223,7 @@ def _vouch(place: LedgerPlace, known: Sequence[Campaign], lock: object, output: 
         output.record({"event": "released", "coins_unknown": 0}, text="Rows can be sent from this ledger again.")
 
 
-async def _audit(job: _Job, client: Any, worth: Mapping[str, int]) -> tuple[AuditRun, Standing]:
+async def _audit(job: _Job, client: VendorClient, worth: Mapping[str, int]) -> tuple[AuditRun, Standing]:
     """Return the audit, and the standing of the ledger after it."""
     async with job.open() as ledger, client:
         run = AuditRun(ledger, job.scope, job.budget, clock=ledger.now)
@@ -309,11 +310,11 @@ def _recipients(place: LedgerPlace, campaigns: Sequence[Campaign]) -> list[str]:
         return list(reader.recipients(campaigns))
 
 
-async def _store_balances(job: _Job, client: Any, campaigns: Sequence[Campaign]) -> Exit:
+async def _store_balances(job: _Job, client: VendorClient, campaigns: Sequence[Campaign]) -> Exit:
     async with job.open() as ledger, client:
         try:
             users = await asyncio.to_thread(_recipients, job.place, campaigns)
-            stored, failed = await take_snapshot(ledger, EnkashPayer(client), users, budget=job.budget)
+            stored, failed = await take_snapshot(ledger, EnkashPayer(cast("CoinClient", client)), users, budget=job.budget)
         except BudgetSpent:
             print_stderr("--max-requests was reached. The balances read so far are stored. Give a higher number.", "yellow")
             return Exit.NOT_YET

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from payouts.audit.absence import LookedUp, is_proven, look_up, may_settle_at, record_absent, was_refused
 from payouts.cells import iso
 from payouts.cli.confirmation import MAX_SHOWN, confirmed, require_terminal, say_totals
-from payouts.cli.connections import client_of, target_of
+from payouts.cli.connections import original_client, target_of
 from payouts.cli.display import counting_bar
 from payouts.ledger.base import Facts
 from payouts.payer import Held, restated
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from original_async import OriginalClient
     from payouts.ledger.base import Database
     from payouts.ledger.campaign import CampaignLedger
-    from payouts.ledger.place import LedgerPlace
+    from payouts.ledger.place import LedgerPlace, Lock
     from payouts.ledger.reader import Campaign, LedgerReader
     from payouts.payer import Lookups
 
@@ -44,7 +44,7 @@ def settle_refused(
     place: LedgerPlace,
     campaign: Campaign,
     reader: LedgerReader,
-    lock: object,
+    lock: Lock,
     output: Output,
     *,
     note: str,
@@ -63,7 +63,7 @@ def settle_refused(
     if not entries:
         fail(f"Campaign {campaign.name} has no unknown rows that were refused. Nothing was changed.", Exit.REFUSED)
     with exit_on_value_error():
-        client = client_of(campaign.vendor)
+        client = original_client()
     known = _known(campaign, reader)
     with asyncio.Runner() as runner:  # the ledger stays open and locked while a person is asked
         stack = AsyncExitStack()

@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import field, frozen
 from attrs.converters import optional
@@ -23,19 +23,17 @@ from payouts.vendors import ROW_TYPES
 from rewards_core import Limits
 from rewards_core.base_urls import url_from
 from rewards_core.keys import webhook_keys
-from webhooks.refusals import Refusals
 from webhooks.store import StoreUrl
 
 if TYPE_CHECKING:
+    from enkash_async import EnkashClient
     from original_async import OriginalClient
-    from webhooks import Completions, Receiver, Store
+    from webhooks import Completions, Store
+
+VendorClient: TypeAlias = "OriginalClient | EnkashClient"
 
 _SPARE_CONNECTIONS = 20
 _MAX_EVENTS = 20_000
-_LISTEN_APART = (
-    "payouts has no option for that. Behind a proxy, or among strangers, let webhook-listener take the webhooks, and name "
-    "its store by --store."
-)
 
 
 def listener_store(name: str | StoreUrl) -> StoreUrl:
@@ -80,17 +78,29 @@ class Listening:
             raise ValueError("--webhook-path must begin with a slash. Nothing was sent.")
 
 
-def client_of(vendor: str, concurrency: int = 1, *, may_repeat: bool = False) -> Any:
-    """Create the client of a vendor from the environment.
+def client_of(vendor: str, concurrency: int = 1, *, may_repeat: bool = False) -> VendorClient:
+    """Create the client of a vendor; see `original_client` and `enkash_client`."""
+    if ROW_TYPES[vendor].account == "original":
+        return original_client(concurrency)
+    return enkash_client(concurrency, may_repeat=may_repeat)
 
-    Refused token requests of EnKash are recorded in the user's state folder.
+
+def original_client(concurrency: int = 1) -> OriginalClient:
+    """Create a client of Original from the environment.
+
+    Raises:
+        ValueError: a variable is missing or wrong; the error says what to set.
+    """
+    return original_async.OriginalClient.from_env(limits=Limits(connections=concurrency + _SPARE_CONNECTIONS))
+
+
+def enkash_client(concurrency: int = 1, *, may_repeat: bool = False) -> EnkashClient:
+    """Create a client of EnKash from the environment; refused token requests are recorded in the user's state folder.
 
     Raises:
         ValueError: a variable is missing or wrong; the error says what to set.
     """
     limits = Limits(connections=concurrency + _SPARE_CONNECTIONS)
-    if ROW_TYPES[vendor].account == "original":
-        return original_async.OriginalClient.from_env(limits=limits)
     breakers = enkash_async.FileBreakerStore(state_folder() / "enkash-breaker.json")
     return enkash_async.EnkashClient.from_env(repeat_allocations=may_repeat, limits=limits, breaker_store=breakers)
 
@@ -144,7 +154,8 @@ async def completions_of(
         if listening.port is not None:
             source = await asyncio.to_thread(webhook_source, listening.keys_file, scope=client.scope)
             receiver = await stack.enter_async_context(webhooks.Receiver(source, store))
-            on_listening(await stack.enter_async_context(_serving(receiver, listening)))
+            served = webhooks.serving({listening.path: receiver}, host=listening.host, port=listening.port)
+            on_listening(await stack.enter_async_context(served) + listening.path)
         polling = webhooks.PollPolicy(first_after=listening.poll_after, max_per_second=listening.polls_per_second)
         yield await stack.enter_async_context(webhooks.Completions(client, store, polling=polling))
 
@@ -153,18 +164,3 @@ async def _open_listener_store(url: StoreUrl) -> Store:
     if not await url.exists():
         raise ValueError(f"--store: there is no store at {url}. Start webhook-listener with that store first. Nothing was sent.")
     return await asyncio.to_thread(url.open)
-
-
-@asynccontextmanager
-async def _serving(receiver: Receiver, listening: Listening) -> AsyncIterator[str]:
-    from webhooks.ingress.hardened_server import HardenedServer, logger  # noqa: PLC0415 - it imports aiohttp, and few runs listen
-
-    hardened = HardenedServer({listening.path: receiver}, refusals=Refusals(logger, instead=_LISTEN_APART))
-    server = await asyncio.get_running_loop().create_server(hardened, listening.host, listening.port)
-    host, port = server.sockets[0].getsockname()[:2]
-    try:
-        yield f"http://{f'[{host}]' if ':' in host else host}:{port}{listening.path}"
-    finally:
-        server.close()
-        await hardened.drain(5.0)
-        await server.wait_closed()

@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from attrs import frozen
 
-from payouts.cli.connections import Listening, client_of, completions_of, target_of
+from payouts.cli.connections import Listening, VendorClient, client_of, completions_of, target_of
 from payouts.cli.display import Display, JsonLines, MovingLine
 from payouts.cli.planning import Source, record_terms
 from payouts.cli.supervision import run_to_end
-from payouts.ledger.place import LedgerPlace
+from payouts.ledger.place import LedgerPlace, Lock
 from payouts.report.page import write_report
 from payouts.report.results import write_results
 from payouts.runner import PayoutRun, RunOptions, run_payouts, work_payouts
@@ -27,7 +27,9 @@ from rewards_core.text import counted
 from webhooks import StoreError
 
 if TYPE_CHECKING:
-    from payouts.ledger.campaign import CampaignLedger
+    from original_async import OriginalClient
+    from payouts.ledger.postgres import PostgresLedger
+    from payouts.ledger.sqlite import Ledger
     from webhooks import Completions
 
 _UNFINISHED = (State.PLANNED, State.SENT, State.ACCEPTED)
@@ -54,7 +56,7 @@ async def pay(
     *,
     source: Source | None = None,
     total: int | None = None,
-    lock: Any = None,
+    lock: Lock | None = None,
     snapshot: bool = False,
 ) -> int:
     """Pay, and return the exit code.
@@ -78,18 +80,19 @@ async def pay(
             stack.push_async_callback(client.aclose)
             completions = None
             if ROW_TYPES[job.vendor].has_lookup and job.options.wait:
-                completions = await stack.enter_async_context(completions_of(client, job.listening, tell_url))
+                settling = completions_of(cast("OriginalClient", client), job.listening, tell_url)
+                completions = await stack.enter_async_context(settling)
         except (ValueError, OSError, StoreError) as problem:
             fail(str(problem), Exit.USAGE)
-        opened: Any = job.place.ledger(vendor=job.vendor, campaign=job.campaign, target=target_of(job.vendor), lock=lock)
-        ledger = await stack.enter_async_context(opened)
+        ledger = job.place.ledger(vendor=job.vendor, campaign=job.campaign, target=target_of(job.vendor), lock=lock)
+        await stack.enter_async_context(ledger)
         if source is not None:
             await record_terms(ledger, source, output, snapshot=snapshot)
         run = _run_of(job, client, completions, ledger, source)
         run.progress.total = total if source is None else source.rows
         ended_early = await run_to_end(run, display)
         counts = await ledger.counts()
-        stopped = source is None and await ledger.condition() == "stopped"
+        stopped = source is None and await cast("PostgresLedger", ledger).condition() == "stopped"
     not_read = 0 if source is None else source.rows - run.progress.read
     written = True
     if ended_early is None or not ended_early.at_once:
@@ -113,11 +116,18 @@ async def pay(
     return Exit.OK if written else Exit.FAULT
 
 
-def _run_of(job: Job, client: Any, completions: Completions | None, ledger: CampaignLedger, source: Source | None) -> PayoutRun:
-    given: dict[str, Any] = {"client": client, "completions": completions, "ledger": ledger, "options": job.options}
+def _run_of(
+    job: Job,
+    client: VendorClient,
+    completions: Completions | None,
+    ledger: Ledger | PostgresLedger,
+    source: Source | None,
+) -> PayoutRun:
     if source is None:
-        return work_payouts(**given)
-    return run_payouts(read_rows(source.stream, source.layout), **given)
+        shared = cast("PostgresLedger", ledger)
+        return work_payouts(client=client, completions=completions, ledger=shared, options=job.options)
+    rows = read_rows(source.stream, source.layout)
+    return run_payouts(rows, client=client, completions=completions, ledger=ledger, options=job.options)
 
 
 def _write_files(job: Job, output: Output) -> None:

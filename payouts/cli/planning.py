@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import typer
 from attrs import frozen
 
 from payouts.audit.balances import snapshot as take_snapshot
-from payouts.cli.connections import client_of, target_of
+from payouts.cli.connections import enkash_client, target_of
 from payouts.cli.display import counting_bar
 from payouts.cli.preflight import Prepared, Terms, prepare
 from payouts.cli.supervision import Supervision
@@ -28,7 +28,7 @@ from rewards_core.text import counted
 if TYPE_CHECKING:
     from payouts.cli.file_options import CheckOptions, FileOptions
     from payouts.ledger.campaign import CampaignLedger
-    from payouts.ledger.place import LedgerPlace
+    from payouts.ledger.place import LedgerPlace, Lock
     from payouts.source.layout import Layout
 
 
@@ -49,7 +49,7 @@ class Source:
 
 def prepared(
     file: FileOptions, checks: CheckOptions, output: Output, stack: ExitStack, *, before_asking: Callable[[], None]
-) -> tuple[Source, Any]:
+) -> tuple[Source, Lock | None]:
     """Check the whole file and ask a person; return it with the ledger's lock, which the stack releases; None in a dry run."""
     total = checks.total_for(file.grants)
     terms = Terms(
@@ -73,7 +73,7 @@ def prepared(
     return Source(file=file, stream=stream, layout=layout, prepared=found), lock
 
 
-def planned(source: Source, place: LedgerPlace, lock: Any, output: Output, *, snapshot: bool = False) -> None:
+def planned(source: Source, place: LedgerPlace, lock: Lock | None, output: Output, *, snapshot: bool = False) -> None:
     """Plan the rows; end the command if that is interrupted."""
     read, signals = asyncio.run(_plan(source, place, lock, output, snapshot=snapshot))
     if signals:
@@ -83,7 +83,9 @@ def planned(source: Source, place: LedgerPlace, lock: Any, output: Output, *, sn
         raise typer.Exit(Exit(128 + signals[0]))
 
 
-async def _plan(source: Source, place: LedgerPlace, lock: Any, output: Output, *, snapshot: bool) -> tuple[int, list[int]]:
+async def _plan(
+    source: Source, place: LedgerPlace, lock: Lock | None, output: Output, *, snapshot: bool
+) -> tuple[int, list[int]]:
     file, progress, stop = source.file, Progress(), Stop()
     display = _PlanningDisplay(progress, source.rows, output)
     async with place.ledger(vendor=file.grants, campaign=file.campaign, target=target_of(file.grants), lock=lock) as ledger:
@@ -117,7 +119,7 @@ async def _store_balances(ledger: CampaignLedger, source: Source, output: Output
     users = await asyncio.to_thread(read)
     print_stderr(f"Storing {counted(len(users), 'balance')} first, 20 a second.")
     try:
-        async with client_of("enkash") as client:
+        async with enkash_client() as client:
             stored, failed = await take_snapshot(ledger, EnkashPayer(client), users)
     except VendorError as problem:
         fail(f"The balances could not be read: {problem}. Nothing was sent.", Exit.UNAVAILABLE)

@@ -14,7 +14,7 @@ from payouts.cli.bulk_resolve import settle_refused
 from payouts.cli.confirmation import rows_named
 from payouts.cli.options import CampaignOptions, per_second, with_exit_codes
 from payouts.ledger import decisions
-from payouts.ledger.place import LedgerPlace
+from payouts.ledger.place import LedgerPlace, Lock
 from payouts.ledger.reader import Campaign
 from payouts.states import Entry, State, ways_of
 from payouts.vendors import ROW_TYPES
@@ -119,7 +119,7 @@ def _check(
 
 
 def _resolve(
-    place: LedgerPlace, campaign: Campaign, entries: Sequence[Entry], state: State, note: str, lock: object, output: Output
+    place: LedgerPlace, campaign: Campaign, entries: Sequence[Entry], state: State, note: str, lock: Lock, output: Output
 ) -> None:
     for entry in entries:
         if entry.state not in {State.UNKNOWN, State.REJECTED} or entry.state is state:
@@ -140,7 +140,7 @@ def _resolve(
             output.record(facts, text=f"row {entry.id} is {state}: {note}")
 
 
-def _undo(place: LedgerPlace, campaign: Campaign, entries: Sequence[Entry], note: str, lock: object, output: Output) -> None:
+def _undo(place: LedgerPlace, campaign: Campaign, entries: Sequence[Entry], note: str, lock: Lock, output: Output) -> None:
     async def undo() -> list[Entry]:
         async with place.ledger(vendor=campaign.vendor, campaign=campaign.name, lock=lock) as ledger:
             return await ledger.transact(partial(decisions.undo, rows=entries, note=note, at=ledger.now()))

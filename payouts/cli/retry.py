@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from payouts import money
 from payouts.cli.confirmation import MAX_SHOWN, confirmed, require_terminal, rows_named, say_totals
-from payouts.cli.connections import client_of, target_of
+from payouts.cli.connections import VendorClient, client_of, target_of
 from payouts.cli.options import CampaignOptions, with_exit_codes
-from payouts.ledger.place import LedgerPlace
+from payouts.ledger.place import LedgerPlace, Lock
 from payouts.ledger.reader import Campaign
 from payouts.payer import NOT_PAID, Payer, restated
 from payouts.states import Entry, State
@@ -113,7 +113,12 @@ async def objection_to_retry(
 
 
 async def _retry(
-    place: LedgerPlace, campaign: Campaign, client: Any, entries: Sequence[Entry], lock: object, output: Output
+    place: LedgerPlace,
+    campaign: Campaign,
+    client: VendorClient,
+    entries: Sequence[Entry],
+    lock: Lock,
+    output: Output,
 ) -> Exit:
     """Give each row a new key as soon as its check with the vendor allows it."""
     target = target_of(campaign.vendor)  # at another base URL the vendor would hold nothing under any key

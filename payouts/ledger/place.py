@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.reader import LedgerReader, is_database
@@ -16,12 +16,18 @@ from rewards_core.secrets import shielded
 from rewards_core.validation import check_path
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from payouts.ledger.campaign import CampaignLedger
     from payouts.ledger.generation import Standing
+    from payouts.ledger.postgres import PostgresLedger
+    from payouts.ledger.postgres_lock import PostgresLock
     from payouts.ledger.reader import Campaign
+    from payouts.ledger.sqlite import Ledger
     from rewards_core.postgres.engine import Engine
+
+Lock: TypeAlias = "LedgerLock | PostgresLock"
+"""What keeps runs, workers and other commands away from a ledger while it is held."""
 
 
 class LedgerPlace(ABC):
@@ -43,7 +49,7 @@ class LedgerPlace(ABC):
         """Open the ledger to read it."""
 
     @abstractmethod
-    def lock(self, campaigns: Collection[Campaign] | None = None) -> Any:
+    def lock(self, campaigns: Collection[Campaign] | None = None) -> AbstractContextManager[Lock]:
         """Return a context manager that excludes runs, workers and commands by hand, and yields the lock for `ledger`.
 
         Args:
@@ -55,7 +61,7 @@ class LedgerPlace(ABC):
         """
 
     @abstractmethod
-    def ledger(self, *, vendor: str, campaign: str, target: str = "", lock: Any = None) -> CampaignLedger:
+    def ledger(self, *, vendor: str, campaign: str, target: str = "", lock: Lock | None = None) -> Ledger | PostgresLedger:
         """Return a ledger, to be opened by `async with`."""
 
     @abstractmethod
@@ -119,11 +125,13 @@ class FilePlace(LedgerPlace):
         finally:
             lock.release()
 
-    def ledger(self, *, vendor: str, campaign: str, target: str = "", lock: Any = None) -> CampaignLedger:
+    def ledger(self, *, vendor: str, campaign: str, target: str = "", lock: Lock | None = None) -> Ledger | PostgresLedger:
         """Return a `Ledger`."""
         from payouts.ledger.sqlite import Ledger  # noqa: PLC0415 - commands that only read do not wait for it
 
-        return Ledger(self.path, vendor=vendor, campaign=campaign, target=target, lock=lock, clock=time.time)
+        return Ledger(
+            self.path, vendor=vendor, campaign=campaign, target=target, lock=cast("LedgerLock | None", lock), clock=time.time
+        )
 
     def standing(self, state: Path | None = None) -> tuple[Standing, float]:
         """Return what this machine's note says of the ledger; a `LedgerError` says that it was moved."""
@@ -170,7 +178,7 @@ class DatabasePlace(LedgerPlace):
         return LedgerReader(self._address.url.reveal())
 
     @contextmanager
-    def lock(self, campaigns: Collection[Campaign] | None = None) -> Iterator[Any]:
+    def lock(self, campaigns: Collection[Campaign] | None = None) -> Iterator[PostgresLock]:
         """Keep workers and other commands away from campaigns, or other planners from the database."""
         from payouts.ledger.postgres import lock_of  # noqa: PLC0415
 
@@ -181,11 +189,13 @@ class DatabasePlace(LedgerPlace):
         finally:
             lock.release()
 
-    def ledger(self, *, vendor: str, campaign: str, target: str = "", lock: Any = None) -> CampaignLedger:
+    def ledger(self, *, vendor: str, campaign: str, target: str = "", lock: Lock | None = None) -> Ledger | PostgresLedger:
         """Return a `PostgresLedger`."""
         from payouts.ledger.postgres import PostgresLedger  # noqa: PLC0415
 
-        return PostgresLedger(self._address.url.reveal(), vendor=vendor, campaign=campaign, target=target, lock=lock)
+        return PostgresLedger(
+            self._address.url.reveal(), vendor=vendor, campaign=campaign, target=target, lock=cast("PostgresLock | None", lock)
+        )
 
     def standing(self, state: Path | None = None) -> tuple[Standing, float]:
         """Return what the database and this machine's notes say of the ledger."""

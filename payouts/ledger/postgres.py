@@ -57,7 +57,7 @@ class PostgresLedger(CampaignLedger):
 
     Args:
         dsn: `"postgresql://user@host/database"`, as for `webhooks.PostgresStore`. Its password appears in no log.
-        vendor: The vendor that pays, a key of `payouts.vendors.ROW_TYPES`.
+        vendor: The name of the vendor that pays, the `vendor` of its rows.
         campaign: The campaign's name, a part of every key.
         target: Where payments are sent, such as the vendor's base URL; the target of a campaign cannot change.
         schema: The name of the schema in that database, created if missing.

@@ -36,7 +36,7 @@ class Ledger(CampaignLedger):
 
     Args:
         path: The file, created if it is missing; only its owner can read it.
-        vendor: The vendor that pays, a key of `payouts.vendors.ROW_TYPES`.
+        vendor: The name of the vendor that pays, the `vendor` of its rows.
         campaign: The campaign's name, a part of every key.
         target: Where payments are sent, such as the vendor's base URL; the target of a campaign cannot change.
         lock: The ledger's lock, if the caller has already taken it; it is released when the ledger is closed.

@@ -72,7 +72,7 @@ class Layout:
     """How to read a file.
 
     Args:
-        vendor: The vendor that pays the rows, a key of `payouts.vendors.ROW_TYPES`.
+        vendor: The name of the vendor that pays the rows, as in `Ledger(vendor=...)`.
         names: The name of its column by field, where it differs, such as `{"id": "order_no"}`.
         form: `"csv"`, `"jsonl"` or `"workbook"`, which is .xlsx or .xlsm.
         delimiter: The delimiter of CSV cells; None detects it in the header.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from payouts.cli.connections import Listening, client_of, completions_of, target_of
+from payouts.cli.connections import Listening, completions_of, original_client, target_of
 from tests.payouts.command_kit import REWARD
 
 
@@ -51,7 +51,7 @@ async def test_a_listeners_store_is_read_and_never_written(
     writing = await asyncio.to_thread(SQLiteStore, path)
     async with Receiver(source, writing) as receiver:
         await receiver.receive({"x-webhook-signature": source.sign(body)}, body)
-        client = client_of("original")
+        client = original_client()
         async with client, completions_of(client, Listening(store=str(path))) as completions:
             assert (await completions.wait("7", timeout=10)).status == "done"
     await writing.aclose()

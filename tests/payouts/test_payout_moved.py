@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from payouts.cli.connections import client_of
+from payouts.cli.connections import original_client
 from payouts.keys import derive_key
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.sqlite import Ledger
@@ -80,7 +80,7 @@ def pay_one(vendor: str, row: Any) -> str:
     """Pay a row as a run does whose answer is lost, and return the uid."""
 
     async def pay() -> str:
-        async with client_of("original") as client:
+        async with original_client() as client:
             made = await client.create_allocation(
                 reward_uid=row.reward_uid,
                 to_user_uid=row.to_user_uid,

@@ -16,7 +16,7 @@ from aiohttp import ClientSession
 from rich.console import Console
 
 from original_async import OriginalWebhooks
-from payouts.cli.connections import Listening, client_of, completions_of
+from payouts.cli.connections import Listening, completions_of, original_client
 from payouts.cli.display import JsonLines, MovingLine
 from payouts.cli.supervision import run_to_end
 from payouts.ledger.sqlite import Ledger
@@ -114,7 +114,7 @@ async def test_keys_may_stand_in_a_file_and_another_apps_news_settles_nothing(
     port = free_port()
     body = b'{"event": "reward.allocated", "data": {"app": {"uid": "another"}}}'
     signed = {"x-webhook-signature": OriginalWebhooks({"k1": "secret"}).sign(body)}
-    client = client_of("original")
+    client = original_client()
     listening = Listening(port=port, keys_file=folder / "keys.txt")
     async with client, completions_of(client, listening), ClientSession() as session:
         reply = await session.post(f"http://127.0.0.1:{port}/webhooks/original", data=body, headers=signed)
@@ -133,7 +133,7 @@ async def test_nobody_is_told_to_give_options_that_payouts_does_not_have(
     monkeypatch.setenv("ORIGINAL_API_SECRET", "s" * 32)
     (folder / "keys.txt").write_text("k1:secret\n")
     port = free_port()
-    client = client_of("original")
+    client = original_client()
     async with client, completions_of(client, Listening(port=port, keys_file=folder / "keys.txt")):
         pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
         async with ClientSession() as session, session.get(f"http://127.0.0.1:{port}/webhooks/original") as reply:

@@ -8,6 +8,7 @@ import os
 import sys
 from contextlib import AsyncExitStack
 
+from original_async import OriginalClient
 from payouts import RunOptions
 from payouts.cli.connections import client_of
 from payouts.ledger.postgres import PostgresLedger
@@ -18,11 +19,12 @@ from webhooks import Completions, MemoryStore, PollPolicy
 
 async def work(url: str, vendor: str, lease: float, rate: float) -> None:
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(client_of(vendor, 20))
+        client = client_of(vendor, 20)
+        await stack.enter_async_context(client)
         opened = PostgresLedger(url, vendor=vendor, campaign="diwali-2026", lease=lease, grace=lease / 2)
         ledger = await stack.enter_async_context(opened)
         completions = None
-        if vendor != "enkash":
+        if isinstance(client, OriginalClient):
             store = MemoryStore()
             stack.push_async_callback(store.aclose)
             polling = PollPolicy(first_after=0.2, growth=1.0, max_interval=1.0, max_per_second=200.0)

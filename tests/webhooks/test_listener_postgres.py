@@ -199,12 +199,12 @@ async def test_a_handler_whose_machine_dies_runs_again_on_another(folder: Path, 
 
 @pytest.mark.slow
 async def test_a_payout_waits_on_the_store_of_a_listener(folder: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from payouts.cli.connections import client_of
+    from payouts.cli.connections import original_client
 
     monkeypatch.setenv("ORIGINAL_API_KEY", API_KEY)
     monkeypatch.setenv("ORIGINAL_API_SECRET", API_SECRET)
     monkeypatch.setenv("ORIGINAL_BASE_URL", "http://127.0.0.1:9")
-    client = client_of("original")
+    client = original_client()
     async with client:
         with pytest.raises(ValueError, match=r"^--store: there is no store at .* Nothing was sent\.$") as missing:
             async with completions_of(client, Listening(store=StoreUrl(database))):
