@@ -32,4 +32,5 @@ async def grant(to_user_uid: str, amount: str, nonce: str, port: int = 8080) -> 
 if __name__ == "__main__":
     if len(sys.argv) != 4:
         sys.exit("Give USER AMOUNT NONCE.")
-    asyncio.run(grant(*sys.argv[1:], port=int(os.environ.get("PORT", "8080"))))
+    user, amount, nonce = sys.argv[1:]
+    asyncio.run(grant(user, amount, nonce, int(os.environ.get("PORT", "8080"))))
