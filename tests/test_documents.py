@@ -40,6 +40,7 @@ RUN_ELSEWHERE = {
     "make soak": "the long versions",
     "make bench": "measures; see test_benchmarks_run",
 }
+QUICKSTART = "docs/tutorials/first-reward.md"
 READY = 300.0
 """Seconds in which a command in the background says that it is ready, and in which it ends once it is told to."""
 
@@ -159,8 +160,9 @@ class Reader:
                 process.communicate()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", with_commands())
+@pytest.mark.parametrize(
+    "page", [page if page == QUICKSTART else pytest.param(page, marks=pytest.mark.slow) for page in with_commands()]
+)
 def test_commands_of_a_page_run(page: str, tmp_path: Path) -> None:
     venv = Path(sys.executable).parent
     environment = {

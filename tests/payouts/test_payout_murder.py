@@ -132,7 +132,6 @@ def total(amounts: Iterator[str]) -> Decimal:
 
 @pytest.mark.repeats_itself
 @pytest.mark.timeout(3600)
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("duplicate_nonce", "strange"),
     [
