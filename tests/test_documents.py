@@ -21,8 +21,8 @@ import pytest
 from attrs import define, field
 
 from tests.postgres_server import postgres_server
-from tests.webhooks.database_kit import run_sql
-from tests.webhooks.sqs_kit import AWS, a_queue, moto
+from tests.webhooks.postgres_kit import run_sql
+from tests.webhooks.queue_kit import AWS, a_queue, moto
 from webhooks.store.sqlite import SQLiteStore
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,7 +17,7 @@ import pytest
 from rewards_core import NotFound
 from tests.example_kit import EXAMPLES, ORDER, ROOT, app_of, ask, on_aiohttp, on_uvicorn
 from tests.postgres_server import Server
-from tests.webhooks.database_kit import run_sql
+from tests.webhooks.postgres_kit import run_sql
 from vendor_sandboxes.testing import OriginalServer, RewardsBooks, SignDelivery
 from webhooks import Completions, StoreError
 

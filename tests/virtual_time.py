@@ -10,6 +10,7 @@ import functools
 import random
 import selectors
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 from unittest.mock import patch
 
@@ -104,6 +105,11 @@ def _submit(thread: BatchThread, call: Call[T], *, submit: Any = BatchThread.sub
     return future
 
 
+def threads_hold_time() -> AbstractContextManager[Any]:
+    """Let no time pass in virtual loops while a thread is at work."""
+    return patch.object(BatchThread, "submit", _submit)
+
+
 def wall() -> float:
     """Unix time in the world of the running loop."""
     return EPOCH + asyncio.get_running_loop().time()
@@ -111,7 +117,7 @@ def wall() -> float:
 
 def run(main: Coroutine[Any, Any, T], order: random.Random | None = None) -> T:
     """Run to the end in virtual time, and see that no task is left."""
-    with patch.object(BatchThread, "submit", _submit), asyncio.Runner(loop_factory=lambda: VirtualLoop(order)) as runner:
+    with threads_hold_time(), asyncio.Runner(loop_factory=lambda: VirtualLoop(order)) as runner:
 
         async def watched() -> T:
             result = await main

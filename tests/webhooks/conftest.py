@@ -11,9 +11,9 @@ import trustme
 pytest.register_assert_rewrite("tests.webhooks.store_contract")
 
 from tests.postgres_server import Server  # noqa: E402
-from tests.webhooks.database_kit import run_sql, url_of  # noqa: E402
-from tests.webhooks.sqlite_store_kit import Host  # noqa: E402 - it imports what is rewritten
-from tests.webhooks.sqs_kit import AWS, moto  # noqa: E402
+from tests.webhooks.postgres_kit import run_sql, url_of  # noqa: E402
+from tests.webhooks.queue_kit import AWS, moto  # noqa: E402
+from tests.webhooks.sqlite_kit import Host  # noqa: E402 - it imports what is rewritten
 from webhooks.store.base import Store  # noqa: E402
 
 

@@ -1,12 +1,19 @@
-"""PostgreSQL stores in a schema of a test's own, whose clock moves only when the test moves it."""
+"""PostgreSQL for stores: the database of commands, schemas whose clock moves only when a test moves it, and a pooler."""
 
 from __future__ import annotations
 
 import itertools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +21,7 @@ import asyncpg
 import pytest
 
 from rewards_core.postgres.migrations import migrate
-from tests.postgres_server import Server
+from tests.postgres_server import Server, as_server_user, programs
 from tests.webhooks.contract_process import SharedTime
 from tests.webhooks.store_contract import EPOCH
 from tests.webhooks.store_contract.handlers import HOUR
@@ -147,3 +154,59 @@ async def _make_schema(connection: Any) -> str:
         f"AS 'SELECT at FROM {schema}.clock'"
     )
     return schema
+
+
+PASSWORD = "pa55-canary"
+
+
+def url_of(server: Server, **options: str) -> str:
+    """Return the URL of a server's database, with a password that it does not ask for."""
+    more = "".join(f"&{name}={value}" for name, value in options.items())
+    return f"postgresql://postgres:{PASSWORD}@/postgres?{_place(server)}{more}"
+
+
+def shown_url(server: Server) -> str:
+    """Return that URL as commands show it."""
+    return f"postgresql://postgres@/postgres?{_place(server)}"
+
+
+def _place(server: Server) -> str:
+    return f"host={server.folder}" + (f"&port={server.port}" if server.port else "")
+
+
+def run_sql(server: Server, *statements: str) -> str:
+    """Run statements, each in a transaction of its own, and return what they answer."""
+    psql = [str(programs() / "psql"), "-h", str(server.folder), "-p", str(server.port or 5432), "-U", "postgres", "-qAt"]
+    commands = [part for statement in statements for part in ("-c", statement)]
+    done = subprocess.run([*psql, "-v", "ON_ERROR_STOP=1", *commands], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@contextmanager
+def pooler_before(server: Server, **settings: str) -> Iterator[int]:
+    """Run a pooler before a server with a TCP port, in transaction mode unless a setting says otherwise, and lend its port."""
+    program = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
+    assert Path(program).exists(), "run tests/install_system_parts.sh"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    usual = {"listen_addr": "127.0.0.1", "listen_port": str(port), "unix_socket_dir": "", "auth_type": "any"}
+    chosen = {**usual, "pool_mode": "transaction", "default_pool_size": "3", **settings}
+    lines = ["[databases]", f"postgres = host=127.0.0.1 port={server.port} user=postgres", "[pgbouncer]"]
+    file = server.folder / "pgbouncer.ini"
+    file.write_text("\n".join([*lines, *(f"{name} = {value}" for name, value in chosen.items())]) + "\n")
+    if os.getuid() == 0:
+        os.chown(file, pwd.getpwnam("postgres").pw_uid, -1)
+    with subprocess.Popen([program, file], stderr=subprocess.PIPE, text=True, **as_server_user()) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "process up" in line:
+                break
+        reader = threading.Thread(target=process.stderr.read)  # or the pooler would wait once the pipe is full
+        reader.start()
+        try:
+            yield port
+        finally:
+            process.send_signal(signal.SIGKILL)
+            reader.join()

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.webhooks.listener_process import ListenerProcess, delivery, post, running, signed, start
+from tests.webhooks.listener_process import ListenerProcess, delivery, kept_uids, post, running, signed, start
 from tests.webhooks.proxy_kit import CADDY, HAPROXY, NGINX, URL, Front, Proxy, Sender, in_front
-from tests.webhooks.workers_kit import kept
 
 SIZES = [0, 1, 600, 8_192, 16_385, 65_536, 262_144]
 AT_ONCE = 150
@@ -65,7 +64,7 @@ async def test_deliveries_of_any_size_pass_through_the_proxy(folder: Path, proxy
             assert await post(client, "http://listener/elsewhere", delivery("1")) == 404
             async with client.get(URL) as answer:
                 assert (answer.status, answer.headers["Allow"]) == (405, "POST")
-        assert {f"of-{size}" for size in SIZES if size > 600} <= await kept(folder)
+        assert {f"of-{size}" for size in SIZES if size > 600} <= await kept_uids(folder)
 
 
 @pytest.mark.slow
@@ -75,7 +74,7 @@ async def test_many_concurrent_deliveries_are_accepted_at_the_first_attempt(fold
         async with served(kind, folder, way, "--max-per-peer", "5") as (_, front), front.client() as client:
             statuses = await asyncio.gather(*(post(client, URL, delivery(str(number))) for number in range(AT_ONCE)))
         assert Counter(statuses) == {200: AT_ONCE}
-        assert await kept(folder) == set(map(str, range(AT_ONCE)))
+        assert await kept_uids(folder) == set(map(str, range(AT_ONCE)))
 
 
 @pytest.mark.slow
@@ -99,7 +98,7 @@ async def test_nothing_is_lost_while_the_proxy_is_reloaded_and_the_listener_rest
             finally:
                 await listener.stop()
         assert sender.wrong == []
-        assert sender.taken == await kept(folder)
+        assert sender.taken == await kept_uids(folder)
 
 
 @pytest.mark.slow

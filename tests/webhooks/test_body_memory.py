@@ -12,7 +12,7 @@ import pytest
 
 from tests.stepped_time import SteppedTime
 from tests.virtual_time import virtual_time
-from tests.webhooks.hardened_kit import HEALTHY, SLOWEST, Running, close, read_answer, request, serving, until
+from tests.webhooks.ingress_kit import HEALTHY, SLOWEST, Running, close, read_answer, request, serving, until
 from tests.webhooks.test_connection_slots import FakeConnection
 from webhooks.ingress.body_memory import BodyMemory
 from webhooks.ingress.slots import FRESH_SECONDS, Phase

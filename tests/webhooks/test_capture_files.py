@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 
 from original_async import OriginalWebhooks
 from tests.texts import said
-from tests.webhooks.capture_kit import ORIGINALS, body_of, capturing, chunks, headers_of, kept, mode_of, send
+from tests.webhooks.command_kit import ORIGINALS, body_of, capturing, chunks, headers_of, kept, mode_of, send
 from tests.webhooks.listener_process import APP, KEY_ID, SECRETS, SOURCE, delivery, post, signed
 from webhooks.cli.capture.recorder import MAX_UNSIGNED
 

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from tests.webhooks.fakes import FakeSource
-from tests.webhooks.hardened_kit import (
+from tests.webhooks.ingress_kit import (
     HEALTHY,
     SLOWEST,
     Running,

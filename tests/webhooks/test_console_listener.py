@@ -16,10 +16,9 @@ import pytest
 
 from tests.webhooks.command_kit import alone, run
 from tests.webhooks.console_kit import asked, heard, split_link, watching
-from tests.webhooks.database_kit import PASSWORD
-from tests.webhooks.listener_process import delivery, post, running, start
+from tests.webhooks.listener_process import Workers, client, delivery, post, running, start, working
+from tests.webhooks.postgres_kit import PASSWORD
 from tests.webhooks.store_contract import event, ref
-from tests.webhooks.workers_kit import Workers, client, working
 from webhooks.store.postgres import PostgresStore
 from webhooks.store.sqlite import SQLiteStore
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.webhooks.delivery_kit import Failing
 from tests.webhooks.listener_process import SOURCE, delivery, signed
+from tests.webhooks.receiver_kit import Failing
 from webhooks.delivery_watch import Delivery, DeliveryFilter, DeliveryWatch, merged_deliveries
 from webhooks.receiver import Receiver
 from webhooks.refusals import Refusals

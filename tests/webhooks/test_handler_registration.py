@@ -12,7 +12,7 @@ from rewards_core.operations import Event
 from tests.texts import said
 from tests.virtual_time import virtual_time
 from tests.webhooks.fakes import FakeSource
-from tests.webhooks.handler_kit import Notes, Post, opened
+from tests.webhooks.receiver_kit import Notes, Post, opened
 from tests.webhooks.world import settle
 from webhooks import MemoryStore, Receiver
 

@@ -13,8 +13,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from tests.span_kit import Spans, context_of, linked, parent_of, spans
 from tests.virtual_time import virtual_time
-from tests.webhooks.delivery_kit import deliver
 from tests.webhooks.fakes import FakeSource
+from tests.webhooks.receiver_kit import deliver
 from webhooks import HandlerPolicy, MemoryStore, Receiver
 from webhooks.errors import RetryLater
 

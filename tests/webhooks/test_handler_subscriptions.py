@@ -12,7 +12,7 @@ from rewards_core.operations import OperationStatus
 from tests.texts import said
 from tests.virtual_time import EPOCH, virtual_time, wall
 from tests.webhooks.fakes import FakeSource, a_ref, words_of
-from tests.webhooks.handler_kit import Flickering, Notes, Post, crash, hang, nothing, opened, stopped
+from tests.webhooks.receiver_kit import Flickering, Notes, Post, crash, hang, nothing, opened, stopped
 from tests.webhooks.store_contract import claim
 from tests.webhooks.world import now, settle
 from webhooks import MemoryStore

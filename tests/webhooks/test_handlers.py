@@ -12,7 +12,7 @@ from rewards_core.operations import Event
 from tests.texts import said
 from tests.virtual_time import virtual_time, wall
 from tests.webhooks.fakes import FakeSource, body_of, words_of
-from tests.webhooks.handler_kit import Notes, Post, crash, hang, nothing, opened, stopped
+from tests.webhooks.receiver_kit import Notes, Post, crash, hang, nothing, opened, stopped
 from tests.webhooks.store_contract import LoopTime, claim
 from tests.webhooks.store_contract.kit import JUMPS
 from tests.webhooks.world import settle

@@ -16,7 +16,7 @@ import pytest
 
 from tests.stepped_time import SteppedTime
 from tests.webhooks.fakes import FakeSource
-from tests.webhooks.hardened_kit import (
+from tests.webhooks.ingress_kit import (
     HEALTHY,
     IMPATIENT,
     SLOWEST,

@@ -11,7 +11,7 @@ import attrs
 import pytest
 import trustme
 
-from tests.webhooks.hardened_kit import (
+from tests.webhooks.ingress_kit import (
     HEALTHY,
     IMPATIENT,
     SLOWEST,

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import attrs
 import pytest
 
-from tests.webhooks.hardened_kit import HEALTHY, SLOWEST, Inbox, Running, close, read_answer, request, serving, status_of, until
+from tests.webhooks.ingress_kit import HEALTHY, SLOWEST, Inbox, Running, close, read_answer, request, serving, status_of, until
 from webhooks.ingress.base import Reply, StreamReply
 from webhooks.ingress.hardened_server import HardenedServer
 

@@ -14,8 +14,7 @@ import aiohttp
 import pytest
 
 from tests.texts import said
-from tests.webhooks.capture_kit import body_of, capturing, chunks, headers_of, kept, mode_of, send
-from tests.webhooks.command_kit import run
+from tests.webhooks.command_kit import body_of, capturing, chunks, headers_of, kept, mode_of, run, send
 from tests.webhooks.listener_process import KEY_ID, KEYS, SECRETS, SOURCE, delivery, environment, post, running, signed
 
 REPLAY = "events replay"

@@ -20,7 +20,7 @@ from tests.texts import said
 from tests.webhooks.command_kit import alone, destination, run
 from tests.webhooks.listener_process import ListenerProcess, delivery, signed
 from tests.webhooks.listener_process import running as listening
-from tests.webhooks.sqs_kit import AWS, REGION, Gate, Sqs, a_gate, a_queue
+from tests.webhooks.queue_kit import AWS, REGION, Gate, Sqs, a_gate, a_queue
 from webhooks.store.sqlite import SQLiteStore
 
 

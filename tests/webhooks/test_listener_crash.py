@@ -26,10 +26,20 @@ from aiohttp import web
 
 from original_async import OriginalWebhooks
 from tests.rewards_core.sqlite_kit import beside
-from tests.webhooks.crowd_kit import LOG_FILES, Crowd, event_ids, lost, until_no_job_is_left
-from tests.webhooks.listener_process import SECRETS, SOURCE, ListenerProcess, delivery, post, signed, start
+from tests.webhooks.listener_process import (
+    SECRETS,
+    SOURCE,
+    ListenerProcess,
+    Workers,
+    client,
+    delivery,
+    post,
+    signed,
+    start,
+    working,
+)
+from tests.webhooks.sqlite_kit import LOG_FILES, Crowd, event_ids, lost, until_no_job_is_left
 from tests.webhooks.store_process import SUBSCRIPTION
-from tests.webhooks.workers_kit import Workers, client, working
 from webhooks.store.records import EventState
 from webhooks.store.sqlite import SQLiteStore
 

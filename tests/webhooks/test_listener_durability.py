@@ -17,8 +17,7 @@ import aiohttp
 import pytest
 from attrs import evolve, frozen
 
-from tests.webhooks.listener_process import delivery, post, running
-from tests.webhooks.workers_kit import client, working
+from tests.webhooks.listener_process import client, delivery, post, running, working
 
 traced_only = pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which Linux alone has, is not on this machine")
 

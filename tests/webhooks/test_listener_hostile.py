@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.rewards_core.sqlite_kit import run_elsewhere
-from tests.webhooks.hostile_kit import Delivery, deliveries
+from tests.webhooks.ingress_kit import Delivery, deliveries
 from tests.webhooks.listener_process import SOURCE, ListenerProcess, running
 
 BODIES = 2_000

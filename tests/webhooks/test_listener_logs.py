@@ -13,8 +13,7 @@ import aiohttp
 import pytest
 
 from tests.webhooks.command_kit import alone
-from tests.webhooks.listener_process import KEYS, ListenerProcess, delivery, environment, post, running
-from tests.webhooks.workers_kit import client, working
+from tests.webhooks.listener_process import KEYS, ListenerProcess, client, delivery, environment, post, running, working
 
 JSON = ("--log-level", "info", "--log-format", "json")
 BROKEN = """

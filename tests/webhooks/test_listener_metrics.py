@@ -17,9 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.system_parts import system_program
 from tests.webhooks.fakes import FakeSource, FakeVendor
-from tests.webhooks.listener_process import ROOT, delivery, post, running
+from tests.webhooks.listener_process import ROOT, client, delivery, post, running
 from tests.webhooks.queue_kit import FakeQueue
-from tests.webhooks.workers_kit import client
 from vendor_sandboxes.original import API_KEY, API_SECRET
 from webhooks.cli.metric_families import families_of
 from webhooks.cli.metrics import Metrics, of_queue, of_store, of_workers

@@ -13,8 +13,8 @@ import pytest
 from tests.postgres_server import Server
 from tests.texts import said
 from tests.webhooks.command_kit import a_dead_job, alone, fill, lines, records, run, screen, some_events
-from tests.webhooks.database_kit import PASSWORD, shown_url
 from tests.webhooks.listener_process import environment
+from tests.webhooks.postgres_kit import PASSWORD, shown_url
 from tests.webhooks.store_contract import event
 from webhooks.store.sqlite import SQLiteStore
 

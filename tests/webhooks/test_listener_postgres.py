@@ -20,8 +20,8 @@ from payouts.cli.connections import Listening, completions_of
 from tests.postgres_server import Server, postgres_server
 from tests.texts import said
 from tests.webhooks.command_kit import FORWARD, a_dead_job, lines, run, some_events
-from tests.webhooks.database_kit import PASSWORD, run_sql, shown_url, url_of
 from tests.webhooks.listener_process import KEYS, delivery, environment, post, running
+from tests.webhooks.postgres_kit import PASSWORD, run_sql, shown_url, url_of
 from tests.webhooks.store_contract import ref
 from vendor_sandboxes.original import API_KEY, API_SECRET
 from webhooks.store import StoreUrl, open_store

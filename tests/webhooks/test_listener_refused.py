@@ -16,8 +16,7 @@ from aiohttp import web
 from original_async import OriginalWebhooks
 from tests.texts import said
 from tests.webhooks.command_kit import STRANGE, beside, lines, run, screen, served
-from tests.webhooks.listener_process import KEYS, SECRETS, delivery, post, running, signed
-from tests.webhooks.workers_kit import client, working
+from tests.webhooks.listener_process import KEYS, SECRETS, client, delivery, post, running, signed, working
 from webhooks.cli.control_channel import Channel
 from webhooks.cli.refusal_lists import from_json, to_json
 from webhooks.refusals import MAX_KEPT, Refusals, merged

@@ -12,8 +12,7 @@ import trustme
 
 from original_async import OriginalWebhooks
 from rewards_core.errors import SignatureError
-from tests.webhooks.listener_process import delivery, post, running, signed
-from tests.webhooks.workers_kit import client, tls_options, trusting, working
+from tests.webhooks.listener_process import client, delivery, post, running, signed, tls_options, trusting, working
 from webhooks.cli.reloading import Reloadable
 from webhooks.cli.settings import ListenerSettings, TlsSettings
 from webhooks.cli.sources import ReloadableSource, SourceSpec

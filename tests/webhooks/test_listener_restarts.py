@@ -14,8 +14,7 @@ import aiohttp
 import pytest
 import trustme
 
-from tests.webhooks.listener_process import delivery, half_sent, post
-from tests.webhooks.workers_kit import Workers, client, kept, tls_options, trusting, working
+from tests.webhooks.listener_process import Workers, client, delivery, half_sent, kept_uids, post, tls_options, trusting, working
 
 
 async def forever(work: Callable[[], Awaitable[Any]]) -> None:
@@ -67,7 +66,7 @@ async def test_replaced_workers_break_no_connection_and_leave_nothing_unanswered
         assert await workers.metric("webhooks_worker_restarts_total") == times
         assert await workers.listener.stop() == 0
         assert [line for line in await workers.rest_of_log() if " ERROR " in line] == []
-    assert set(answered) <= await kept(tmp_path)
+    assert set(answered) <= await kept_uids(tmp_path)
 
 
 @pytest.mark.slow

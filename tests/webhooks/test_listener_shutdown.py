@@ -10,8 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.webhooks.listener_process import ListenerProcess, delivery, get, half_sent, kept, post, running
-from tests.webhooks.workers_kit import working
+from tests.webhooks.listener_process import ListenerProcess, delivery, get, half_sent, kept_uids, post, running, working
 
 
 async def half_received(listener: ListenerProcess) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -51,7 +50,7 @@ async def test_stopped_under_load_it_answers_every_accepted_delivery_and_loses_n
             await begun.wait()
             listener.send_signal(signal.SIGTERM)
         assert await listener.process.wait() == 0
-    in_store = {one.event.ref.uid for one in await kept(tmp_path)}
+    in_store = await kept_uids(tmp_path)
     assert set(acknowledged) <= in_store
     assert broken == []
 

@@ -12,8 +12,7 @@ import aiohttp
 import pytest
 
 from original_async import OriginalClient
-from tests.webhooks.listener_process import KEYS, delivery, post, start
-from tests.webhooks.workers_kit import client, kept, working
+from tests.webhooks.listener_process import KEYS, client, delivery, kept_uids, post, start, working
 from vendor_sandboxes.original import API_KEY, API_SECRET, REWARDS, OriginalSandbox
 from webhooks.cli.listener import Listener
 from webhooks.cli.settings import ListenerSettings
@@ -28,7 +27,7 @@ async def test_each_worker_takes_deliveries_and_every_200_is_in_the_store(tmp_pa
                 assert await post(session, workers.url, delivery(f"{number}")) == 200
         statuses = await asyncio.gather(*(post(session, workers.url, delivery(f"n{number}")) for number in range(90)))
         assert statuses == [200] * 90
-        assert await kept(tmp_path) == {*"012", *(f"n{number}" for number in range(90))}
+        assert await kept_uids(tmp_path) == {*"012", *(f"n{number}" for number in range(90))}
         assert await workers.listener.stop() == 0
 
 

@@ -11,9 +11,8 @@ import pytest
 from rewards_core.errors import Forbidden, NotFound, RateLimited, Unauthorized
 from tests.texts import said
 from tests.virtual_time import virtual_time
-from tests.webhooks.by_key_kit import kept
 from tests.webhooks.fakes import a_ref, a_thing, lost
-from tests.webhooks.world import a_world, leave, now, settle
+from tests.webhooks.world import a_world, kept, leave, now, settle
 from webhooks import CompletionTimeout, MemoryStore, PollPolicy
 from webhooks.store.records import Outcome
 
@@ -115,8 +114,8 @@ async def test_in_a_crowd_every_owner_is_listed_once_before_any_is_listed_often(
 @virtual_time
 async def test_a_failed_outcome_does_not_hide_one_that_is_done() -> None:
     async with a_world() as world:
-        await world.store.record_outcome(kept("1", "failed"))
-        await world.store.record_outcome(kept("2", "done"))
+        await world.store.record_outcome(kept("1", "failed", key="k"))
+        await world.store.record_outcome(kept("2", "done", key="k"))
         assert (await world.completions.wait(lost("k"), timeout=5)).ref == a_ref("2")
 
 

@@ -13,9 +13,8 @@ from typing import Any, cast
 import pytest
 
 from rewards_core.errors import RateLimited, Unauthorized
-from tests.texts import said
 from tests.virtual_time import VirtualLoop, virtual_time, wall
-from tests.webhooks.fakes import FakeVendor, a_ref, lost, most_in_a_second
+from tests.webhooks.fakes import FakeVendor, lost, most_in_a_second
 from tests.webhooks.world import leave, now
 from webhooks import Completions, CompletionTimeout, MemoryStore, PollPolicy
 from webhooks.store.records import PollClaims, PollPermit
@@ -187,39 +186,6 @@ async def test_long_listings_hold_off_neither_what_is_urgent_nor_each_other() ->
     requests = Counter(keys[0].partition(" ")[0] for _, keys in vendor.look_ups)
     assert min(requests["0"], requests["1"]) >= requests.total() / 3
     assert most_in_a_second(vendor.read_times + vendor.look_up_times) <= 2
-
-
-@pytest.mark.slow
-@virtual_time
-async def test_of_several_budgets_the_lowest_holds_and_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
-    vendor = a_vendor()
-    async with several(1, vendor) as (first,):
-        async with Completions(vendor, first._store, polling=PollPolicy(max_per_second=5)):
-            await asyncio.sleep(20)
-            assert most_in_a_second([time for time in vendor.read_times if time > 1]) <= 6
-        await asyncio.sleep(60)
-    said("of several budgets the lowest holds and is warned about once", "\n".join(caplog.messages))
-    assert most_in_a_second([time for time in vendor.read_times if time > 60]) >= RATE
-
-
-@pytest.mark.slow
-@virtual_time
-async def test_operations_that_nobody_waits_for_take_a_tenth_at_most_and_come_last() -> None:
-    vendor, store = FakeVendor(), MemoryStore(clock=wall)
-    async with Completions(vendor, store, polling=SOON, clock=wall) as completions:
-        stuck = [a_ref(f"stuck {number}") for number in range(400)]
-        for ref in stuck:
-            vendor.will(ref.uid, "pending")
-        await store.add_pending(stuck, poll_in=0)
-        await asyncio.sleep(60)
-        assert 110 <= len(vendor.reads) <= 122
-        before = len(vendor.reads)
-        for number in range(200):
-            vendor.will(str(number), "pending", "done")
-        async with completions.as_completed([str(number) for number in range(200)]) as outcomes:
-            await asyncio.gather(*[anext(outcomes) for _ in range(200)])
-        assert now() - 60 <= 2 * 200 / RATE * 1.1
-        assert len(vendor.reads) - before <= 400 * 1.1
 
 
 @pytest.mark.slow

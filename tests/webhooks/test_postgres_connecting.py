@@ -20,8 +20,7 @@ from rewards_core.postgres.engine import Engine
 from rewards_core.postgres.listen import Listener
 from rewards_core.postgres.migrations import Schema
 from tests.postgres_server import Server, postgres_server
-from tests.webhooks.pooler_kit import pooler_before
-from tests.webhooks.postgres_kit import schema_of_its_own
+from tests.webhooks.postgres_kit import pooler_before, schema_of_its_own
 from tests.webhooks.store_contract import claim, event, outcome, ref, wants
 from tests.webhooks.tcp_proxy import tcp_proxy
 from webhooks.store.postgres import PostgresStore

@@ -15,9 +15,8 @@ from rewards_core.errors import StoreError
 from tests.postgres_server import Server, postgres_server, programs
 from tests.texts import said
 from tests.webhooks.command_kit import records, run
-from tests.webhooks.database_kit import PASSWORD, run_sql, shown_url, url_of
 from tests.webhooks.listener_process import KEYS
-from tests.webhooks.pooler_kit import pooler_before
+from tests.webhooks.postgres_kit import PASSWORD, pooler_before, run_sql, shown_url, url_of
 from tests.webhooks.store_contract import event, wants
 from tests.webhooks.test_listener_doctor import tell
 from tests.webhooks.test_listener_postgres import fill_database

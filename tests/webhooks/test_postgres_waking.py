@@ -18,8 +18,7 @@ import pytest_asyncio
 from rewards_core.errors import StoreError
 from rewards_core.postgres import engine as postgres_engine
 from tests.postgres_server import Server, postgres_server
-from tests.webhooks.pooler_kit import pooler_before
-from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_at_rest
+from tests.webhooks.postgres_kit import DatabaseTime, pooler_before, renew, schema_at_rest
 from tests.webhooks.store_contract import Ear, claim, event, outcome, ref, wants
 from tests.webhooks.tcp_proxy import tcp_proxy
 from webhooks.store.postgres import PostgresStore

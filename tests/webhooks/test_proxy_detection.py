@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from tests.texts import said
-from tests.webhooks.hardened_kit import HEALTHY, SLOWEST, close, read_answer, serving
+from tests.webhooks.ingress_kit import HEALTHY, SLOWEST, close, read_answer, serving
 from tests.webhooks.listener_process import delivery, post, running, signed
 from webhooks.ingress.peers import Networks
 from webhooks.ingress.proxies import ProxyDetector

@@ -13,7 +13,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from original_async import OriginalWebhooks
 from tests.webhooks.fakes import body_of, words_of
-from tests.webhooks.hostile_kit import a_value
+from tests.webhooks.ingress_kit import a_value
 from webhooks import MemoryStore, Receiver, Reply
 
 CALLS, CALLS_IN_A_SOAK = 21_000, 105_000

@@ -13,8 +13,8 @@ from rewards_core.errors import StoreError
 from rewards_core.operations import Event
 from tests.texts import said
 from tests.virtual_time import virtual_time
-from tests.webhooks.delivery_kit import Inbox
 from tests.webhooks.fakes import FakeSource, body_of, words_of
+from tests.webhooks.receiver_kit import Inbox
 from tests.webhooks.store_contract import A_DAY
 from webhooks import Acceptance, MemoryStore, Receiver
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.webhooks.delivery_kit import Inbox
 from tests.webhooks.fakes import SIGNATURE, FakeSource
+from tests.webhooks.receiver_kit import Inbox
 from tests.webhooks.store_contract import Ear
 from webhooks import Acceptance
 

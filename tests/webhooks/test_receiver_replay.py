@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from attrs import evolve
 
 from rewards_core.operations import Event
-from tests.webhooks.delivery_kit import Inbox
 from tests.webhooks.fakes import FakeSource, a_ref, body_of, words_of
+from tests.webhooks.receiver_kit import Inbox
 from tests.webhooks.store_contract import claim, wants
 from webhooks import EventState, MemoryStore, Receiver
 

@@ -17,8 +17,8 @@ from rewards_core import tracing
 from rewards_core.observe import CallEnded, CallRetried, CallStarted
 from rewards_core.tracing import UNRECORDED, CallSpans, start_span
 from tests.virtual_time import virtual_time
-from tests.webhooks.delivery_kit import DONE, deliver, listening, send
 from tests.webhooks.fakes import FakeSource
+from tests.webhooks.receiver_kit import DONE, deliver, listening, send
 from tests.webhooks.world import a_world, settle
 from webhooks import MemoryStore, Receiver
 

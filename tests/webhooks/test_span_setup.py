@@ -14,9 +14,9 @@ from opentelemetry import trace
 
 from rewards_core import tracing
 from tests.span_kit import Spans, spans
-from tests.webhooks.delivery_kit import DONE, PARENT, REMOTE, TRACE, listening, send
 from tests.webhooks.fakes import FakeSource, a_ref
 from tests.webhooks.listener_process import ROOT, delivery, environment, post, running, signed
+from tests.webhooks.receiver_kit import DONE, PARENT, REMOTE, TRACE, listening, send
 from webhooks import MemoryStore, Receiver
 from webhooks.spans import links_of
 
@@ -69,7 +69,7 @@ WRONGLY = """
 import asyncio, logging
 import opentelemetry.sdk.trace
 from opentelemetry import trace
-from tests.webhooks.delivery_kit import DONE, FakeSource, MemoryStore, Receiver, listening, send
+from tests.webhooks.receiver_kit import DONE, FakeSource, MemoryStore, Receiver, listening, send
 
 async def main():
     source = FakeSource()

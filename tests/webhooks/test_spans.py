@@ -11,8 +11,8 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
 from tests.span_kit import Spans, context_of, parent_of, spans
-from tests.webhooks.delivery_kit import DONE, PARENT, REMOTE, TRACE, Failing, listening, send
 from tests.webhooks.fakes import FakeSource
+from tests.webhooks.receiver_kit import DONE, PARENT, REMOTE, TRACE, Failing, listening, send
 from webhooks import MemoryStore, Receiver
 
 __all__ = ["spans"]

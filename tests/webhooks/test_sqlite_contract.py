@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 from tests.webhooks.contract_process import OtherProcess, SharedTime, other_process
-from tests.webhooks.store_contract import DurableStoreContract, Reopen
+from tests.webhooks.store_contract import EPOCH, DurableStoreContract, PollsMachine, Reopen
 from tests.webhooks.store_contract.handlers import HOUR
 from webhooks.store.base import Store
 from webhooks.store.sqlite import SQLiteStore
@@ -120,3 +122,18 @@ class TestTwoProcesses(DurableStoreContract):
             return cast("Store", await make_elsewhere())
 
         return reopen
+
+
+class SQLitePolls(PollsMachine):
+    def make_store(self) -> Store:
+        self.folder = TemporaryDirectory()
+        seconds = self.loop.time  # asked by threads too
+        return SQLiteStore(Path(self.folder.name) / "inbox.db", clock=lambda: EPOCH + seconds(), uptime=seconds, boot="virtual")
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.folder.cleanup()
+
+
+SQLitePolls.TestCase.settings = settings(max_examples=20)
+TestPolls = pytest.mark.slow(pytest.mark.repeats_itself(SQLitePolls.TestCase))

@@ -12,7 +12,7 @@ from attrs import evolve
 
 from rewards_core.errors import StoreError, StoreFull
 from tests.rewards_core.sqlite_kit import run_elsewhere
-from tests.webhooks.sqlite_store_kit import Host, rows
+from tests.webhooks.sqlite_kit import Host, rows
 from tests.webhooks.store_contract import A_DAY, PAY, Ear, claim, event, outcome, ref, resource, wants
 from webhooks.store.records import Acceptance, EventState, Verdict
 from webhooks.store.sqlite import SQLiteStore

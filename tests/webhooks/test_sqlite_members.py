@@ -12,7 +12,7 @@ from rewards_core.sqlite.connection import Connection
 from tests.rewards_core.sqlite_kit import run_elsewhere
 from tests.texts import said
 from tests.webhooks.fakes import FakeVendor
-from tests.webhooks.sqlite_store_kit import Host, ear_of, on_file, rows
+from tests.webhooks.sqlite_kit import Host, ear_of, on_file, rows
 from tests.webhooks.store_contract import A_DAY, PAY, claim, event, outcome, ref, wants
 from webhooks.completions import Completions
 from webhooks.store import sqlite_hints, sqlite_outcomes

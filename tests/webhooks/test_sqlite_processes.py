@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.rewards_core.sqlite_kit import beside
-from tests.webhooks.crowd_kit import LOG_FILES, Crowd, event_ids, lost, until_no_job_is_left
+from tests.webhooks.sqlite_kit import LOG_FILES, Crowd, event_ids, lost, until_no_job_is_left
 from tests.webhooks.store_process import SUBSCRIPTION
 from webhooks.store.sqlite import SQLiteStore
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rewards_core.operations import OperationRef
-from tests.webhooks.sqlite_store_kit import Host, on_file
+from tests.webhooks.sqlite_kit import Host, on_file
 from tests.webhooks.store_contract import PAY, event, ref, wants
 from webhooks.store import sqlite, sqlite_jobs, sqlite_life, sqlite_polls, sqlite_upkeep
 from webhooks.store.records import Acceptance, EventState

@@ -14,7 +14,7 @@ import pytest
 from rewards_core.errors import StoreClosed, StoreError
 from tests.rewards_core.sqlite_kit import run_elsewhere
 from tests.texts import said
-from tests.webhooks.sqlite_store_kit import Host, ear_of, on_file, rows
+from tests.webhooks.sqlite_kit import Host, ear_of, on_file, rows
 from tests.webhooks.store_contract import PAY, claim, event, outcome, ref, wants
 from webhooks.store import sqlite_events
 from webhooks.store.queries import EventQuery

@@ -8,7 +8,7 @@ import pytest
 
 from rewards_core.clock import uptime
 from tests.rewards_core.sqlite_kit import run_elsewhere, until
-from tests.webhooks.sqlite_store_kit import Host, ear_of, on_file
+from tests.webhooks.sqlite_kit import Host, ear_of, on_file
 from tests.webhooks.store_contract import A_DAY, COUNT, PAY, Ear, claim, event, outcome, ref, resource, wants
 from webhooks.store import sqlite_hints, sqlite_jobs
 from webhooks.store.records import Priority

@@ -15,7 +15,7 @@ from rewards_core.errors import StoreError
 from rewards_core.operations import OperationRef, OperationStatus
 from rewards_core.sqlite.migrations import migrate
 from tests.rewards_core.sqlite_kit import after_a_kill, other_process
-from tests.webhooks.sqlite_store_kit import Host, rows
+from tests.webhooks.sqlite_kit import Host, rows
 from tests.webhooks.store_contract import claim, event, made_with, ref, resource, wants
 from webhooks.store.records import Acceptance, EventState, Priority
 from webhooks.store.sqlite import SQLiteStore

@@ -21,8 +21,7 @@ from tests.texts import said
 from tests.webhooks.fakes import SIGNATURE, FakeSource
 from tests.webhooks.listener_process import KEYS, ROOT, delivery
 from tests.webhooks.listener_process import signed as a_signature
-from tests.webhooks.queue_kit import SOURCE, ScriptedStore, body
-from tests.webhooks.sqs_kit import CREDENTIALS, REGION, Gate, Sqs, a_gate, a_queue
+from tests.webhooks.queue_kit import CREDENTIALS, REGION, SOURCE, Gate, ScriptedStore, Sqs, a_gate, a_queue, body
 from webhooks.errors import QueueError
 from webhooks.ingress.messages import QueuedMessage
 from webhooks.ingress.sqs import SqsIngress, SqsQueue

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from attrs import evolve
 
 from rewards_core.errors import StoreFull
 from tests.texts import said
@@ -16,12 +15,12 @@ from tests.webhooks.store_contract import (
     A_DAY,
     PAY,
     LoopTime,
+    PollsMachine,
     StoreContract,
     claim,
     event,
     outcome,
     ref,
-    resource,
     wants,
 )
 from tests.webhooks.store_contract.events import words
@@ -46,6 +45,14 @@ async def stores(time: LoopTime) -> AsyncIterator[tuple[Store, Store]]:
 
 class TestMemoryStore(StoreContract):
     pass
+
+
+class MemoryPolls(PollsMachine):
+    def make_store(self) -> Store:
+        return MemoryStore(clock=wall)
+
+
+TestPolls = pytest.mark.repeats_itself(MemoryPolls.TestCase)
 
 
 async def a_store(time: LoopTime, *, max_events: int = 100_000, retention: float = A_DAY) -> MemoryStore:
@@ -106,18 +113,6 @@ async def test_identities_stay_until_there_are_ten_times_as_many_as_events(time:
     assert await store.accept(event("29")) is Acceptance.DUPLICATE
     assert await store.accept(event("10")) is Acceptance.DUPLICATE
     assert await store.accept(event("9")) is Acceptance.NEW
-
-
-async def test_an_event_that_cannot_be_kept_leaves_nothing_so_that_it_can_come_again(time: LoopTime) -> None:
-    store = await a_store(time)
-    good = event("1", of=ref("1"), complete=resource("1"))
-    unkeepable = [evolve(good, resource={**resource("1"), "more": object()}), evolve(good, correlation_id=object())]  # type: ignore[arg-type]
-    for bad in unkeepable:
-        with pytest.raises(TypeError, match="JSON"):
-            await store.accept(bad)
-    assert await words(store) == []
-    assert await store.accept(good) is Acceptance.NEW
-    assert await store.outcome(ref("1")) is not None
 
 
 # outcomes

@@ -7,8 +7,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from tests.span_kit import Spans, context_of, linked, spans
 from tests.virtual_time import virtual_time
-from tests.webhooks.delivery_kit import Failing, deliver
 from tests.webhooks.fakes import body_of, words_of
+from tests.webhooks.receiver_kit import Failing, deliver
 from tests.webhooks.world import World, a_world, settle
 from webhooks import CompletionTimeout, MemoryStore, Receiver
 

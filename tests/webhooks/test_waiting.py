@@ -12,8 +12,8 @@ from rewards_core.errors import NotFound, OperationFailed, OperationMismatch
 from rewards_core.operations import OperationStatus
 from tests.virtual_time import EPOCH, virtual_time
 from tests.webhooks.fakes import a_ref, a_thing, lost, trouble
-from tests.webhooks.waiting_kit import InBothWays, OpenWorld, by_wait, kept
-from tests.webhooks.world import leave, now, settle
+from tests.webhooks.waiting_kit import InBothWays, OpenWorld, by_wait
+from tests.webhooks.world import kept, leave, now, settle
 from webhooks import CompletionsClosed, CompletionTimeout
 
 

@@ -14,9 +14,8 @@ from rewards_core.errors import OperationFailed
 from rewards_core.operations import KeyedRequest, Operation, OperationStatus
 from tests.texts import said
 from tests.virtual_time import EPOCH, virtual_time, wall
-from tests.webhooks.by_key_kit import kept
 from tests.webhooks.fakes import FakeVendor, Thing, ThingRequest, a_ref, a_thing, lost, trouble
-from tests.webhooks.world import DeafStore, World, a_world, now, settle
+from tests.webhooks.world import DeafStore, World, a_world, kept, now, settle
 from webhooks import CompletionsClosed, CompletionsFailed, CompletionTimeout, MemoryStore, PollPolicy, RestartPolicy, StoreError
 from webhooks.store.records import Outcome
 
@@ -117,7 +116,7 @@ async def test_without_trust_in_bodies_what_an_event_names_is_asked_about(before
 @virtual_time
 async def test_operations_under_the_key_with_other_content_do_not_count() -> None:
     async with a_world() as world:
-        await world.store.record_outcome(kept("9", amount="9"))
+        await world.store.record_outcome(kept("9", amount="9", key="k"))
         world.vendor.holds(a_thing("8", "done", amount="8", key="k"))
         waiting = world.start(lost("k"), timeout=300)
         await asyncio.sleep(2)
@@ -288,7 +287,7 @@ async def test_an_outcome_kept_without_a_hint_is_found_by_a_last_look() -> None:
     async with a_world(store=DeafStore(clock=wall)) as world:
         waiting = world.start(lost("k"), timeout=10)
         await settle()
-        await world.store.record_outcome(kept("1"))
+        await world.store.record_outcome(kept("1", key="k"))
         assert (await waiting).ref == a_ref("1")
         assert now() == 10.0
 
@@ -299,7 +298,7 @@ async def test_of_two_operations_found_in_one_moment_the_first_is_taken(caplog: 
         waiting = world.start(lost("k"), timeout=10)
         await asyncio.sleep(0.5)
         for uid in ("2", "1"):
-            await world.store.record_outcome(kept(uid))
+            await world.store.record_outcome(kept(uid, key="k"))
         assert (await waiting).ref == a_ref("2")
         assert caplog.text == ""
 

@@ -11,8 +11,8 @@ from rewards_core.errors import OperationFailed
 from rewards_core.operations import OperationStatus
 from tests.virtual_time import virtual_time
 from tests.webhooks.fakes import a_ref, a_thing, trouble
-from tests.webhooks.waiting_kit import InBothWays, OpenWorld, kept
-from tests.webhooks.world import now, settle
+from tests.webhooks.waiting_kit import InBothWays, OpenWorld
+from tests.webhooks.world import kept, now, settle
 from webhooks import CompletionTimeout
 
 

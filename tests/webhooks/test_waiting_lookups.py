@@ -12,8 +12,8 @@ from rewards_core.operations import OperationStatus
 from tests.texts import said
 from tests.virtual_time import virtual_time
 from tests.webhooks.fakes import a_ref
-from tests.webhooks.waiting_kit import InBothWays, OpenWorld, kept
-from tests.webhooks.world import settle
+from tests.webhooks.waiting_kit import InBothWays, OpenWorld
+from tests.webhooks.world import kept, settle
 
 
 class TestWaiting(InBothWays):

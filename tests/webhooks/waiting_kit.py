@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from attrs import frozen
 
-from rewards_core.operations import OperationRef, OperationStatus
+from rewards_core.operations import OperationRef
 from tests.virtual_time import EPOCH, wall
-from tests.webhooks.fakes import a_ref, words_of
 from tests.webhooks.world import World, now, settle
 from webhooks import MemoryStore, Outcome, SQLiteStore
 from webhooks.store.base import Store, Subscriber
@@ -153,7 +152,3 @@ class InBothWays:
     @pytest.fixture(params=WAYS)
     def open_world(self, request: pytest.FixtureRequest, make_stores: Any) -> OpenWorld:
         return partial(waiting_world, make_stores, WAYS[request.param])
-
-
-def kept(uid: str, status: str = "done", via: Any = "webhook") -> Outcome:
-    return Outcome(ref=a_ref(uid), status=OperationStatus(status), resource=words_of(uid, status), via=via, settled_at=EPOCH)

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.virtual_time import VirtualLoop, wall
-from tests.webhooks.fakes import FakeSource, FakeVendor, body_of, words_of
-from webhooks import Acceptance, Completions, MemoryStore
+from rewards_core.operations import OperationStatus
+from tests.virtual_time import EPOCH, VirtualLoop, wall
+from tests.webhooks.fakes import FakeSource, FakeVendor, a_ref, body_of, words_of
+from webhooks import Acceptance, Completions, MemoryStore, Outcome
 from webhooks.store.base import Store, Subscriber
 
 
@@ -86,3 +87,9 @@ async def leave(*waiting: asyncio.Task[Any]) -> None:
     for one in waiting:
         one.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def kept(uid: str, status: str = "done", *, amount: str = "1.5", key: str | None = None, via: Any = "webhook") -> Outcome:
+    """Return an outcome to record."""
+    words = words_of(uid, status, amount, key)
+    return Outcome(ref=a_ref(uid), status=OperationStatus(status), resource=words, via=via, settled_at=EPOCH, key=key)

@@ -7,6 +7,8 @@ Subclass `StoreContract`, or `DurableStoreContract` for a store that outlives it
 
 The fixtures `here` and `there` stand in `tests/webhooks/conftest.py`. A durable store's module has `reopen` as well: an async
 function that closes a store object and returns another one over the same engine.
+
+Subclass `PollsMachine` as well, and run its `TestCase`.
 """
 
 from tests.webhooks.store_contract.budget import BudgetContract
@@ -34,6 +36,7 @@ from tests.webhooks.store_contract.kit import (
 from tests.webhooks.store_contract.outcomes import OutcomesContract
 from tests.webhooks.store_contract.pending import PendingContract
 from tests.webhooks.store_contract.polls import PollsContract
+from tests.webhooks.store_contract.schedule import PollsMachine
 from tests.webhooks.store_contract.upkeep import UpkeepContract
 from tests.webhooks.store_contract.watching import WatchingContract
 
@@ -45,6 +48,7 @@ __all__ = [
     "DurableStoreContract",
     "Ear",
     "LoopTime",
+    "PollsMachine",
     "Reopen",
     "StoreContract",
     "Time",

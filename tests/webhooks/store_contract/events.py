@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from tests.webhooks.store_contract.kit import PAY, Ear, Time, claim, event, ref, resource, wants
 from webhooks.store.base import Store
@@ -65,14 +66,20 @@ class EventsContract:
         assert await words(here) == ["again"]
         assert await here.outcome(ref()) is not None
 
-    async def test_an_event_that_cannot_be_kept_takes_none_of_its_neighbors_along(self, here: Store, there: Store) -> None:
-        poison = event("poison", of=ref("2"), complete={**resource("2"), "note": object()})
+    async def test_an_event_that_cannot_be_kept_takes_none_of_its_neighbors_along_and_can_come_again(
+        self, here: Store, there: Store
+    ) -> None:
+        good = event("2", of=ref("2"), complete=resource("2"))
+        poison = evolve(good, resource={**resource("2"), "note": object()})
         answers = await asyncio.gather(
             here.accept(event("1")), here.accept(poison), here.accept(event("3")), return_exceptions=True
         )
         assert (answers[0], answers[2]) == (Acceptance.NEW, Acceptance.NEW)
         assert isinstance(answers[1], TypeError)
         assert sorted(await words(there)) == ["1", "3"]
+        assert await there.outcome(ref("2")) is None
+        assert await here.accept(good) is Acceptance.NEW
+        assert await there.outcome(ref("2")) is not None
 
     async def test_a_duplicate_neither_settles_nor_asks_nor_makes_jobs(self, here: Store, there: Store) -> None:
         await here.accept(event("same"))
