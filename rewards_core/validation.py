@@ -157,9 +157,9 @@ def check_timeout(value: float, name: str = "timeout") -> float:
     return check_number(value, name, above=0, unit="seconds")
 
 
-def check_wait(value: float | None, name: str = "timeout") -> float | None:
+def check_wait(value: float | None) -> float | None:
     """Check a timeout in seconds: 0 or more, None for no limit."""
-    return None if value is None else check_number(value, name, at_least=0, unit="None or seconds")
+    return None if value is None else check_number(value, "timeout", at_least=0, unit="None or seconds")
 
 
 def check_flag(value: bool, name: str) -> bool:

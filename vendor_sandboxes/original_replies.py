@@ -51,9 +51,9 @@ def server_error(status: int) -> Refused:
     return Refused(status, "server_error", {"code": "error", "message": "Something went wrong, we are on top of it!"})
 
 
-def success(data: str, status: int = 200) -> web.Response:
+def success(data: str) -> web.Response:
     """Return the success envelope around `data`, which is JSON text."""
-    return json_reply(f'{{"success":true,"data":{data}}}', status)
+    return json_reply(f'{{"success":true,"data":{data}}}')
 
 
 def created(uid: str) -> web.Response:

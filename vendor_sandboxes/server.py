@@ -59,10 +59,10 @@ class ReceivedRequest:
         return json.loads(self.body)
 
 
-def json_reply(text: str | bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+def json_reply(text: str | bytes, status: int = 200) -> web.Response:
     """Return a reply with this JSON text."""
     body = text if isinstance(text, bytes) else text.encode()
-    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
+    return web.Response(body=body, status=status, content_type="application/json")
 
 
 def no_such_route() -> web.Response:
@@ -79,7 +79,6 @@ class Sandbox(ABC):
         port: Port to listen on, 0 for any free one.
         seed: Equal seeds give equal faults.
         clock: Returns Unix time.
-        log_limit: Maximum number of requests kept in `requests`.
 
     Attributes:
         requests: The latest requests.
@@ -98,10 +97,9 @@ class Sandbox(ABC):
         port: int = 0,
         seed: int = 0,
         clock: Callable[[], float] = time.time,
-        log_limit: int = 100_000,
     ) -> None:
         self.plan = FaultPlan(options, seed)
-        self.requests: deque[ReceivedRequest] = deque(maxlen=log_limit)
+        self.requests: deque[ReceivedRequest] = deque(maxlen=100_000)
         self.request_counts: Counter[str] = Counter()
         self.under_way = 0
         self.scheduler = Scheduler(self.changed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -60,7 +60,7 @@ def header_of(vendor: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def replacing(path: str | Path, *, sync: Callable[[int], None] = os.fsync) -> Iterator[TextIO]:
+def replacing(path: str | Path) -> Iterator[TextIO]:
     """Write a file beside its place and move it there when it is complete, or keep the old one; only its owner can read it."""
     place = Path(path)
     descriptor, name = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
@@ -69,7 +69,7 @@ def replacing(path: str | Path, *, sync: Callable[[int], None] = os.fsync) -> It
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
             yield stream
             stream.flush()
-            sync(stream.fileno())
+            os.fsync(stream.fileno())
         draft.replace(place)
     except BaseException:
         draft.unlink()

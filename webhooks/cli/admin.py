@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -129,15 +128,13 @@ class AdminServer(HardenedServer):
         return "console_token", _NO_CONSOLE_TOKEN
 
 
-def console_of(
-    watched: Watched, store: Store, settings: ListenerSettings, clock: Callable[[], float] = time.time
-) -> Console | None:
+def console_of(watched: Watched, store: Store, settings: ListenerSettings) -> Console | None:
     """Return the console of a listener, None if it has none."""
     if not settings.console:
         return None
     from webhooks.console.console import Console  # noqa: PLC0415 - few listeners have one
 
-    return Console(watched, store, settings.store, clock=clock)
+    return Console(watched, store, settings.store)
 
 
 async def open_admin(

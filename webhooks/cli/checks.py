@@ -185,10 +185,10 @@ def _integrity(path: Path | None, until: float, cancelled: threading.Event) -> F
     return failed("integrity", f"{path} is damaged: {result}", "Stop the listener, and restore the file from a backup.")
 
 
-async def check_space(path: Path | None, keep_days: float, clock: Callable[[], float] = time.time) -> Finding:
+async def check_space(path: Path | None, keep_days: float) -> Finding:
     """Check that the store's disk has room for the coming days."""
     try:
-        space = await asyncio.to_thread(measure, path, keep_days=keep_days, now=clock())
+        space = await asyncio.to_thread(measure, path, keep_days=keep_days, now=time.time())
     except OSError as error:
         return failed("space", f"{error.filename}: {error.strerror}", "Create the folder.")
     except StoreError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated, Any, NoReturn
@@ -70,7 +69,7 @@ class _Watch(StoreWatch):
 
     async def metrics(self) -> bytes | None:
         """Return the metrics of the store; None if the extra `metrics` is not installed."""
-        families = await store_families(self.store, time.time())
+        families = await store_families(self.store)
         return None if families is None else as_text([families])
 
 

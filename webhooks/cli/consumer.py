@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -37,13 +36,12 @@ class Consumer:
     Args:
         settings: The settings of a listener; those of its sockets are not used.
         queue: The queue.
-        clock: Returns Unix time in seconds.
 
     Raises:
         ValueError: a setting, a key or a credential is invalid, or the sources have several paths.
     """
 
-    def __init__(self, settings: ListenerSettings, queue: ConsumerSettings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: ListenerSettings, queue: ConsumerSettings) -> None:
         self._settings = settings
         self._queue = queue
         self._name = queue.check("QUEUE")
@@ -53,9 +51,9 @@ class Consumer:
         if settings.admin is not None:
             settings.admin.hosts()
         self._token = None if settings.admin is None else settings.admin.token()
-        self._refusals = Refusals(logger, clock=clock)
+        self._refusals = Refusals(logger)
         self._metrics = open_metrics(self._refusals.total)
-        self._inbox = Inbox(settings, self._reloadable, clock, metrics=self._metrics, maintains=True)
+        self._inbox = Inbox(settings, self._reloadable, metrics=self._metrics, maintains=True)
         self._stop = asyncio.Event()
         self._ingress: SqsIngress
 

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,11 +135,11 @@ async def free_bytes(store: Store) -> int | None:
     return figures.f_bavail * figures.f_frsize
 
 
-async def watch_space(store: Store, *, keep_days: float, clock: Callable[[], float] = time.time) -> None:
+async def watch_space(store: Store, *, keep_days: float) -> None:
     """Measure the disk space of a store once an hour, and warn while it is critical; return if the store has no file."""
     while isinstance(store, SQLiteStore):
         try:
-            space = await asyncio.to_thread(measure, store.path, keep_days=keep_days, now=clock())
+            space = await asyncio.to_thread(measure, store.path, keep_days=keep_days, now=time.time())
         except (OSError, StoreError) as problem:
             logger.warning("could not measure the disk space of the store: %s", problem)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ def open_metrics(refused: Mapping[str, int], worker: str | None = None) -> Metri
     return Metrics(refused, worker)
 
 
-async def store_families(store: Store, now: float) -> Families | None:
+async def store_families(store: Store) -> Families | None:
     """Return the metrics of a store, None if the extra `metrics` is not installed."""
     try:
         from webhooks.cli.metrics import of_store  # noqa: PLC0415 - needs an extra
@@ -52,7 +53,7 @@ async def store_families(store: Store, now: float) -> Families | None:
         statistics = await store.statistics()
     except StoreError:
         statistics = None  # the other metrics are needed most when the store fails
-    return families_of(of_store(statistics, now, await free_bytes(store)))
+    return families_of(of_store(statistics, time.time(), await free_bytes(store)))
 
 
 class Inbox:
@@ -61,7 +62,6 @@ class Inbox:
     Args:
         settings: The listener's settings.
         reloadable: The sources with their keys.
-        clock: Returns Unix time in seconds.
         metrics: What this process counts, None if the extra `metrics` is not installed.
         maintains: Whether it removes old events from the store, and watches disk space.
 
@@ -74,14 +74,12 @@ class Inbox:
         self,
         settings: ListenerSettings,
         reloadable: Reloadable,
-        clock: Callable[[], float],
         *,
         metrics: Metrics | None,
         maintains: bool,
     ) -> None:
         self._settings = settings
         self._reloadable = reloadable
-        self._clock = clock
         self._maintains = maintains
         self._metrics = metrics
         self.store: Store
@@ -112,7 +110,7 @@ class Inbox:
 
     async def store_families(self) -> Families:
         """Return the metrics of the store; none if the extra `metrics` is not installed."""
-        return await store_families(self.store, self._clock()) or []
+        return await store_families(self.store) or []
 
     async def drain(self, seconds: float) -> None:
         """Let running handlers finish within so many seconds, and stop them all."""

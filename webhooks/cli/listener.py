@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -45,7 +44,6 @@ class Listener:
 
     Args:
         settings: The settings.
-        clock: Returns Unix time in seconds.
         sockets: Listening sockets opened by a supervisor, which also serves the admin port; None opens both here.
         number: The number of this worker; worker 0 maintains the store for all.
         make_server: Makes the server, with the arguments of `HardenedServer`.
@@ -64,7 +62,6 @@ class Listener:
     def __init__(
         self,
         settings: ListenerSettings,
-        clock: Callable[[], float] = time.time,
         *,
         sockets: Sequence[socket.socket] | None = None,
         number: int = 0,
@@ -77,10 +74,9 @@ class Listener:
         if settings.admin is not None:
             settings.admin.hosts()
         self._token = None if settings.admin is None else settings.admin.token()
-        self._clock = clock
-        self._refusals = Refusals(logger, clock=clock)
+        self._refusals = Refusals(logger)
         self._metrics = open_metrics(self._refusals.total, None if sockets is None else str(number))
-        self._inbox = Inbox(settings, self._reloadable, clock, metrics=self._metrics, maintains=number == 0)
+        self._inbox = Inbox(settings, self._reloadable, metrics=self._metrics, maintains=number == 0)
         self._trusted = Networks(settings.trusted, "--trusted-proxy")
         self._allowed = Networks(settings.allowed, "--allow") if settings.allowed else None
         self._deliveries = DeliveryWatch(self._observe)
@@ -181,7 +177,7 @@ class Listener:
             shrink_tls_buffers()
         sockets, admin, where = self._inherited, {}, {}
         if sockets is None:
-            console = console_of(self, self._inbox.store, settings, self._clock)
+            console = console_of(self, self._inbox.store, settings)
             admin = await open_admin(stack, self, settings.admin, self._token, self._refusals, console)
             self._opened = await open_sockets(settings)
             stack.callback(self._opened.close)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rewards_core.errors import StoreError
@@ -21,10 +20,10 @@ _MAX_SKEW = 30.0
 _ONE_NODE = "no acknowledged event is lost while its disk honours fsync"
 
 
-async def check_postgres(url: StoreUrl, database: Address, clock: Callable[[], float] = time.time) -> Sequence[Finding]:
+async def check_postgres(url: StoreUrl, database: Address) -> Sequence[Finding]:
     """Check the server of a store, and the store if it has the layout of this version; nothing is created or migrated."""
     try:
-        server = await examine(database, clock)
+        server = await examine(database)
     except StoreError as error:
         return [failed("store", str(error), "Check the URL, the server, its pg_hba.conf, and the firewall between.")]
     findings = [

@@ -56,16 +56,15 @@ class Console:
         watched: The listener or the store.
         store: The store; only read, and not closed.
         url: Its URL, for the commands that the page shows.
-        clock: Returns Unix time in seconds.
 
     Attributes:
         token: What a request for anything but the page's files must carry; new for each console.
     """
 
-    def __init__(self, watched: Watched, store: Store, url: StoreUrl, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, watched: Watched, store: Store, url: StoreUrl) -> None:
         self.token = Secret(secrets.token_urlsafe(32), "console token")
         self._commands = Commands(url)
-        self._views = Views(store, watched, self._commands, clock)
+        self._views = Views(store, watched, self._commands, time.time)
         self._feed = Feed(watched, self._views)
         self._asked: Mapping[str, Callable[[Mapping[str, str]], Awaitable[Any]]] = {
             "dead-letters": lambda query: self._views.dead_letters(_number(query, "before")),

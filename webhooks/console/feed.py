@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rewards_core.errors import StoreError
@@ -37,13 +37,11 @@ class Feed:
     Args:
         watched: The listener or the store.
         views: What is shown of it.
-        sleep: Waits for some seconds.
     """
 
-    def __init__(self, watched: Watched, views: Views, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    def __init__(self, watched: Watched, views: Views) -> None:
         self._watched = watched
         self._views = views
-        self._sleep = sleep
         self._viewers: set[_Viewer] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._ending: set[asyncio.Task[None]] = set()
@@ -110,7 +108,7 @@ class Feed:
                 logger.debug("the console could not read deliveries: %s", problem)
             if taken["counts"]:
                 self._show(filters, taken)
-            await self._sleep(self._watched.interval)
+            await asyncio.sleep(self._watched.interval)
 
     def _show(self, filters: Sequence[DeliveryFilter], taken: Mapping[str, Any]) -> None:
         """Give each viewer what it wants of some deliveries; viewers that want the same share a frame."""
@@ -136,7 +134,7 @@ class Feed:
             self._status = _frame("status", status)
             for viewer in list(self._viewers):
                 self._offer(viewer, self._status)
-            await self._sleep(min(max(_STATUS_EVERY, _STATUS_SHARE * seconds), _LONGEST_PAUSE))
+            await asyncio.sleep(min(max(_STATUS_EVERY, _STATUS_SHARE * seconds), _LONGEST_PAUSE))
 
 
 class _Viewer:

@@ -100,7 +100,6 @@ class SqsQueue:
         region: The region, where the URL does not say it; None for the one that the AWS SDK is configured with.
         endpoint: URL of a private endpoint.
         allow_insecure: Whether plain http may be used outside loopback.
-        connections: Maximum number of connections.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -115,11 +114,9 @@ class SqsQueue:
         region: str | None = None,
         endpoint: str | None = None,
         allow_insecure: bool = False,
-        connections: int = 2 * MAX_CONCURRENCY,
     ) -> None:
         self._address = parse_queue_url(url, region=region, endpoint=endpoint, allow_insecure=allow_insecure)
         self._url = self._address.url
-        self._connections = connections
         self._stack = AsyncExitStack()
         self._client: Any = None
 
@@ -144,7 +141,7 @@ class SqsQueue:
             config=AioConfig(
                 connect_timeout=_CONNECT_SECONDS,
                 read_timeout=MAX_WAIT + _ANSWER_SECONDS,
-                max_pool_connections=self._connections,
+                max_pool_connections=2 * MAX_CONCURRENCY,
                 retries={"total_max_attempts": 1},
             ),
         )

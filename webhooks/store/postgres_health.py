@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -107,21 +108,20 @@ async def has_tables(address: Address) -> bool:
     return await _with_connection(address, look)
 
 
-async def examine(address: Address, clock: Callable[[], float]) -> Server:
+async def examine(address: Address) -> Server:
     """Examine the server; nothing is changed.
 
     Args:
         address: The database of the store.
-        clock: Returns this machine's Unix time in seconds.
 
     Raises:
         StoreError: it cannot be reached or refuses this user.
     """
 
     async def look(connection: Connection) -> Server:
-        before = clock()
+        before = time.time()
         facts = dict(await connection.fetchrow(_FACTS))
-        after = clock()
+        after = time.time()
         layout = None
         if await connection.fetchval(_LAYOUT) is not None:
             denied = [row[0] for row in await connection.fetch(_DENIED, SCHEMA_NAME)]

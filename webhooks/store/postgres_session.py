@@ -237,10 +237,10 @@ class Change:
         polls, jobs = await self.db.fetchrow(_DUE, await self.now())
         return OUTCOMES + (POLLS if polls else b"") + (JOBS if jobs else b"")
 
-    async def is_due(self, name: str, every: float = HOUR) -> bool:
-        """Return whether a process should soon do what is done once in a while."""
+    async def is_due(self, name: str) -> bool:
+        """Return whether a process should soon do what is done once an hour."""
         due = "SELECT at <= $1 - $3::double precision FROM moment WHERE name = $2"
-        return bool(await self.db.fetchval(due, await self.now(), name, every))
+        return bool(await self.db.fetchval(due, await self.now(), name, HOUR))
 
     async def claim_moment(self, name: str, every: float = HOUR) -> bool:
         """Return whether this process should do what is done once in a while."""
