@@ -22,6 +22,7 @@ from webhooks.store import sqlite_events, sqlite_hints
 from webhooks.store.queries import EventQuery
 from webhooks.store.records import Acceptance, EventState
 from webhooks.store.sqlite import SQLiteStore
+from webhooks.store.sqlite_outcomes import refs_after
 from webhooks.store.sqlite_session import Session
 
 HOUR = 3_600.0
@@ -221,12 +222,11 @@ async def _subscribe_and_leave(here: SQLiteStore, there: SQLiteStore, looking: t
 def held_look() -> Iterator[tuple[threading.Event, threading.Event]]:
     """Hold up looks for outcomes until the second event is set; the first tells that one has begun."""
     looking, release = threading.Event(), threading.Event()
-    look = sqlite_hints.refs_after
 
     def held(*args: Any) -> list[Any]:
         looking.set()
         release.wait()
-        return look(*args)
+        return refs_after(*args)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sqlite_hints, "refs_after", held)
