@@ -192,9 +192,9 @@ async def test_long_listings_hold_off_neither_what_is_urgent_nor_each_other() ->
 @pytest.mark.slow
 @virtual_time
 async def test_of_several_budgets_the_lowest_holds_and_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
-    vendor = a_vendor()
-    async with several(1, vendor) as (first,):
-        async with Completions(vendor, first._store, polling=PollPolicy(max_per_second=5)):
+    vendor, store = a_vendor(), MemoryStore(clock=wall)
+    async with several(1, vendor, store=store):
+        async with Completions(vendor, store, polling=PollPolicy(max_per_second=5)):
             await asyncio.sleep(20)
             assert most_in_a_second([time for time in vendor.read_times if time > 1]) <= 6
         await asyncio.sleep(60)
