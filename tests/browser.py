@@ -22,14 +22,14 @@ class Browser:
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
         self._number = 0
-        self._session: str | None = None
+        self.session: str | None = None
         self.requests: list[str] = []
         self.complaints: list[str] = []
 
     async def call(self, method: str, **params: Any) -> Any:
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
-        await self._socket.send_json(message | ({"sessionId": self._session} if self._session else {}))
+        await self._socket.send_json(message | ({"sessionId": self.session} if self.session else {}))
         while (reply := await self._hear()).get("id") != self._number:
             pass
         assert "error" not in reply, reply
@@ -48,7 +48,7 @@ class Browser:
         """Show a file or a URL in a new tab, in a colour scheme, and wait until it is loaded."""
         target = await self.call("Target.createTarget", url="about:blank")
         attached = await self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
-        self._session = attached["sessionId"]
+        self.session = attached["sessionId"]
         for domain in ("Page", "Network", "Log", "Runtime"):
             await self.call(f"{domain}.enable")
         await self.look(scheme, width)
@@ -102,7 +102,7 @@ async def chromium(profile: Path) -> AsyncIterator[Browser]:
         async with aiohttp.ClientSession() as session, session.ws_connect(address, max_msg_size=0) as socket:
             page = Browser(socket)
             yield page
-            page._session = None
+            page.session = None
             await page.call("Browser.close")
     finally:
         if process.returncode is None:

@@ -6,9 +6,11 @@ A loop whose time jumps whenever it is idle (`tests.virtual_time`) would jump wh
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from types import FrameType
+from typing import Any, cast
 
 import pytest
 
@@ -69,7 +71,8 @@ def let_product_sleep(sleep: Callable[[float], Awaitable[object]], monkeypatch: 
     """Let the product's own packages sleep in another way; everybody else, such as a sandbox, sleeps as ever."""
 
     async def chosen(seconds: float, result: Any = None) -> Any:
-        if seconds <= 0 or sys._getframe(1).f_globals["__name__"].partition(".")[0] not in PACKAGES:
+        caller = cast("FrameType", cast("FrameType", inspect.currentframe()).f_back)
+        if seconds <= 0 or caller.f_globals["__name__"].partition(".")[0] not in PACKAGES:
             return await _real_sleep(seconds, result)
         await sleep(seconds)
         return result

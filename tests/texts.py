@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
-import sys
 from pathlib import Path
+from types import FrameType
+from typing import cast
 
 _HEAD = "# What people read\n\nWritten by `UPDATE_TEXTS=1 pytest -n 0 {folder}`; read each change.\n"
 
@@ -17,7 +19,8 @@ def said(name: str, text: object) -> None:
         name: What was done, such as `"run: a file with every mistake"`.
         text: All that a person read, such as the output of a command or an error; trailing white space does not count.
     """
-    file = Path(sys._getframe(1).f_code.co_filename).with_name("texts.md")
+    caller = cast("FrameType", cast("FrameType", inspect.currentframe()).f_back)
+    file = Path(caller.f_code.co_filename).with_name("texts.md")
     shown = "\n".join(line.rstrip() for line in str(text).strip("\n").splitlines())
     known = _load(file)
     if os.environ.get("UPDATE_TEXTS"):

@@ -41,7 +41,7 @@ class EnkashSandbox(Sandbox):
         client_id: The company's id.
         client_secret: Its secret for Basic, and for encrypted bodies.
         username: The user who logs in.
-        password: The user's password.
+        password: The user's password; `sandbox.password` may be set while it runs, and tokens stay valid.
         funds: Coins that the company can give, None for no limit; `sandbox.funds` may be set while it runs.
         seed: Equal seeds give equal ids, tokens and faults.
         clock: Returns Unix time.
@@ -76,12 +76,20 @@ class EnkashSandbox(Sandbox):
         self.client_id = client_id
         self.client_secret = client_secret
         self.username = username
-        self.password = password
         self.coins = Coins(self.plan.stream("configs").randrange(100_000, 900_000), clock, funds)
         self.tokens = Tokens(client_id, client_secret, username, password, clock=clock, stream=self.plan.stream("tokens"))
         self._cipher: BodyCipher | None = None
         if self.options.encrypted:
             self._body_cipher()
+
+    @property
+    def password(self) -> str:
+        """The user's password, which every request for a token must contain."""
+        return self.tokens.form["password"]
+
+    @password.setter
+    def password(self, password: str) -> None:
+        self.tokens.form["password"] = password
 
     @property
     def funds(self) -> int | None:

@@ -39,7 +39,7 @@ class Tokens:
     ) -> None:
         basic = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
         self._basic = basic
-        self._form = {"username": username, "password": password, "grant_type": "password", "clientId": client_id}
+        self.form = {"username": username, "password": password, "grant_type": "password", "clientId": client_id}
         self._clock = clock
         self._stream = stream
         self._valid_until: dict[str, float] = {}
@@ -76,12 +76,12 @@ class Tokens:
         if content_type != _FORM:
             return Rejection(status=400, error="invalid_request", description=f"Content-Type must be {_FORM}")
         form: dict[str, Any] = dict(parse_qsl(body.decode("utf-8", "surrogateescape"), keep_blank_values=True))
-        missing = [name for name in self._form if not form.get(name)]
+        missing = [name for name in self.form if not form.get(name)]
         if missing:
             return Rejection(status=400, error="invalid_request", description=f"Missing parameter: {', '.join(missing)}")
         if form["grant_type"] != "password":
             return Rejection(status=400, error="unsupported_grant_type", description="Unsupported grant type")
-        if not all(_equal(form[name], right) for name, right in self._form.items()):
+        if not all(_equal(form[name], right) for name, right in self.form.items()):
             return Rejection(status=400, error="invalid_grant", description="Bad credentials")
         return None
 

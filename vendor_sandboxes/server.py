@@ -81,6 +81,7 @@ class Sandbox(ABC):
         clock: Returns Unix time.
 
     Attributes:
+        port: The port it was made with.
         requests: The latest requests.
         request_counts: The number of requests of each method.
         under_way: The number of requests that are being answered, even if the caller has gone.
@@ -105,7 +106,7 @@ class Sandbox(ABC):
         self.scheduler = Scheduler(self.changed)
         self._options = options
         self._host = host
-        self._port = port
+        self.port = port
         self._clock = clock
         self._runner: web.ServerRunner | None = None
         self._closing = asyncio.Event()
@@ -172,7 +173,7 @@ class Sandbox(ABC):
         """Listen."""
         self._runner = web.ServerRunner(web.Server(self._serve, access_log=None), shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port, backlog=1024).start()
+        await web.TCPSite(self._runner, self._host, self.port, backlog=1024).start()
 
     async def aclose(self) -> None:
         """Stop listening; slow replies end at once, and pending operations stay pending."""

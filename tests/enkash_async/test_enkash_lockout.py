@@ -109,7 +109,7 @@ async def test_a_refusal_written_as_a_200_is_one_as_well(sandbox: EnkashSandbox,
 async def test_a_password_that_was_changed_meanwhile_makes_one_rejected_request(sandbox: EnkashSandbox, new_client: New) -> None:
     async with new_client(sandbox, wrong(sandbox, password=sandbox.password)) as client:
         await client.get_balance("EK1")
-        sandbox.tokens._form["password"] = "another"
+        sandbox.password = "another"
         sandbox.expire_tokens()
 
         assert await kinds(client) == {"CredentialsRejected": 1000}

@@ -45,9 +45,10 @@ PEM = f"-----BEGIN PUBLIC KEY-----\n{API_SECRET}\n-----END PUBLIC KEY-----"
 WEBHOOK_SECRET = "canary-webhook-secret-77e0c1"
 
 
-async def echo(request: web.BaseRequest, hanging: asyncio.Event, over: asyncio.Event) -> web.StreamResponse:
+async def echo(request: web.BaseRequest, tokens: set[str], hanging: asyncio.Event, over: asyncio.Event) -> web.StreamResponse:
     """Answer with the status in the last part of the path, and with everything that was sent in every field."""
     await request.read()
+    tokens.add(request.headers["Authorization"].removeprefix("Bearer "))
     told = f"{request.headers['Authorization']} {API_SECRET} {request.headers['X-API-KEY']}"
     word = request.path.rsplit("/", 1)[-1]
     if word == "drop" and request.transport is not None:
@@ -79,9 +80,15 @@ def hanging() -> asyncio.Event:
 
 
 @pytest.fixture
-async def echo_url(hanging: asyncio.Event) -> AsyncIterator[str]:
+def tokens() -> set[str]:
+    """The tokens that the vendor got."""
+    return set()
+
+
+@pytest.fixture
+async def echo_url(tokens: set[str], hanging: asyncio.Event) -> AsyncIterator[str]:
     over = asyncio.Event()
-    runner = web.ServerRunner(web.Server(lambda request: echo(request, hanging, over)))
+    runner = web.ServerRunner(web.Server(lambda request: echo(request, tokens, hanging, over)))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
@@ -91,7 +98,7 @@ async def echo_url(hanging: asyncio.Event) -> AsyncIterator[str]:
 
 @pytest.mark.repeats_itself
 async def test_no_secret_shows_anywhere(
-    echo_url: str, hanging: asyncio.Event, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    echo_url: str, tokens: set[str], hanging: asyncio.Event, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def at_once(seconds: float) -> None:
         return None
@@ -108,8 +115,7 @@ async def test_no_secret_shows_anywhere(
         retry=RetryPolicy(attempts=2),
         timeouts=Timeouts(total=30.0, read=0.3),
     )
-    token = (await client._authorizer.headers(1.0)).fields["Authorization"].removeprefix("Bearer ")
-    things: list[Any] = [client, client._authorizer, client._transport]
+    things: list[Any] = [client, *vars(client).values()]
 
     async def meet(kind: type[BaseException], work: Any) -> None:
         with pytest.raises(kind) as caught:
@@ -199,12 +205,13 @@ async def test_no_secret_shows_anywhere(
     await short.aclose()
     assert len({type(thing) for thing in things if isinstance(thing, VendorError)}) >= 15
     assert len(watcher.records) >= 30
+    assert tokens
     assert any(record.name.startswith(("aiohttp", "asyncio")) for record in caplog.records)
     shown = [text for thing in (*things, *watcher.records, *caplog.records) for text in texts_of(thing)]
     canaries = {
         "the API secret": API_SECRET,
-        "the token": token,
-        "its signature": token.rsplit(".", 1)[1],
+        **{f"token {number}": token for number, token in enumerate(tokens)},
+        **{f"signature {number}": token.rsplit(".", 1)[1] for number, token in enumerate(tokens)},
         "the webhook secret": WEBHOOK_SECRET,
         "the digest of a forged body": source.sign(body).partition(",")[2],
     }

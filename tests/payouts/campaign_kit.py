@@ -22,11 +22,11 @@ class Desk:
 
     def __init__(self, call: Call, folder: Path, vendor: str) -> None:
         self.call = call
-        self._folder = folder
+        self.folder = folder
         self._vendor = vendor
 
     def pay(self, content: str, campaign: str, *more: str, text: str | None = None) -> Result:
-        (self._folder / "rewards.csv").write_text(content)
+        (self.folder / "rewards.csv").write_text(content)
         command = ["run", "rewards.csv", "--vendor=original", f"--campaign={campaign}", *QUICK, *more]
         return self.call(*command, text=text, env=original_at(self._vendor))
 
@@ -35,7 +35,7 @@ class Desk:
         return len(books(self._vendor)["allocations"])
 
     def states(self, campaign: str) -> list[State]:
-        with LedgerReader(self._folder / "payouts.db") as reader:
+        with LedgerReader(self.folder / "payouts.db") as reader:
             return [entry.state for entry in reader.entries(reader.campaign(campaign))]
 
 

@@ -12,16 +12,32 @@ from typing import Any
 import asyncpg
 import pytest
 
-from payouts.ledger.postgres import PostgresLedger
+from payouts.ledger.postgres import PostgresLedger, engine_of
 from payouts.ledger.postgres_schema import SCHEMA, SCHEMA_NAME
 from payouts.ledger.worker import Worker
 from rewards_core.errors import StoreError
+from rewards_core.postgres.engine import Engine
 from rewards_core.postgres.migrations import migrate
 from tests.postgres_server import Server
 
 EPOCH = 1_790_000_000.0
 CAMPAIGN = "diwali-2026"
 _numbers = itertools.count(1)
+
+
+class OpenLedger(PostgresLedger):
+    """A ledger whose engine a test may spoil."""
+
+    engine: Engine
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        def make(*address: Any) -> Engine:
+            self.engine = engine_of(*address)
+            return self.engine
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("payouts.ledger.postgres.engine_of", make)
+            super().__init__(*args, **options)
 
 
 class LedgerDatabase:
@@ -38,9 +54,9 @@ class LedgerDatabase:
         self.connection = connection
         self.state = state
 
-    def ledger(self, **options: Any) -> PostgresLedger:
+    def ledger(self, **options: Any) -> OpenLedger:
         given: dict[str, Any] = {"vendor": "original", "campaign": CAMPAIGN, "schema": self.schema, "state": self.state}
-        return PostgresLedger(self.url, **given | options)
+        return OpenLedger(self.url, **given | options)
 
     async def advance(self, seconds: float) -> None:
         await self.connection.execute("UPDATE clock SET at = at + $1", seconds)
@@ -91,7 +107,8 @@ async def run_sql(url: str, statement: str, *values: Any) -> list[Any]:
 
 def losing(ledger: PostgresLedger, patched: pytest.MonkeyPatch, call: str) -> None:
     """Lose the answer of the next call of the database after it was carried out."""
-    real = getattr(ledger._engine, call)
+    assert isinstance(ledger, OpenLedger)
+    real = getattr(ledger.engine, call)
     lost: list[str] = []
 
     async def lose(work: Any, **options: Any) -> Any:
@@ -101,7 +118,7 @@ def losing(ledger: PostgresLedger, patched: pytest.MonkeyPatch, call: str) -> No
         lost.append(call)
         raise StoreError("the connection was lost")
 
-    patched.setattr(ledger._engine, call, lose)
+    patched.setattr(ledger.engine, call, lose)
 
 
 async def limit_reads(connection: Any, rows: int, *, each: str = "statement") -> None:

@@ -36,7 +36,7 @@ def test_a_mistyped_campaign_pays_nobody_again(desk: Desk) -> None:
 
 
 def _campaigns(desk: Desk) -> list[Any]:
-    with LedgerReader(desk._folder / "payouts.db") as reader:
+    with LedgerReader(desk.folder / "payouts.db") as reader:
         return reader.campaigns()
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pytest
 import pytest_asyncio
 
+from payouts.ledger.base import Database
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.schema import connect_to_read
@@ -32,7 +33,7 @@ from payouts.states import (
     ways_of,
 )
 from payouts.vendors import ROW_TYPES
-from rewards_core.sqlite.connection import Connection, SQLiteError
+from rewards_core.sqlite.connection import SQLiteError
 from tests.payouts.ledger_contract import EXPECTED_WAYS, LedgerContract, OpenLedger, Read, led_to, tokens
 from tests.payouts.reader_contract import ReaderContract, RecordsContract
 from tests.virtual_time import virtual_time
@@ -91,11 +92,11 @@ async def writer_held(ledger: Ledger) -> AsyncIterator[None]:
     """Keep the ledger's writer busy, so that what is asked for meanwhile waits together."""
     entered, go = threading.Event(), threading.Event()
 
-    def hold(_: Connection) -> None:
+    def hold(_: Database) -> None:
         entered.set()
         go.wait()
 
-    held = asyncio.ensure_future(ledger._writer.run(hold))
+    held = asyncio.ensure_future(ledger.transact(hold))
     await asyncio.to_thread(entered.wait)
     yield
     await asyncio.sleep(0)
@@ -221,8 +222,8 @@ async def test_a_cancelled_caller_leaves_the_ledger_whole(ledger: Ledger) -> Non
 async def test_a_full_disk_ends_the_work_and_loses_nothing_that_was_acknowledged(path: Path) -> None:
     async with opened(path) as ledger:
         kept = await ledger.plan([tokens("kept")])
-        pages = await ledger._writer.run(lambda database: database.execute("PRAGMA page_count").get)
-        await ledger._writer.run(lambda database: database.execute(f"PRAGMA max_page_count = {pages}").fetchall())
+        pages = await ledger.transact(lambda database: database.execute("PRAGMA page_count").get)
+        await ledger.transact(lambda database: database.execute(f"PRAGMA max_page_count = {pages}").get)
         with pytest.raises(LedgerError, match="database or disk is full"):
             await ledger.plan([tokens(f"r{number}") for number in range(1000)])
         with pytest.raises(LedgerError, match="cannot be written"):
@@ -235,10 +236,10 @@ async def test_a_full_disk_ends_the_work_and_loses_nothing_that_was_acknowledged
 async def test_what_waits_when_the_disk_is_full_hears_of_it_too(path: Path) -> None:
     async with opened(path) as ledger:
 
-        def broken(database: Connection) -> None:
+        def broken(database: Database) -> None:
             raise SQLiteError("disk I/O error")
 
-        results = await asyncio.gather(ledger.find("a"), ledger._writer.run(broken), ledger.find("b"), return_exceptions=True)
+        results = await asyncio.gather(ledger.find("a"), ledger.transact(broken), ledger.find("b"), return_exceptions=True)
         assert all(isinstance(result, LedgerError) for result in results[1:])
 
 

@@ -40,7 +40,7 @@ async def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
 async def test_the_disk_is_asked_to_keep_every_commit(path: Path) -> None:
     ask = ["journal_mode", "synchronous", "fullfsync", "application_id"]
     async with ledger_at(path) as ledger:
-        said = await ledger._writer.run(lambda database: [database.pragma(name) for name in ask])
+        said = await ledger.transact(lambda database: [database.execute(f"PRAGMA {name}").get for name in ask])
     assert said == ["wal", 2, sys.platform == "darwin", LEDGER.application_id]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from payouts.ledger.base import Database
 from payouts.ledger.sqlite import Ledger
 from payouts.progress import Stop
 from payouts.rows import Row
@@ -16,7 +17,7 @@ from payouts.runner import RunOptions, run_payouts
 from payouts.states import LedgerError, RowChanged, State
 from rewards_core.errors import ConnectFailed
 from rewards_core.operations import OperationStatus
-from rewards_core.sqlite.connection import Connection, SQLiteError
+from rewards_core.sqlite.connection import SQLiteError
 from tests.payouts.payout_kit import StubEnkash, StubOriginal, coin_row, ledger_at, token_row, waiting
 from tests.payouts.run_kit import QUICK, collect, key_of, led_to, now, pay, rows
 from tests.virtual_time import virtual_time
@@ -193,12 +194,12 @@ async def test_leaving_early_ends_everything_and_the_next_run_finds_out(vendor: 
 
 
 async def test_a_ledger_that_cannot_be_written_ends_the_run(vendor: StubOriginal, ledger: Ledger) -> None:
-    def break_down(database: Connection) -> None:
+    def break_down(database: Database) -> None:
         raise SQLiteError("disk I/O error")
 
     async def broken(_: str) -> None:
         with pytest.raises(LedgerError):
-            await ledger._writer.run(break_down)
+            await ledger.transact(break_down)
 
     vendor.before = broken
     with pytest.raises(LedgerError, match="disk I/O error"):

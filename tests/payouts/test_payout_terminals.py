@@ -306,7 +306,7 @@ def test_numbers_are_never_folded_or_cut(capsys: pytest.CaptureFixture[str]) -> 
 def moving(width: int) -> tuple[MovingLine, Time, Callable[[], str]]:
     output, clock = Output(as_json=False), Time()
     output.console = Console(file=io.StringIO(), force_terminal=True, width=width, highlight=False)
-    return MovingLine(output, clock), clock, lambda: drawn(output.console.file.getvalue())  # type: ignore[attr-defined]
+    return MovingLine(output, clock), clock, output.console.file.getvalue  # type: ignore[attr-defined]
 
 
 def drawn(text: str) -> str:
@@ -315,7 +315,7 @@ def drawn(text: str) -> str:
 
 
 def test_a_moving_line_names_what_went_wrong_and_only_that() -> None:
-    line, clock, last = moving(80)
+    line, clock, shown = moving(80)
     progress = Progress(total=20_000)
     line.begin(progress)
     clock.now += 10
@@ -323,21 +323,21 @@ def test_a_moving_line_names_what_went_wrong_and_only_that() -> None:
     progress.settled_by = {"webhook": 7_000, "poll": 1_000}
     progress.in_flight, progress.pending = 20, 1_234
     line.refresh()
-    said("run: the moving lines on 80 columns", last())
+    said("run: the moving lines on 80 columns", drawn(shown()))
     clock.now += 1
     line.end()
-    said("run: the moving lines at the end of a run that was stopped", last())
+    said("run: the moving lines at the end of a run that was stopped", drawn(shown()))
 
 
 def test_a_moving_line_tells_the_same_problem_only_so_often() -> None:
-    line, _, _ = moving(200)
+    line, _, shown = moving(200)
     line.begin(Progress(total=100))
     row = Entry(number=1, id="r1", line=1, recipient="u", item="i", amount="1", key="k", state=State.UNKNOWN)
     for number in range(60):
         for state, kind in ((State.UNKNOWN, "OutcomeUnknown"), (State.REJECTED, "NotFound"), (State.REJECTED, "Forbidden")):
             line.row(evolve(row, id=f"{kind}-{number}", state=state, problem_kind=kind, problem="because"))
     line.end()
-    text = line._bar.console.file.getvalue()  # type: ignore[attr-defined]
+    text = shown()
     told = Counter(re.findall(r"row (\w+)-", text))
     assert told == {"OutcomeUnknown": 20, "NotFound": 20, "Forbidden": 20}
     assert text.count("payouts status --all") == 3
@@ -345,7 +345,7 @@ def test_a_moving_line_tells_the_same_problem_only_so_often() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
 def test_a_moving_line_is_two_lines_however_large_the_numbers(width: int) -> None:
-    line, clock, last = moving(width)
+    line, clock, shown = moving(width)
     progress = Progress(total=2_000_000)
     line.begin(progress)
     for rows in (1, 1_000, 400_000):
@@ -354,7 +354,7 @@ def test_a_moving_line_is_two_lines_however_large_the_numbers(width: int) -> Non
         progress.settled_by = {"webhook": rows, "poll": rows}
         progress.in_flight = progress.pending = rows
         line.refresh()
-        first, second = last().split("\n")
+        first, second = drawn(shown()).split("\n")
         assert max(len(first), len(second)) <= width
         assert re.fullmatch(r"  ([0-9,]+ [a-z ]+)(, [0-9,]+ [a-z ]+)*", second.rstrip())
     line.end()

@@ -154,7 +154,7 @@ async def test_who_reads_creates_nothing_and_can_change_nothing(place: Place, le
 
     def write() -> None:
         with LedgerReader(place.url, schema=place.schema) as reader:
-            reader._database.execute("DELETE FROM row_states")
+            reader.ask(lambda database: database.execute("DELETE FROM row_states"))
 
     with pytest.raises(LedgerError, match="read-only"):
         await asyncio.to_thread(write)

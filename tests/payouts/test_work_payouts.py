@@ -258,7 +258,7 @@ async def test_a_database_that_fails_for_a_while_delays_a_worker_and_loses_nothi
     async with waiting(vendor) as completions, database.ledger() as failing:
         calls = -6  # a worker that cannot even begin says so
         for name in ("run", "transact"):
-            real = getattr(failing._engine, name)
+            real = getattr(failing.engine, name)
 
             async def fail(work: Any, *, real: Any = real, **options: Any) -> Any:
                 nonlocal calls
@@ -270,7 +270,7 @@ async def test_a_database_that_fails_for_a_while_delays_a_worker_and_loses_nothi
                     return await real(work, **options) if result is None else result
                 raise StoreError("the connection was lost")
 
-            monkeypatch.setattr(failing._engine, name, fail)
+            monkeypatch.setattr(failing.engine, name, fail)
         monkeypatch.setattr("payouts.pipeline.work.outage_delay", lambda _: 0.0)
         monkeypatch.setattr("payouts.ledger.postgres.outage_delay", lambda _: 0.0)
         done = await ended(work_payouts(client=vendor, completions=completions, ledger=failing, options=FAST))

@@ -156,7 +156,7 @@ async def test_a_worker_that_is_cut_off_from_the_ledger_sends_nothing_new_and_pa
     async with tcp_proxy(server.port) as proxy:
 
         async def cut(_: str) -> None:
-            proxy._target = free_port()
+            proxy.target = free_port()
             proxy.cut()
             sent.set()
 
@@ -176,7 +176,7 @@ async def test_a_worker_that_is_cut_off_from_the_ledger_sends_nothing_new_and_pa
             if lost:
                 await database.advance(LONG + 31.0)
                 assert len(await work(ledger, vendor)) == 4
-            proxy._target = server.port
+            proxy.target = server.port
             if lost:
                 with pytest.raises(LeaseLost):
                     await worker

@@ -91,7 +91,7 @@ class Darwin:
 
     def sysctlbyname(self, name: bytes, into: Any, size: Any, _new: None, _new_size: ctypes.c_size_t) -> int:
         value = self._values.get(name)
-        if value is None or len(value) >= size._obj.value:
+        if value is None or len(value) >= ctypes.cast(size, ctypes.POINTER(ctypes.c_size_t)).contents.value:
             return -1
         into.value = value
         return 0

@@ -427,9 +427,10 @@ async def test_a_log_that_cannot_be_moved_at_the_end_is_said(
     await write(notes, "1")
     await other.do("look")
     await write(notes, "2")
+    notebook = await notes.write(lambda notebook: notebook)
     remove(path, ("-wal",))
     if broken:
-        notes._database.writer.close(True)  # type: ignore[union-attr]
+        notebook.db.close(True)
     with caplog.at_level(logging.ERROR):
         await notes.aclose()
     said(f"sqlite: a removed log at the end{', broken' if broken else ''}", without_paths(caplog.records[-1].getMessage()))

@@ -37,6 +37,20 @@ from tests.texts import said
 # --- the life of a session --------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[aiohttp.ClientSession]:
+    """The sessions that transports have made."""
+    made: list[aiohttp.ClientSession] = []
+    make = aiohttp.ClientSession
+
+    def note(**options: Any) -> aiohttp.ClientSession:
+        made.append(make(**options))
+        return made[-1]
+
+    monkeypatch.setattr(aiohttp, "ClientSession", note)
+    return made
+
+
 async def test_close_twice_and_use_after_close(make_transport: MakeTransport) -> None:
     async with vendor(answers_well) as v:
         transport = make_transport(v.url)
@@ -93,7 +107,7 @@ async def test_close_while_waiting_for_credentials_sends_nothing(make_transport:
         assert v.connections == 0
 
 
-def test_use_from_another_loop_is_a_clear_error() -> None:
+def test_use_from_another_loop_is_a_clear_error(sessions: list[aiohttp.ClientSession]) -> None:
     made: list[Transport] = []
 
     async def first() -> None:
@@ -104,7 +118,7 @@ def test_use_from_another_loop_is_a_clear_error() -> None:
             await transport.aclose()
             made.append(Transport(vendor="Acme", base_url=v.url, authorizer=Credentials(), refusal=lambda _: None))  # type: ignore[arg-type, return-value]
             await made[1].call(request_to(made[1]))
-            for session in made[1]._owned.values():
+            for session in sessions:
                 await session.close()
 
     async def second() -> None:
@@ -161,11 +175,13 @@ def test_use_after_fork_is_a_clear_error() -> None:
     queue.join_thread()
 
 
-async def test_fork_leaves_the_parents_connections_alone(make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fork_leaves_the_parents_connections_alone(
+    make_transport: MakeTransport, sessions: list[aiohttp.ClientSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with vendor(answers_well) as v:
         transport = make_transport(v.url)
         await transport.call(request_to(transport))
-        session = transport._owned[False]
+        (session,) = sessions
         with monkeypatch.context() as child:
             child.setattr("rewards_core.http.transport.os.getpid", lambda: -1)
             assert type(await ends(transport.call(request_to(transport)))) is ClientClosed

@@ -92,7 +92,7 @@ def test_the_page_lists_every_option_with_its_default_and_its_words(vendor: str)
 def test_the_ports_are_those_that_the_page_names() -> None:
     for vendor, port in zip(OPTIONS, re.findall(r"\d+", told("original")["--port"][1]), strict=True):
         assert re.search(r"--port PORT +port to listen on", help_of(vendor))
-        assert build([vendor])._port == int(port)
+        assert build([vendor]).port == int(port)
 
 
 @pytest.mark.parametrize("words", ["webhook_body", "webhook_shape", "asset_webhook_shape"])

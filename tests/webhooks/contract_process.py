@@ -112,7 +112,7 @@ class StoreElsewhere:
         for answer in self._answers.values():
             answer.cancel("the other process has ended")
 
-    async def _let_go(self) -> None:
+    async def let_go(self) -> None:
         """Close the store object, if it is open, and wait for that."""
         self._writer.write_eof()
         await self._hearing
@@ -138,7 +138,7 @@ class OtherProcess:
     async def close_all(self) -> None:
         """Close every store object there."""
         while self._opened:
-            await self._opened.pop()._let_go()
+            await self._opened.pop().let_go()
 
 
 @contextmanager

@@ -43,6 +43,7 @@ class Inbox(Receiver):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(options.pop("source", None) or FakeSource(), MemoryStore(), **options)
+        self.begun = 0
         self.bodies: list[bytes] = []
         self.entered = asyncio.Event()
         self.go_on = asyncio.Event()
@@ -51,6 +52,11 @@ class Inbox(Receiver):
         self.headers: Mapping[str, str] = {}
         self.words = b"kept"
         self.fault: Exception | None = None
+
+    def refusal(self, *request: Any, **more: Any) -> Reply | None:
+        refused = super().refusal(*request, **more)
+        self.begun += refused is None
+        return refused
 
     async def receive(self, headers: Mapping[str, str], body: bytes, peer: object = None) -> Reply:
         if len(body) > self.max_body:
@@ -99,7 +105,7 @@ class Running:
 
     @property
     def connections(self) -> list[Connection]:
-        return cast("list[Connection]", list(self.server._sweeper._open))
+        return cast("list[Connection]", self.server.connections)
 
     @property
     def refused(self) -> Mapping[str, int]:
@@ -113,10 +119,11 @@ async def serving(
     trusted: Networks | None = None,
     allowed: Networks | None = None,
     send_buffer: int = 0,
+    others: Mapping[str, Receiver] = {},
     **options: Any,
 ) -> AsyncIterator[Running]:
     inbox = Inbox(**options)
-    hardened = HardenedServer({"/hook": inbox}, limits=limits, trusted=trusted, allowed=allowed)
+    hardened = HardenedServer({"/hook": inbox, **others}, limits=limits, trusted=trusted, allowed=allowed)
     listening = await asyncio.get_running_loop().create_server(hardened, "127.0.0.1", 0, backlog=1000)
     if send_buffer:
         listening.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
@@ -131,6 +138,12 @@ async def serving(
 async def until(condition: Callable[[], object]) -> None:
     """Run the loop until a condition holds."""
     while not condition():
+        await asyncio.sleep(0)
+
+
+async def turns() -> None:
+    """Run all tasks as far as possible, and the timers that are due."""
+    for _ in range(20):
         await asyncio.sleep(0)
 
 

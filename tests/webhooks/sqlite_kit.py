@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Set
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,28 @@ from webhooks.store.sqlite import SQLiteStore
 from webhooks.store.sqlite_session import Session
 
 NEVER, OFTEN = 3_600.0, 0.005
+
+
+class OpenStore(SQLiteStore):
+    """A store whose engine a test may use too.
+
+    Attributes:
+        engine: The engine of its file.
+        notify: What the engine calls with what others wrote.
+    """
+
+    engine: Engine[Session]
+    notify: Callable[[list[Any]], None]
+
+    def __init__(self, path: Path, *, tick_every: float, **options: Any) -> None:
+        def make(*args: Any, notify: Callable[[list[Any]], None], **more: Any) -> Engine[Session]:
+            self.notify = notify
+            self.engine = Engine(*args, notify=notify, tick_every=tick_every, **more)
+            return self.engine
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("webhooks.store.sqlite_life.Engine", make)
+            super().__init__(path, **options)
 
 
 class Host:
@@ -44,9 +65,7 @@ class Host:
     def open(self, *, ticks: bool = True, **options: Any) -> SQLiteStore:
         """Return another store object on the file; without ticks it learns of others only by hints."""
         settings: dict[str, Any] = {"clock": lambda: self.wall, "uptime": lambda: self.passed, "boot": self.boot, **options}
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("webhooks.store.sqlite_life.Engine", partial(Engine, tick_every=OFTEN if ticks else NEVER))
-            store = SQLiteStore(settings.pop("path", self.path), **settings)
+        store = OpenStore(settings.pop("path", self.path), tick_every=OFTEN if ticks else NEVER, **settings)
         self.stores.append(store)
         return store
 
@@ -65,12 +84,23 @@ class Host:
 
 async def on_file(store: SQLiteStore, run: Callable[[Session], Any]) -> Any:
     """Run a function in a transaction of the store and return its result."""
-    return await store._engine.write(run)
+    assert isinstance(store, OpenStore)
+    return await store.engine.write(run)
 
 
 async def rows(store: SQLiteStore, statement: str, *values: Any) -> list[Any]:
     """Return the rows of a statement."""
     return await on_file(store, lambda session: session.db.execute(statement, values).fetchall())
+
+
+async def id_of(store: SQLiteStore) -> str:
+    """Return the name of a store object in its file."""
+    return str(await on_file(store, lambda session: session.member.id))
+
+
+async def cut_power(store: SQLiteStore) -> None:
+    """Let a store object say no farewell."""
+    await on_file(store, lambda session: setattr(session.member, "registered", False))
 
 
 async def ear_of(store: SQLiteStore, *uids: str) -> Ear:

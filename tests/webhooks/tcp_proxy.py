@@ -12,6 +12,7 @@ class TcpProxy:
 
     Attributes:
         port: Where it listens.
+        target: The server's port.
         swallow: Whether what the server sends is lost.
         connections: The connections that clients have opened.
         connections_lost: The connections that a client has given up while their answers were lost.
@@ -22,7 +23,7 @@ class TcpProxy:
         self.swallow = False
         self.connections = 0
         self.connections_lost = 0
-        self._target = target
+        self.target = target
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -45,7 +46,7 @@ class TcpProxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             writer.transport.abort()
             return

@@ -244,18 +244,18 @@ async def test_a_plain_connection_accepted_while_closing_is_passed_on(contexts: 
         await close(writer)
 
 
-async def test_a_handshake_evicted_as_it_completes_leaves_its_socket_to_its_transport(
+async def test_a_handshake_cancelled_as_it_completes_leaves_its_socket_to_its_transport(
     contexts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(contexts) as running:
         admit, sockets = running.hardened.admit, []
 
-        def evicted(connection: Any) -> int | None:
+        def cancelled(connection: Any) -> int | None:
             sockets.append(connection.wire.get_extra_info("socket"))
-            running.acceptor._evict(next(iter(running.acceptor._handshakes)), "evicted")
+            next(task for task in asyncio.all_tasks() if task.get_name() == "TLS handshake").cancel()
             return admit(connection)
 
-        monkeypatch.setattr(running.hardened, "admit", evicted)
+        monkeypatch.setattr(running.hardened, "admit", cancelled)
         reader, writer = await running.opened()
         turns = 0
         while not sockets or running.hardened.open_connections:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import aiohttp
@@ -201,8 +201,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self.ready.set()
 
-    @asynccontextmanager
-    async def capture_signals(self) -> AsyncIterator[None]:  # type: ignore[override]
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
         yield
 
     @property
@@ -227,7 +227,7 @@ async def test_inside_fastapi_under_uvicorn_deliveries_are_stored_and_handled() 
     app = FastAPI(lifespan=lifespan)
     app.router.routes.append(Route("/webhooks/thing", AsgiIngress(receiver)))
     server = Server(app)
-    serving = asyncio.create_task(server._serve())
+    serving = asyncio.create_task(server.serve())
     await server.ready.wait()
     raw = body_of("thing.done", uid="7")
     async with aiohttp.ClientSession() as session:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.stepped_time import SteppedTime
 from tests.virtual_time import virtual_time
-from tests.webhooks.ingress_kit import HEALTHY, SLOWEST, Running, close, read_answer, request, serving, until
+from tests.webhooks.ingress_kit import HEALTHY, SLOWEST, Running, close, read_answer, request, serving, turns, until
 from tests.webhooks.test_connection_slots import FakeConnection
 from webhooks.ingress.body_memory import BodyMemory
 from webhooks.ingress.slots import FRESH_SECONDS, Phase
@@ -55,12 +55,6 @@ class Reading:
             return await self.task
         finally:
             self._body_memory.release(self.connection)
-
-
-async def turns() -> None:
-    """Run all tasks as far as possible."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 @virtual_time
@@ -226,18 +220,23 @@ async def test_the_oldest_body_of_the_client_that_holds_most_is_evicted_first_ev
     assert (memory.used, memory.waiting) == (0, [])
 
 
+def paused(running: Running) -> bool:
+    """Return whether a body waits for memory."""
+    return any(connection.paused_since is not None for connection in running.connections)
+
+
 @asynccontextmanager
 async def waiting_for_memory(running: Running) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Let one delivery hold all memory, and another wait for memory; yield the streams of the second."""
     running.inbox.go_on.clear()
     reader, writer = await running.connect()
     writer.write(request("Content-Length: 2000\r\n"))
-    await until(lambda: running.server._in_flight)
+    await until(lambda: running.inbox.begun)
     writer.write(b"x" * 2_000)
     await running.inbox.entered.wait()
     waiting, sender = await running.connect()
     sender.write(request("Content-Length: 4000\r\n") + b"y" * 2_000)
-    await until(lambda: running.server._body_memory.waiting)
+    await until(lambda: paused(running))
     yield waiting, sender
     assert await read_answer(reader) == 200
     for each in (writer, sender):
@@ -251,7 +250,8 @@ async def test_a_pipelined_body_that_waits_for_memory_is_not_read_meanwhile() ->
     async with serving(SCARCE) as running:
         holding, holder = await running.connect()
         holder.write(request("Content-Length: 3000\r\n") + b"x" * 2_000)
-        await until(lambda: running.server._body_memory.used)
+        await until(lambda: running.inbox.begun)
+        await turns()
         running.inbox.go_on.clear()
         reader, writer = await running.connect()
         writer.write(HEALTHY)
@@ -260,7 +260,7 @@ async def test_a_pipelined_body_that_waits_for_memory_is_not_read_meanwhile() ->
         writer.write_eof()
         await until(lambda: any(connection.pipelined for connection in running.connections))
         running.inbox.go_on.set()
-        await until(lambda: running.server._body_memory.waiting)
+        await until(lambda: paused(running))
         await turns()
         assert all(connection.received < 20_000 for connection in running.connections)
         holder.write(b"x" * 1_000)
@@ -273,11 +273,11 @@ async def test_a_pipelined_body_that_waits_for_memory_is_not_read_meanwhile() ->
 async def test_the_timeout_of_a_body_is_suspended_while_it_waits_for_memory(stepped_time: SteppedTime) -> None:
     async with serving(SCARCE, body_timeout=4) as running, waiting_for_memory(running) as (reader, writer):
         stepped_time.at += 5
-        running.server._sweeper._sweep()
+        await turns()
         running.inbox.go_on.set()
-        await until(lambda: not running.server._body_memory.waiting)
+        await until(lambda: not paused(running))
         stepped_time.at += 2
-        running.server._sweeper._sweep()
+        await turns()
         writer.write(b"y" * 2_000)
         assert await read_answer(reader) == 200
         assert running.refused == {}
@@ -286,7 +286,6 @@ async def test_the_timeout_of_a_body_is_suspended_while_it_waits_for_memory(step
 async def test_a_body_that_waits_for_memory_too_long_gets_429(stepped_time: SteppedTime) -> None:
     async with serving(SCARCE, body_timeout=4) as running, waiting_for_memory(running) as (reader, _):
         stepped_time.at += 8
-        running.server._sweeper._sweep()
         assert await read_answer(reader) == 429
         assert running.refused == {"evicted": 1}
         running.inbox.go_on.set()
@@ -295,8 +294,8 @@ async def test_a_body_that_waits_for_memory_too_long_gets_429(stepped_time: Step
 async def test_a_body_that_waits_for_memory_does_not_delay_the_shutdown(stepped_time: SteppedTime) -> None:
     async with serving(SCARCE, body_timeout=4) as running, waiting_for_memory(running) as (reader, _):
         end = asyncio.create_task(running.server.drain(5))
-        await asyncio.sleep(0)
-        running.server._sweeper._sweep()
+        await until(lambda: running.server.draining)
+        stepped_time.at += 0.1
         assert await read_answer(reader) == 429
         running.inbox.go_on.set()
         assert await end
@@ -319,7 +318,7 @@ async def stalled(running: Running, count: int, size: int) -> list[asyncio.Strea
         _, writer = await running.connect("127.0.0.9")
         writer.write(request(f"Content-Length: {LONG}\r\n") + b"x" * size)
         writers.append(writer)
-    await until(lambda: running.server._in_flight == count)
+    await until(lambda: running.inbox.begun == count)
     return writers
 
 

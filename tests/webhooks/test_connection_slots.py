@@ -198,9 +198,9 @@ async def test_a_slot_is_released_once() -> None:
 
 async def trickling(running: Running, count: int, source: str = "127.0.0.1", data: bytes = TRICKLE) -> list[asyncio.Task[bytes]]:
     """Send one byte of a body over each of several connections, and return their future responses."""
-    before = running.server._in_flight
+    before = running.inbox.begun
     answers = [asyncio.create_task(running.until_closed(data, source)) for _ in range(count)]
-    await until(lambda: running.server._in_flight == before + count)
+    await until(lambda: running.inbox.begun == before + count)
     return answers
 
 
@@ -224,14 +224,14 @@ async def test_a_delivery_gets_a_slot_among_slow_bodies() -> None:
 
 
 async def test_a_delivery_gets_a_slot_among_strangers_that_send_faster_than_they_are_answered() -> None:
-    async with serving(attrs.evolve(SLOWEST, connections=3)) as running:
-        running.server._routes["/hook"] = receiver = Receiver(FakeSource(), MemoryStore())
+    receiver = Receiver(FakeSource(), MemoryStore())
+    async with serving(attrs.evolve(SLOWEST, connections=3), others={"/signed": receiver}) as running:
         pairs = [await running.connect("127.0.0.9") for _ in range(3)]
         for _, writer in pairs:
-            writer.write(HEALTHY * 3_000)
+            writer.write(HEALTHY.replace(b"/hook", b"/signed") * 3_000)
         await until(lambda: receiver.statistics.rejected.get("missing", 0) > 30)
         signature = "".join(f"{name}: {value}\r\n" for name, value in FakeSource().sign(b"{}").items())
-        answer = await running.until_closed(request(f"{signature}Connection: close\r\n", b"{}"))
+        answer = await running.until_closed(request(f"{signature}Connection: close\r\n", b"{}", path="/signed"))
         assert status_of(answer) == 200
         for _, writer in pairs:
             writer.transport.abort()
@@ -251,7 +251,7 @@ async def test_a_peer_whose_deliveries_all_wait_for_answers_gets_no_further_slot
     async with serving(attrs.evolve(SLOWEST, connections_per_peer=2)) as running:
         running.inbox.go_on.clear()
         busy = [asyncio.ensure_future(running.healthy("127.0.0.9")) for _ in range(2)]
-        await until(lambda: running.server._in_flight == 2)
+        await until(lambda: running.inbox.begun == 2)
         refused = await running.until_closed(HEALTHY, "127.0.0.9")
         assert (status_of(refused), b"\r\nRetry-After: 1\r\n" in refused) == (429, True)
         running.inbox.go_on.set()

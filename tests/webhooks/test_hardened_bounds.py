@@ -26,6 +26,7 @@ from tests.webhooks.ingress_kit import (
     request,
     serving,
     status_of,
+    turns,
     until,
 )
 from webhooks.ingress.limits import ServerLimits
@@ -111,9 +112,7 @@ async def test_a_connection_can_be_used_after_the_longest_idle_time_of_a_proxy(
             writer.write(HEALTHY)
             assert await read_answer(reader) == 200
             stepped_time.at += silence
-            running.server._sweeper._sweep()
-            for _ in range(3):  # timers that are due run
-                await asyncio.sleep(0)
+            await turns()
         await close(writer)
 
 
@@ -196,7 +195,7 @@ async def test_a_peer_that_sends_faster_than_it_is_answered_is_not_read_faster()
         client.setblocking(False)
         await loop.sock_connect(client, ("127.0.0.1", running.port))
         await loop.sock_sendall(client, request("Content-Length: 2\r\n") + b"0")
-        await until(lambda: running.server._in_flight)
+        await until(lambda: running.inbox.begun)
         await loop.sock_sendall(client, b"0")
         sent = held = 0
         while len(running.inbox.bodies) < 6_000:
@@ -232,9 +231,9 @@ async def test_a_disconnect_inside_a_body_delivers_nothing() -> None:
         _, writer = await running.connect()
         writer.write(request("Content-Length: 10\r\n") + b"hel")
         await writer.drain()
-        await until(lambda: running.server._in_flight)
+        await until(lambda: running.inbox.begun)
         writer.transport.abort()
-        await until(lambda: not running.server._in_flight)
+        await until(lambda: running.refused)
         assert running.inbox.bodies == []
         assert running.refused == {"broken": 1}
 
@@ -278,7 +277,7 @@ async def test_when_all_slots_are_taken_by_requests_a_newcomer_is_refused() -> N
     async with serving(attrs.evolve(SLOWEST, connections=2)) as running:
         running.inbox.go_on.clear()
         busy = [asyncio.ensure_future(running.healthy()) for _ in range(2)]
-        await until(lambda: running.server._in_flight >= 2)
+        await until(lambda: running.inbox.begun >= 2)
         assert status_of(await running.until_closed(HEALTHY)) == 429
         running.inbox.go_on.set()
         assert await asyncio.gather(*busy) == [200, 200]
@@ -315,10 +314,10 @@ async def test_a_trusted_proxy_may_hold_many_connections_but_one_client_behind_i
 
         running.inbox.go_on.clear()
         greedy = [asyncio.ensure_future(forwarded("203.0.113.7")) for _ in range(2)]
-        await until(lambda: running.server._in_flight >= 2)
+        await until(lambda: running.inbox.begun >= 2)
         assert await forwarded("203.0.113.7") == 429
         modest = asyncio.ensure_future(forwarded("203.0.113.8"))
-        await until(lambda: running.server._in_flight >= 3)
+        await until(lambda: running.inbox.begun >= 3)
         running.inbox.go_on.set()
         assert await asyncio.gather(*greedy, modest) == [200] * 3
         assert await forwarded("203.0.113.7") == 200
@@ -330,6 +329,6 @@ async def test_a_trusted_proxy_that_forwards_no_address_has_no_quota() -> None:
     async with serving(attrs.evolve(SLOWEST, connections_per_peer=1), trusted=Networks(["127.0.0.1"])) as running:
         running.inbox.go_on.clear()
         busy = [asyncio.ensure_future(running.healthy()) for _ in range(3)]
-        await until(lambda: running.server._in_flight >= 3 or running.refused)
+        await until(lambda: running.inbox.begun >= 3 or running.refused)
         running.inbox.go_on.set()
         assert await asyncio.gather(*busy) == [200, 200, 200]

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import socket
 import ssl
+from asyncio.sslproto import SSLProtocol
 
 import attrs
 import pytest
@@ -93,7 +94,7 @@ async def test_a_half_closed_connection_is_answered_even_if_its_body_came_after_
     async with serving() as running:
         reader, writer = await running.connect()
         writer.write(request(head))
-        await until(lambda: running.server._body_memory._held)
+        await until(lambda: running.inbox.begun)
         writer.write(body)
         writer.write_eof()
         assert status_of(await read_all(reader)) == 200
@@ -107,7 +108,7 @@ async def test_a_connection_half_closed_inside_a_body_is_closed_at_once() -> Non
         writer.write(request("Content-Length: 5\r\n") + b"hel")
         writer.write_eof()
         assert await read_all(reader) == b""
-        await until(lambda: not running.server._in_flight)
+        await until(lambda: running.refused)
         assert running.refused == {"broken": 1}
         await close(writer)
 
@@ -117,7 +118,7 @@ async def test_a_half_closed_connection_is_answered_requests_pipelined_after_a_l
     async with serving(attrs.evolve(SLOWEST, idle_seconds=900)) as running:
         reader, writer = await running.connect()
         writer.write(request("Content-Length: 9000\r\n") + b"x")
-        await until(lambda: running.server._body_memory._held)
+        await until(lambda: running.inbox.begun)
         writer.write(b"x" * 8_999 + HEALTHY * count)
         writer.write_eof()
         assert (await read_all(reader)).count(b"HTTP/1.1 200 OK\r\n") == 1 + count
@@ -167,11 +168,11 @@ async def test_a_body_that_becomes_malformed_is_refused_at_once() -> None:
     async with serving() as running:
         reader, writer = await running.connect()
         writer.write(request("Transfer-Encoding: chunked\r\n") + b"3\r\nhel\r\n")
-        await until(lambda: running.server._in_flight)
+        await until(lambda: running.inbox.begun)
         writer.write(b"zz\r\n")
         assert status_of(await read_all(reader)) == 400
         await close(writer)
-        await until(lambda: not running.server._in_flight)
+        await until(lambda: running.refused)
         assert running.refused == {"broken": 1}
         assert running.inbox.bodies == []
 
@@ -230,8 +231,16 @@ async def test_over_tls_deliveries_arrive_and_plain_bytes_are_dropped(tls: tuple
 
 @pytest.mark.slow
 async def test_over_tls_a_peer_that_leaves_while_reading_is_paused_is_removed(
-    tls: tuple[ssl.SSLContext, ssl.SSLContext], caplog: pytest.LogCaptureFixture
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    arrived = asyncio.Event()
+    receive_end = SSLProtocol.eof_received
+
+    def noticed(self: SSLProtocol) -> None:
+        receive_end(self)
+        arrived.set()
+
+    monkeypatch.setattr(SSLProtocol, "eof_received", noticed)
     inbox = Inbox()
     inbox.go_on.clear()
     hardened = HardenedServer({"/hook": inbox}, limits=SLOWEST)
@@ -242,10 +251,9 @@ async def test_over_tls_a_peer_that_leaves_while_reading_is_paused_is_removed(
     await inbox.entered.wait()
     writer.write(HEALTHY)  # it is read from no further until the first is answered
     writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
-    await asyncio.sleep(0.1)  # for the end to arrive, which asyncio keeps to itself
+    await arrived.wait()
     inbox.go_on.set()
-    while hardened.open_connections:
-        await asyncio.sleep(0.01)
+    await until(lambda: not hardened.open_connections)
     assert [record for record in caplog.records if record.exc_info] == []
     writer.transport.abort()
     await asyncio.sleep(0)

@@ -118,7 +118,7 @@ async def test_deliveries_pipelined_behind_a_body_in_two_pieces_are_all_answered
     async with serving() as running:
         reader, writer = await running.connect()
         writer.write(request("Content-Length: 2\r\n") + b"0")
-        await until(lambda: running.server._in_flight)
+        await until(lambda: running.inbox.begun)
         writer.write(b"0" + b"".join(request(body=b"%d" % number) for number in range(1, 200)))
         assert [await read_answer(reader) for _ in range(200)] == [200] * 200
         await close(writer)

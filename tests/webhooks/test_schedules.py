@@ -10,24 +10,22 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from attrs import define, field, frozen
 
 from rewards_core.errors import OperationFailed, OutcomeUnknown
 from rewards_core.operations import Operation, OperationRef, OperationStatus
-from rewards_core.sqlite.engine import TICK, Engine
-from tests.rewards_core.sqlite_kit import NEVER
+from rewards_core.sqlite.engine import TICK
 from tests.virtual_time import EPOCH, VirtualLoop, run, wall
 from tests.webhooks.fakes import FakeSource, a_ref, body_of, check_turn, trouble, words_of
-from webhooks import Completions, CompletionsClosed, CompletionTimeout, MemoryStore, PollPolicy, SQLiteStore
+from tests.webhooks.sqlite_kit import NEVER, OpenStore
+from webhooks import Completions, CompletionsClosed, CompletionTimeout, MemoryStore, PollPolicy
 from webhooks.store.base import Store, Subscriber
-from webhooks.store.hints import OUTCOMES
+from webhooks.store.hints import OUTCOMES, Notification
 
 pytestmark = pytest.mark.repeats_itself
 
@@ -77,8 +75,8 @@ def on_one_file(folder: str, count: int) -> list[Store]:
     """Return a store object for each, without the ticks of real time; see `look_each_second`."""
     seconds = asyncio.get_running_loop().time  # asked by threads too
     path = Path(folder) / "inbox.db"
-    with patch("webhooks.store.sqlite_life.Engine", partial(Engine, tick_every=NEVER)):
-        return [SQLiteStore(path, clock=lambda: EPOCH + seconds(), uptime=seconds, boot="virtual") for _ in range(count)]
+    clocks: dict[str, Any] = {"clock": lambda: EPOCH + seconds(), "uptime": seconds, "boot": "virtual"}
+    return [OpenStore(path, tick_every=NEVER, **clocks) for _ in range(count)]
 
 
 async def look_each_second(stores: list[Any]) -> None:
@@ -86,7 +84,7 @@ async def look_each_second(stores: list[Any]) -> None:
     for _ in range(300):
         await asyncio.sleep(TICK)
         for store in stores:
-            store._hints.receive(OUTCOMES)
+            store.notify([Notification(look=OUTCOMES)])
 
 
 class SteppedVendor:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from aiohttp import ClientConnectionError
 
-from tests.webhooks.receiver_kit import DONE, send
 from tests.webhooks.fakes import FakeSource
+from tests.webhooks.receiver_kit import DONE, send
 from tests.wrong_values import Kind, Number, cases, refuses
 from webhooks import MemoryStore, Receiver, serving
 

@@ -12,7 +12,7 @@ from attrs import evolve
 
 from rewards_core.errors import StoreError, StoreFull
 from tests.rewards_core.sqlite_kit import run_elsewhere
-from tests.webhooks.sqlite_kit import Host, rows
+from tests.webhooks.sqlite_kit import Host, on_file, rows
 from tests.webhooks.store_contract import A_DAY, PAY, Ear, claim, event, outcome, ref, resource, wants
 from webhooks.store.records import Acceptance, EventState, Verdict
 from webhooks.store.sqlite import SQLiteStore
@@ -62,7 +62,7 @@ async def test_an_outcome_that_could_not_be_kept_is_not_told(store: SQLiteStore)
 async def test_an_outcome_that_was_kept_though_the_call_failed_is_the_same_when_repeated(store: SQLiteStore) -> None:
     away = store.path.with_name("away.db")
     recording = asyncio.ensure_future(store.record_outcome(outcome(ref("1"), key="k")))
-    moving = asyncio.ensure_future(store._engine.write(lambda _: store.path.rename(away)))  # in the same commit
+    moving = asyncio.ensure_future(on_file(store, lambda _: store.path.rename(away)))  # in the same commit
     for future in (recording, moving):
         with pytest.raises(StoreError, match="was moved or removed"):
             await future

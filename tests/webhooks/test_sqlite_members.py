@@ -12,12 +12,13 @@ from rewards_core.sqlite.connection import Connection
 from tests.rewards_core.sqlite_kit import run_elsewhere
 from tests.texts import said
 from tests.webhooks.fakes import FakeVendor
-from tests.webhooks.sqlite_kit import Host, ear_of, on_file, rows
+from tests.webhooks.sqlite_kit import Host, cut_power, ear_of, id_of, on_file, rows
 from tests.webhooks.store_contract import A_DAY, PAY, claim, event, outcome, ref, wants
 from webhooks.completions import Completions
 from webhooks.store import sqlite_hints, sqlite_outcomes
 from webhooks.store.records import Priority
 from webhooks.store.sqlite import SQLiteStore
+from webhooks.store.sqlite_session import Session
 
 HOUR = 3_600.0
 
@@ -32,7 +33,7 @@ async def renewals(host: Host, store: SQLiteStore, count: int = 1) -> None:
 
 
 async def until_renewed(host: Host, store: SQLiteStore) -> None:
-    me = store._member.id
+    me = await id_of(store)
     while (await rows(store, "SELECT renewed_at FROM process WHERE id = ?", me)) != [(host.passed,)]:
         await asyncio.sleep(0)
 
@@ -46,7 +47,7 @@ async def test_operations_of_a_dead_process_are_polled_as_nobodys(host: Host) ->
     await renewals(host, living, 5)
     pending = {one.ref.uid: one.priority for one in await living.list_pending()}
     assert pending == {"1": Priority.ABANDONED, "2": Priority.ROUTINE, "3": Priority.LOOKUP}
-    assert await rows(living, "SELECT uid, process FROM interest") == [("2", living._member.id)]
+    assert await rows(living, "SELECT uid, process FROM interest") == [("2", await id_of(living))]
 
 
 async def test_a_process_that_renews_its_record_keeps_its_operations(host: Host) -> None:
@@ -70,7 +71,7 @@ async def test_after_the_whole_host_slept_nobody_is_taken_for_dead(host: Host) -
     host.advance(HOUR)
     await until_renewed(host, here)
     assert [one.priority for one in await here.list_pending()] == [Priority.ROUTINE]
-    await on_file(there, lambda session: session._renew())
+    await on_file(there, Session.renew)
     await renewals(host, here)
     assert [one.priority for one in await here.list_pending()] == [Priority.ROUTINE]
     assert ear.misses == 0
@@ -86,7 +87,7 @@ async def test_a_process_that_was_taken_for_dead_comes_back_and_is_told_what_it_
     await renewals(host, there, 5)
     assert not (await there.list_handlers())[0].served
     await there.record_outcome(outcome(ref("1")))
-    await on_file(here, lambda session: session._renew())
+    await on_file(here, Session.renew)
     await ear.until(lambda ear: ear.misses)
     assert await here.outcome(ref("1")) is not None
     assert (await there.list_handlers())[0].served
@@ -106,7 +107,7 @@ async def test_what_a_process_waits_for_is_watched_again_when_it_comes_back(host
         await ear_of(living)
         await renewals(host, living, 5)
         assert await rows(living, "SELECT watched, priority FROM pending") == [(0, Priority.ABANDONED)]
-        await on_file(asleep, lambda session: session._renew())
+        await on_file(asleep, Session.renew)
         while await rows(living, "SELECT uid FROM interest") != [("1",)]:
             await asyncio.sleep(0)
         assert await rows(living, "SELECT watched, priority FROM pending") == [(1, Priority.ROUTINE)]
@@ -129,7 +130,7 @@ async def test_what_was_missed_is_told_though_the_first_look_failed(host: Host, 
 
     monkeypatch.setattr(sqlite_hints, "newest_seq", newest_seq)
     await rows(there, "UPDATE process SET alive = 0")
-    await on_file(here, lambda session: session._renew())
+    await on_file(here, Session.renew)
     await ear.until(lambda ear: ear.misses)
     assert len(failures) == 2
 
@@ -180,12 +181,10 @@ KILLED = """
 import asyncio, os, sys
 from rewards_core.operations import OperationRef
 from webhooks.store.sqlite import SQLiteStore
-from webhooks.store.sqlite_session import Session
 
 async def main():
     store = SQLiteStore(sys.argv[1], boot="first")
     await store.watch([OperationRef("default", "allocation", "1")], poll_in=60)
-    print(store._member.wakeups.address, flush=True)
     os._exit(0)
 
 asyncio.run(main())
@@ -194,20 +193,20 @@ asyncio.run(main())
 
 @pytest.mark.slow
 async def test_survivors_remove_the_socket_of_a_process_that_was_killed(host: Host) -> None:
-    here = host.open(uptime=uptime)
+    late = 0.0
+    here = host.open(uptime=lambda: uptime() + late)
     await ear_of(here)
-    left = Path((await run_elsewhere(KILLED, host.path)).strip())
-    assert left.is_socket()
-    late = [uptime() + 31.0]
-    await on_file(here, lambda session: setattr(session, "_uptime", lambda: late[0]))
-    await until_swept(left, late)
+    own = sockets_beside(host.path)
+    await run_elsewhere(KILLED, host.path)
+    assert len(sockets_beside(host.path)) == 2
+    late = 31.0
+    while sockets_beside(host.path) != own:  # until it was late twice
+        late += 11.0
+        await on_file(here, lambda session: session.now)
 
 
-async def until_swept(left: Path, late: list[float]) -> None:
-    """Let time pass until a process that was late twice is taken for dead."""
-    while left.exists():
-        late[0] += 11.0
-        await asyncio.sleep(0.01)
+def sockets_beside(path: Path) -> set[Path]:
+    return {each for each in path.parent.iterdir() if each.is_socket()}
 
 
 async def test_a_closed_store_gives_up_what_it_waited_for_at_once(host: Host) -> None:
@@ -237,7 +236,7 @@ async def test_after_another_boot_everything_is_due_and_nobody_is_there(host: Ho
     await here.pause_polls("default", A_DAY, refused=True)
     await here.upkeep(keep=A_DAY)
     here.unsubscribe(ear)
-    here._member.registered = False  # a power cut says no farewell
+    await cut_power(here)
     await host.reboot()
     here = host.open()
     (again,) = await claim(here)
@@ -248,7 +247,7 @@ async def test_after_another_boot_everything_is_due_and_nobody_is_there(host: Ho
     }  # fmt: skip
     assert len((await here.claim_polls("default", limit=9, lease=60, max_per_second=10)).claims) == 1
     assert await here.upkeep(keep=A_DAY)
-    assert await rows(here, "SELECT id FROM process") == [(here._member.id,)]
+    assert await rows(here, "SELECT id FROM process") == [(await id_of(here),)]
 
 
 async def test_a_job_ages_over_a_boot_by_the_time_that_the_host_was_on(host: Host) -> None:
@@ -257,7 +256,7 @@ async def test_a_job_ages_over_a_boot_by_the_time_that_the_host_was_on(host: Hos
     await here.accept(event("1"))
     await claim(here, lease=10)
     await renewals(host, here, 10)
-    here._member.registered = False  # a power cut says no farewell
+    await cut_power(here)
     await host.reboot()
     (again,) = await claim(host.open())
     assert again.job.age == 100
@@ -269,12 +268,10 @@ async def test_where_boots_cannot_be_told_apart_times_to_come_show_another_one(h
     await here.register_handlers([wants(PAY)])
     await here.accept(event("1"))
     await claim(here, lease=10 * A_DAY)
-    if registered:
-        await on_file(here, lambda session: setattr(session.member, "registered", False))
-    else:
+    if not registered:
         await here.upkeep(keep=A_DAY)
         await rows(here, "DELETE FROM process")
-        await on_file(here, lambda session: setattr(session.member, "registered", False))
+    await cut_power(here)
     await host.reboot("unknown")
     assert len(await claim(host.open(boot="unknown"))) == 1
 

@@ -6,20 +6,23 @@ import asyncio
 import logging
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rewards_core.errors import StoreClosed, StoreError
-from tests.rewards_core.sqlite_kit import run_elsewhere
+from tests.rewards_core.sqlite_kit import run_elsewhere, until
 from tests.texts import said
 from tests.webhooks.sqlite_kit import Host, ear_of, on_file, rows
 from tests.webhooks.store_contract import PAY, claim, event, outcome, ref, wants
-from webhooks.store import sqlite_events
+from webhooks.store import sqlite_events, sqlite_hints
 from webhooks.store.queries import EventQuery
 from webhooks.store.records import Acceptance, EventState
 from webhooks.store.sqlite import SQLiteStore
+from webhooks.store.sqlite_outcomes import refs_after
 from webhooks.store.sqlite_session import Session
 
 HOUR = 3_600.0
@@ -80,10 +83,7 @@ async def test_a_farewell_whose_batch_was_repeated_is_said(host: Host) -> None:
     def fail(session: object) -> None:
         raise ZeroDivisionError
 
-    closing = asyncio.ensure_future(here.aclose())
-    while here._closing is None:
-        await asyncio.sleep(0)
-    failing = here._engine.write(fail)
+    closing, failing = asyncio.ensure_future(here.aclose()), asyncio.ensure_future(on_file(here, fail))
     await asyncio.wait([closing, failing])
     assert isinstance(failing.exception(), ZeroDivisionError)
     assert await rows(there, "SELECT alive FROM process") == [(0,)]
@@ -192,14 +192,19 @@ async def test_an_unwatch_that_fails_is_logged(host: Host, caplog: pytest.LogCap
 async def test_a_look_for_outcomes_ends_before_the_store_does(host: Host) -> None:
     here, there = host.open(), host.open(ticks=False)
     await ear_of(here, "1")
-    await there.record_outcome(outcome(ref("1")))
-    here._hints.receive(b"o")
-    await here.aclose()
+    with held_look() as (looking, release):
+        await there.record_outcome(outcome(ref("1")))
+        await until(looking.is_set)
+        closing = asyncio.ensure_future(here.aclose())
+        await asyncio.sleep(0)
+        release.set()
+        await closing
 
 
 async def test_a_store_may_be_used_from_one_loop_after_the_other(host: Host) -> None:
     here, there = host.open(), host.open(ticks=False)
-    await asyncio.to_thread(asyncio.run, _subscribe_and_leave(here))
+    with held_look() as (looking, _):
+        await asyncio.to_thread(asyncio.run, _subscribe_and_leave(here, there, looking))
     assert await here.accept(event("1")) is Acceptance.NEW
     ear = await ear_of(here, "1")
     await here.watch([ref("1")], poll_in=60)
@@ -207,9 +212,28 @@ async def test_a_store_may_be_used_from_one_loop_after_the_other(host: Host) -> 
     await ear.until(lambda ear: ear.settlements)
 
 
-async def _subscribe_and_leave(store: SQLiteStore) -> None:
-    await ear_of(store, "0")
-    store._hints.receive(b"o")  # a look is under way when the loop ends
+async def _subscribe_and_leave(here: SQLiteStore, there: SQLiteStore, looking: threading.Event) -> None:
+    await ear_of(here, "0")
+    await there.record_outcome(outcome(ref("0")))
+    await until(looking.is_set)  # a look is under way when the loop ends
+
+
+@contextmanager
+def held_look() -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Hold up looks for outcomes until the second event is set; the first tells that one has begun."""
+    looking, release = threading.Event(), threading.Event()
+
+    def held(*args: Any) -> list[Any]:
+        looking.set()
+        release.wait()
+        return refs_after(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite_hints, "refs_after", held)
+        try:
+            yield looking, release
+        finally:
+            release.set()
 
 
 async def test_a_loop_that_ended_in_the_middle_harms_nobody(host: Host) -> None:
@@ -224,15 +248,20 @@ async def test_a_loop_that_ended_in_the_middle_harms_nobody(host: Host) -> None:
 
 
 FORKED = """
-import asyncio, os, sys
+import asyncio, os, pathlib, socket, sys
 from rewards_core.errors import StoreError
 from webhooks.store.base import Subscriber
 from webhooks.store.sqlite import SQLiteStore
-from webhooks.store.sqlite_session import Session
 
-store = SQLiteStore(sys.argv[1])
+class Ear(Subscriber):
+    heard = asyncio.Event()
+
+    def jobs_ready(self):
+        self.heard.set()
+
+store, ear = SQLiteStore(sys.argv[1]), Ear()
 loop = asyncio.new_event_loop()
-loop.run_until_complete(store.subscribe(Subscriber()))
+loop.run_until_complete(store.subscribe(ear))
 if os.fork() == 0:
     async def child():
         try:
@@ -244,7 +273,11 @@ if os.fork() == 0:
     sys.exit()
 os.wait()
 loop.run_until_complete(store.ping())
-print(os.path.exists(store._member.wakeups.address), loop._selector.get_map() is not None)
+(address,) = (each for each in pathlib.Path(sys.argv[1]).parent.iterdir() if each.is_socket())
+sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+sender.sendto(b"j", str(address))
+loop.run_until_complete(asyncio.wait_for(ear.heard.wait(), 60))
+print("a hint was heard")
 loop.run_until_complete(store.aclose())
 """
 
@@ -253,7 +286,7 @@ loop.run_until_complete(store.aclose())
 async def test_after_a_fork_the_child_is_refused_and_the_parent_unharmed(host: Host) -> None:
     refused, unharmed = (await run_elsewhere(FORKED, host.path)).splitlines()
     assert "was opened before this process was forked" in refused
-    assert unharmed == "True True"
+    assert unharmed == "a hint was heard"
 
 
 FORKED_BEFORE = """

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from rewards_core.clock import uptime
+from rewards_core.sqlite.wakeups import Wakeups
 from tests.rewards_core.sqlite_kit import run_elsewhere, until
 from tests.webhooks.sqlite_kit import Host, ear_of, on_file
 from tests.webhooks.store_contract import A_DAY, COUNT, PAY, Ear, claim, event, outcome, ref, resource, wants
@@ -96,7 +97,7 @@ async def test_operations_to_poll_wake_the_store_that_polls_their_scope(host: Ho
 
 async def test_hints_that_are_lost_cost_a_tick(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = host.open(), host.open(ticks=False)
-    monkeypatch.setattr(there._member.wakeups, "send", lambda hint, addresses: None)
+    monkeypatch.setattr(Wakeups, "send", lambda *_: None)
     ear = await ear_of(here, "1")
     await here.watch([ref("1")], poll_in=60)
     await here.register_handlers([wants(PAY)])
@@ -165,11 +166,10 @@ async def test_a_look_up_of_others_outcomes_that_fails_is_repeated(host: Host, c
 
 async def test_subscribers_that_come_at_one_time_miss_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = host.open(), host.open(ticks=False)
-    monkeypatch.setattr(sqlite_hints, "newest_seq", lambda db: 99)  # outcomes that came while the second one subscribes
-    second = asyncio.ensure_future(here.subscribe(Ear()))
-    await asyncio.sleep(0)
-    here._hints.start_after(0)  # the first one is there already
-    await second
+    places = iter([0, 99])  # outcomes came while the second one subscribed
+    monkeypatch.setattr(sqlite_hints, "newest_seq", lambda db: next(places))
+    await asyncio.gather(here.subscribe(Ear()), here.subscribe(Ear()))
+    assert not list(places)
     ear = await ear_of(here, "1")
     await there.record_outcome(outcome(ref("1")))
     await ear.until(lambda ear: ear.settlements)

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from aiobotocore.signers import AioRequestSigner
+from botocore.exceptions import NoCredentialsError
 
 from rewards_core.errors import ConfigurationError
 from rewards_core.install_hint import install_hint
@@ -46,8 +48,8 @@ async def gate(sqs_endpoint: str) -> AsyncIterator[Gate]:
 class Ingress:
     """A running ingress with its receiver and its store."""
 
-    def __init__(self, url: str, endpoint: str, **options: Any) -> None:
-        self.store = ScriptedStore()
+    def __init__(self, url: str, endpoint: str, store: ScriptedStore | None = None, **options: Any) -> None:
+        self.store = store or ScriptedStore()
         self.receiver = Receiver(FakeSource(), self.store, max_body=1 << 20)
         self.sqs = SqsIngress(url, self.receiver, endpoint=endpoint, region=REGION, **{"visibility": 2, "wait": 1, **options})
 
@@ -172,8 +174,8 @@ async def test_a_batch_change_names_those_that_failed_and_those_not_mentioned(sq
 
 @pytest.mark.slow
 async def test_two_consumers_on_one_queue(sqs: Sqs, gate: Gate) -> None:
-    async with running(sqs, gate, visibility=60) as one, running(sqs, gate, visibility=60) as other:
-        other.receiver._store = one.store
+    store = ScriptedStore()
+    async with running(sqs, gate, store=store, visibility=60) as one, running(sqs, gate, store=store, visibility=60):
         await asyncio.gather(*(sqs.send(body(str(uid)), signed(body(str(uid)))) for uid in range(60)))
         await sqs.until_empty()
         assert len(await one.stored()) == 60
@@ -236,12 +238,18 @@ async def test_what_keeps_it_from_starting_is_said(sqs: Sqs, gate: Gate, monkeyp
     said("queue: why it does not start", "\n".join(found))
 
 
+async def sign_without_credentials(*_: Any, **_more: Any) -> None:
+    raise NoCredentialsError
+
+
 @pytest.mark.slow
-async def test_credentials_that_a_running_queue_loses_are_an_error_of_the_queue(sqs: Sqs, gate: Gate) -> None:
+async def test_credentials_that_a_running_queue_loses_are_an_error_of_the_queue(
+    sqs: Sqs, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queue = SqsQueue(sqs.url, region=REGION, endpoint=gate.url)
     await queue.open()
     try:
-        queue._client._request_signer._credentials = None
+        monkeypatch.setattr(AioRequestSigner, "sign", sign_without_credentials)
         with pytest.raises(QueueError, match="AWS credentials are gone from queue"):
             await queue.receive(wait=1, visibility=60)
     finally:

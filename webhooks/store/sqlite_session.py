@@ -124,7 +124,7 @@ class Session:
         if self.member.registered and (self._releasing or self._uptime() >= self._next_renewal):
             with transaction(self.db):
                 self.begin()
-                self._renew()
+                self.renew()
             self._next_renewal = self.now + RENEW_EVERY
             self.committed()
             notifications += self.notifications
@@ -211,7 +211,7 @@ class Session:
         """Return a number that changes with every commit of another connection."""
         return int(self.db.execute("PRAGMA data_version").get)
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         """Renew this process's record, and mark the processes as dead that did not."""
         member = self.member
         self._rejoin()
