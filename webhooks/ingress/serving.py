@@ -29,7 +29,7 @@ async def serving(routes: Mapping[str, Intake], *, host: str = "127.0.0.1", port
     under way have 5 seconds to be answered.
 
     Args:
-        routes: Receivers by path, such as `{"/webhooks/original": receiver}`; enter each by `async with` around this.
+        routes: Receivers by path, such as `{"/webhooks/rewards": receiver}`; enter each by `async with` around this.
         host: The address to listen on; `"0.0.0.0"` for all.
         port: The port, 0 to 65535; 0 for any free one.
 
