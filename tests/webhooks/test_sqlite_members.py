@@ -192,15 +192,15 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
-async def test_survivors_remove_the_socket_of_a_process_that_was_killed(host: Host) -> None:
-    late = 0.0
-    here = host.open(uptime=lambda: uptime() + late)
+async def test_survivors_remove_the_socket_of_a_process_that_was_killed(host: Host, short_folder: Path) -> None:
+    late, path = 0.0, short_folder / "inbox.db"
+    here = host.open(path=path, uptime=lambda: uptime() + late)
     await ear_of(here)
-    own = sockets_beside(host.path)
-    await run_elsewhere(KILLED, host.path)
-    assert len(sockets_beside(host.path)) == 2
+    own = sockets_beside(path)
+    await run_elsewhere(KILLED, path)
+    assert len(sockets_beside(path)) == 2
     late = 31.0
-    while sockets_beside(host.path) != own:  # until it was late twice
+    while sockets_beside(path) != own:  # until it was late twice
         late += 11.0
         await on_file(here, lambda session: session.now)
 

@@ -283,8 +283,8 @@ loop.run_until_complete(store.aclose())
 
 
 @pytest.mark.slow
-async def test_after_a_fork_the_child_is_refused_and_the_parent_unharmed(host: Host) -> None:
-    refused, unharmed = (await run_elsewhere(FORKED, host.path)).splitlines()
+async def test_after_a_fork_the_child_is_refused_and_the_parent_unharmed(short_folder: Path) -> None:
+    refused, unharmed = (await run_elsewhere(FORKED, short_folder / "inbox.db")).splitlines()
     assert "was opened before this process was forked" in refused
     assert unharmed == "a hint was heard"
 
