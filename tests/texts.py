@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import cast
 
+import pytest
+
+_TESTS = Path(__file__).parent
 _HEAD = "# What people read\n\nWritten by `UPDATE_TEXTS=1 pytest -n 0 {folder}`; read each change.\n"
 
 
 def said(name: str, text: object) -> None:
-    """Compare a text with the one of that name in the `texts.md` beside the caller, or write it there if `UPDATE_TEXTS` is set.
+    """Compare a text with the one of that name in the `texts.md` of the caller's package, or write it if `UPDATE_TEXTS` is set.
 
     Args:
         name: What was done, such as `"run: a file with every mistake"`.
         text: All that a person read, such as the output of a command or an error; trailing white space does not count.
     """
-    caller = cast("FrameType", cast("FrameType", inspect.currentframe()).f_back)
-    file = Path(caller.f_code.co_filename).with_name("texts.md")
+    file = _folder_of_caller() / "texts.md"
     shown = "\n".join(line.rstrip() for line in str(text).strip("\n").splitlines())
     known = _load(file)
     if os.environ.get("UPDATE_TEXTS"):
@@ -29,6 +31,27 @@ def said(name: str, text: object) -> None:
         file.write_text(head + "".join(f"\n## {key}\n\n```text\n{value}\n```\n" for key, value in sorted(known.items())), "utf-8")
     assert name in known, f"{name!r} is not in {file.name}: run with UPDATE_TEXTS=1 and read what it wrote"
     assert shown == known[name]
+
+
+@contextlib.contextmanager
+def raises(kind: type[BaseException], name: str) -> Iterator[None]:
+    """Expect an error, and compare its text, without places, with the one of that name."""
+    with pytest.raises(kind) as caught:
+        yield
+    said(name, without_places(caught.value))
+
+
+def without_places(text: object) -> str:
+    """Return a text without folders, ports, databases and process ids, which differ from run to run."""
+    shown = re.sub(r"postgresql://\S*?(?=[:.,;]?(\s|$))", "DATABASE", str(text))
+    shown = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", shown)
+    return re.sub(r"process (\d+|unknown)", "process N", re.sub(r"/\S*/", "", shown))
+
+
+def _folder_of_caller() -> Path:
+    callers = (each.filename for each in inspect.stack(0) if each.filename not in {__file__, contextlib.__file__})
+    folder, *below = Path(next(callers)).relative_to(_TESTS).parts
+    return _TESTS / folder if below else _TESTS
 
 
 def _load(file: Path) -> dict[str, str]:

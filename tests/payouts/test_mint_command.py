@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.payouts.audit_kit import kinds, summary
 from tests.payouts.command_kit import QUICK, Call, entries, for_people, records
 from tests.payouts.mint_kit import COLLECTION, HEADER, THREE, minted
 from tests.payouts.process_kit import KEY, SECRET, free_port, original_at, playing
+from tests.texts import said
 from vendor_sandboxes import OriginalSandbox
 from vendor_sandboxes.original_resources import Content
 
@@ -51,8 +53,7 @@ def test_a_file_is_minted_once_and_the_report_says_minted(call: Call, folder: Pa
     page = (folder / "r.html").read_text("utf-8")
     assert "Original assets" in page
     assert "<dt>minted</dt>" in page
-    assert "every row is minted" in page
-    assert "<dt>paid</dt>" not in page
+    assert not re.search(r"\bpaid\b", re.sub(r"(?s)<style>.*?</style>", "", page))
     header, first, *_ = (folder / "r.csv").read_text("utf-8").splitlines()
     assert '"name","image_url","unique_name"' in header
     assert '"Badge 1","https://img.example/1.png","false","false"' in first
@@ -60,9 +61,9 @@ def test_a_file_is_minted_once_and_the_report_says_minted(call: Call, folder: Pa
 
 @pytest.mark.slow
 def test_a_campaign_that_another_ledger_has_minted_is_warned_of(call: Call, folder: Path, vendor: OriginalSandbox) -> None:
-    for ledger, warned in (("one.db", False), ("one.db", False), ("two.db", True)):
-        result = run(call, f"--ledger={ledger}")
-        assert (result.exit_code, "another ledger" in result.stderr, "Original may mint" in result.stderr) == (0, warned, warned)
+    first, again, other = (run(call, f"--ledger={name}.db") for name in ("one", "one", "two"))
+    assert (first.exit_code, again.exit_code, other.exit_code, first.stderr, again.stderr) == (0, 0, 0, "", "")
+    said("run: a campaign that another ledger has minted", other.stderr)
 
 
 @pytest.mark.slow
@@ -110,20 +111,19 @@ def test_mints_and_tokens_of_one_name_are_told_apart_by_their_kind(call: Call, f
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    "options",
     [
-        (("--vendor=enkash", "--kind=mint"), "EnKash mints nothing"),
-        (("--vendor=original", "--kind=mint", "--max-total=5"), "an asset has no amount"),
-        (("--vendor=original", "--kind=mint", "--repeat-is-safe"), "never minted again under one key"),
-        (("--vendor=original", "--kind=mint", "--nonce-column=a"), "original-mint has no such column"),
-        (("--vendor=original", "--name-column=a"), "original has no such column"),
+        "--vendor=enkash --kind=mint",
+        "--vendor=original --kind=mint --max-total=5",
+        "--vendor=original --kind=mint --repeat-is-safe",
+        "--vendor=original --kind=mint --nonce-column=a",
+        "--vendor=original --name-column=a",
     ],
 )
-def test_options_that_make_no_sense_are_refused(call: Call, vendor: OriginalSandbox, options: tuple[str, ...], told: str) -> None:
-    result = call("run", "users.csv", "--campaign=badges", "--yes", *options)
+def test_options_that_make_no_sense_are_refused(call: Call, vendor: OriginalSandbox, options: str) -> None:
+    result = call("run", "users.csv", "--campaign=badges", "--yes", *options.split())
     assert result.exit_code == 2
-    assert told in result.output
-    assert "Nothing was sent" in result.output
+    said(f"run {options}", result.output)
     assert not vendor.requests
 
 
@@ -157,7 +157,7 @@ def test_a_campaign_that_repeats_another_needs_a_decision(call: Call, folder: Pa
     result = call(*again)
     (repeat,) = [each for each in records(result) if each["event"] == "repeats"]
     assert (result.exit_code, repeat["campaign"], repeat["rows"]) == (2, "badges", 3)
-    assert "recipient, collection and name" in repeat["message"]
+    said("run: assets that another campaign has minted", repeat["message"])
     assert call(*again, "--repeats-of=badges").exit_code == 0
     assert len(minted(vendor.books())) == 7
 
@@ -190,7 +190,7 @@ def test_no_row_gets_a_new_key_while_the_vendor_lists_its_asset(call: Call, fold
     vendor.options.list_lag = 0.0
     result = call("retry", lost.id, "--yes")
     assert result.exit_code != 0
-    assert "the vendor holds" in result.output
+    said("retry: an asset that the vendor lists", result.output)
     assert call("resolve", lost.id, "--as=unknown", "--note=it is there").exit_code == 0
     assert run(call).exit_code == 0
     assert minted(vendor.books()) == {entry.key: 1 for entry in entries(folder).values()}
@@ -310,7 +310,7 @@ def test_refused_rows_are_looked_up_in_bulk_if_the_key_sees_their_collections(
     vendor.options.strict = True
     result = call(*bulk)
     assert result.exit_code != 0
-    assert f"does not show collection {COLLECTION}" in result.output
+    said("resolve: a collection that the key does not see", result.output)
 
 
 def test_a_header_of_tokens_is_not_one_of_mints(call: Call, folder: Path, vendor: OriginalSandbox) -> None:

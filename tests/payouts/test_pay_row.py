@@ -258,7 +258,7 @@ async def test_a_paused_campaign_waits_and_a_stopped_one_says_so(
         await ledger.resume()
     assert attempt.result().state is State.DONE
     await ledger.stop()
-    with pytest.raises(CampaignStopped, match="Campaign diwali-2026 was stopped, so row r2 was not sent"):
+    with pytest.raises(CampaignStopped, match=r"diwali-2026.* r2"):
         await pay(ledger, vendor, token_row("r2"))
     assert (await pay(ledger, vendor)).state is State.DONE
     await ledger.resume()
@@ -287,8 +287,9 @@ async def test_a_campaign_that_is_stopped_while_the_vendor_is_away_leaves_the_ro
 async def test_an_error_of_every_row_is_raised_and_leaves_the_row_planned(ledger: PostgresLedger) -> None:
     vendor = StubOriginal()
     vendor.answers["user-r1"].append(Unauthorized("wrong key"))
-    with pytest.raises(PayoutsStopped, match="refused the credentials"):
+    with pytest.raises(PayoutsStopped) as stopped:
         await pay(ledger, vendor)
+    assert isinstance(stopped.value.cause, Unauthorized)
     assert await ledger.counts() == {State.PLANNED: 1}
     assert (await pay(ledger, vendor)).state is State.DONE
 

@@ -89,7 +89,7 @@ def test_rows_are_moved_to_what_the_vendor_proves_and_paid_ones_never(
             status = row.partition("-")[2]
             assert (entry.state, entry.settled_by) == (BECOMES[status], "audit"), row
             assert entry.note is not None
-            assert entry.note.endswith(f"the vendor holds {entry.uid} as {status}")
+            assert entry.note.endswith(f" {entry.uid} as {status}")
         else:
             assert evolve(entry, absent_since=None, absent_at=None) == before[row]
     assert summary(result)["applied"] == len(moved)

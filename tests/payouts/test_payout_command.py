@@ -106,7 +106,7 @@ def test_a_vendor_that_cannot_be_reached_or_refuses_the_credentials_gives_anothe
     wrong = original_at(lenient) | {"ORIGINAL_API_SECRET": "x" * 40}
     result = call(*run_of(), env=wrong)
     assert result.exit_code == 7
-    assert "refused the credentials" in result.stderr
+    said("run: credentials that the vendor refuses", result.stderr)
     assert {entry.state for entry in entries(folder).values()} == {State.PLANNED}
     assert "x" * 40 not in result.output
 
@@ -152,7 +152,7 @@ def test_coins_are_paid(call: Call, folder: Path) -> None:
 def test_the_command_says_which_extra_it_needs(folder: Path) -> None:
     code = "import sys; sys.modules['typer'] = None; from payouts.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment(), cwd=ROOT, check=False)
-    assert (done.returncode, done.stderr) == (2, f"payouts needs the package typer. Run {install_hint('cli')}.\n".encode())
+    assert (done.returncode, b"typer" in done.stderr, install_hint("cli").encode() in done.stderr) == (2, True, True)
 
 
 def test_another_missing_module_is_a_fault_and_no_extra(folder: Path) -> None:

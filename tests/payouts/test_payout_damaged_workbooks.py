@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import tracemalloc
 import zipfile
 
@@ -124,7 +125,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(workbooks, "MAX_BYTES", 4_000_000)
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("it was unpacked"))
     (told,) = checked(content)[1]
-    assert told.message.startswith("the parts of this workbook have 5,0")
+    said("workbooks: a zip bomb", re.sub(r"5,0[\d,]+", "5,0NN,NNN", told.message))
 
 
 def test_a_zip_file_that_lies_about_its_size_is_refused() -> None:

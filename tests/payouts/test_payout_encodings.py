@@ -175,7 +175,7 @@ def test_an_encoding_that_was_given_is_taken_or_refused() -> None:
 @pytest.mark.parametrize("codec", ["utf-32", "utf-32-le", "utf-32-be"])
 def test_utf_32_is_refused(codec: str) -> None:
     (mistake,) = checked(NAMED.encode(codec))[1]
-    assert (mistake.kind, mistake.message) == ("encoding", "this file is in UTF-32: save it as UTF-8")
+    assert (mistake.kind, "UTF-32" in mistake.message) == ("encoding", True)
 
 
 @pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
@@ -239,7 +239,7 @@ def test_memory_does_not_grow_with_the_file(codec: str, monkeypatch: pytest.Monk
 def test_a_title_cannot_change_the_line_that_names_it() -> None:
     content = HEADER.replace("name", '"na\u202e\nme\x1b[2J"').encode() + b"r1,1,2,3,\n"
     result, found = checked(content)
-    assert [(note.kind, note.message) for note in result.notes] == [("ignored", "columns not read: na me [2J")]
+    assert [(note.kind, note.message.partition(": ")[2]) for note in result.notes] == [("ignored", "na me [2J")]
     assert found == []
 
 

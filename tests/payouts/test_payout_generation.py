@@ -22,7 +22,7 @@ from payouts.runner import RunOptions, run_payouts
 from payouts.states import AuditNeeded, LedgerError, LedgerInUse, State
 from tests.payouts.payout_kit import LAYOUT_2, StubEnkash, coin_row, ledger_at, standing_of, token_row
 from tests.payouts.process_kit import ROOT, environment
-from tests.texts import said
+from tests.texts import raises, said
 
 
 @pytest.fixture
@@ -346,7 +346,7 @@ def test_a_backup_beneath_the_log_of_a_killed_run_is_refused(tmp_path: Path, sta
     backup = copied(path, "backup.db")
     killed(path, state)
     shutil.copy(backup, path)
-    with pytest.raises(LedgerError, match="do not belong together"):
+    with raises(LedgerError, "ledger: a backup beneath the log of another file"):
         asyncio.run(send(path, "r2", state=state))
     for beside in ("payouts.db-wal", "payouts.db-shm"):
         (tmp_path / beside).unlink()
@@ -382,6 +382,6 @@ def test_a_log_without_its_ledger_is_not_thrown_away(tmp_path: Path, state: Path
     path = tmp_path / "payouts.db"
     killed(path, state)
     path.rename(tmp_path / "moved.db")
-    with pytest.raises(LedgerError, match="the ledger is gone"):
+    with raises(LedgerError, "ledger: a log without its ledger"):
         asyncio.run(send(path, "r2", state=state))
     assert not path.exists()

@@ -36,6 +36,7 @@ from payouts.vendors import ROW_TYPES
 from rewards_core.sqlite.connection import SQLiteError
 from tests.payouts.ledger_contract import EXPECTED_WAYS, LedgerContract, OpenLedger, Read, led_to, tokens
 from tests.payouts.reader_contract import ReaderContract, RecordsContract
+from tests.texts import raises
 from tests.virtual_time import virtual_time
 
 T = TypeVar("T")
@@ -224,9 +225,9 @@ async def test_a_full_disk_ends_the_work_and_loses_nothing_that_was_acknowledged
         kept = await ledger.plan([tokens("kept")])
         pages = await ledger.transact(lambda database: database.execute("PRAGMA page_count").get)
         await ledger.transact(lambda database: database.execute(f"PRAGMA max_page_count = {pages}").get)
-        with pytest.raises(LedgerError, match="database or disk is full"):
+        with raises(LedgerError, "ledger: a full disk"):
             await ledger.plan([tokens(f"r{number}") for number in range(1000)])
-        with pytest.raises(LedgerError, match="cannot be written"):
+        with raises(LedgerError, "ledger: a full disk"):
             await ledger.find("kept")
     async with opened(path) as ledger:
         assert await ledger.find("kept") == kept[0]
@@ -246,14 +247,14 @@ async def test_what_waits_when_the_disk_is_full_hears_of_it_too(path: Path) -> N
 async def test_a_closed_ledger_says_so_and_closes_twice(path: Path) -> None:
     ledger = opened(path)
     await ledger.aclose()
-    with pytest.raises(LedgerError, match="inside `async with`"):
+    with raises(LedgerError, "ledger: used before `async with`"):
         await ledger.find("r1")
     async with ledger:
         pass
     await ledger.aclose()
-    with pytest.raises(LedgerError, match="closed"):
+    with raises(LedgerError, "ledger: used after it was closed"):
         await ledger.find("r1")
-    with pytest.raises(LedgerError, match="make another Ledger"):
+    with raises(LedgerError, "ledger: used after it was closed"):
         await ledger.__aenter__()
 
 

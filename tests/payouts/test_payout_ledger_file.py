@@ -21,6 +21,7 @@ from payouts.states import LedgerError, LedgerInUse
 from rewards_core.sqlite.connection import connect
 from tests.payouts.ledger_contract import tokens
 from tests.payouts.payout_kit import LAYOUT_2, ledger_at
+from tests.texts import raises
 
 
 async def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ async def test_the_lock_ends_with_the_process_even_if_it_is_killed(path: Path) -
 async def test_a_lock_whose_holder_has_not_yet_written_its_name_is_still_a_lock(path: Path) -> None:
     async with ledger_at(path):
         path.with_name("payouts.db.lock").write_bytes(b"")
-        with pytest.raises(LedgerInUse, match="in use by another process") as refused:
+        with pytest.raises(LedgerInUse) as refused:
             await ledger_at(path).__aenter__()
         assert refused.value.pid is None
 
@@ -117,12 +118,12 @@ async def test_what_is_no_ledger_is_refused_and_left_as_it_is(tmp_path: Path) ->
 
 
 async def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LedgerError, match=r"\.lock cannot be written: No such file or directory"):
+    with raises(LedgerError, "ledger: in no folder"):
         await ledger_at(tmp_path / "nowhere" / "payouts.db").__aenter__()
     (tmp_path / "folder").mkdir()
-    with pytest.raises(LedgerError, match="is a folder"):
+    with raises(LedgerError, "ledger: a folder in its place"):
         await ledger_at(tmp_path / "folder").__aenter__()
-    with pytest.raises(LedgerError, match="there is no such file"):
+    with raises(LedgerError, "ledger: no file to read"):
         await asyncio.to_thread(LedgerReader, tmp_path / "none.db")
 
 
@@ -135,9 +136,9 @@ def test_an_older_layout_is_led_forward_with_its_rows(path: Path) -> None:
     assert newer.execute("SELECT name, owner FROM campaigns").fetchall() == [("c", "nobody")]
     assert newer.pragma("user_version") == LEDGER.layout + 1
     newer.close()
-    with pytest.raises(LedgerError, match="a newer version"):
+    with pytest.raises(LedgerError, match=f"layout {LEDGER.layout + 1} "):
         connect_to_write(path)
-    with pytest.raises(LedgerError, match="a newer version"):
+    with pytest.raises(LedgerError, match=f"layout {LEDGER.layout + 1} "):
         LedgerReader(path)
 
 
@@ -172,7 +173,7 @@ def test_an_older_layout_that_is_in_use_waits(path: Path) -> None:
 
 def test_an_empty_file_is_no_ledger(path: Path) -> None:
     path.touch()
-    with pytest.raises(LedgerError, match="no ledger yet"):
+    with raises(LedgerError, "ledger: an empty file to read"):
         LedgerReader(path)
 
 

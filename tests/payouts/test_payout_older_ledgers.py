@@ -162,7 +162,7 @@ def held_by_0_1(path: Path) -> Iterator[int]:
 @pytest.mark.parametrize("layout", [1, 3])
 def test_a_ledger_in_use_by_the_older_version_is_refused(path: Path, layout: int) -> None:
     before = older(path, layout)
-    with held_by_0_1(path) as pid, pytest.raises(LedgerInUse, match=f"in use by process {pid}") as refused:
+    with held_by_0_1(path) as pid, pytest.raises(LedgerInUse) as refused:
         asyncio.run(opened(path))
     assert refused.value.pid == pid
     assert path.read_bytes() == before
@@ -171,8 +171,9 @@ def test_a_ledger_in_use_by_the_older_version_is_refused(path: Path, layout: int
 
 def test_a_ledger_of_an_older_layout_that_the_older_version_uses_cannot_be_read_yet(path: Path) -> None:
     before = older(path, 1)
-    with held_by_0_1(path) as pid, pytest.raises(LedgerInUse, match=f"in use by process {pid}"):
+    with held_by_0_1(path) as pid, pytest.raises(LedgerInUse) as refused:
         LedgerReader(path)
+    assert refused.value.pid == pid
     assert path.read_bytes() == before
 
 

@@ -21,6 +21,7 @@ from payouts.states import LedgerError, LedgerInUse, State
 from tests.payouts.command_kit import records
 from tests.payouts.payout_kit import ledger_at, token_row
 from tests.payouts.process_kit import books, original_at, sandbox
+from tests.texts import raises
 
 REWARD = "764893807463"
 HEADER = "id,reward_uid,to_user_uid,amount\n"
@@ -96,7 +97,7 @@ async def test_a_ledger_with_a_second_name_is_refused_because_it_could_be_paid_f
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "name.db").hardlink_to(tmp_path / "payouts.db")
     for path in (tmp_path / "payouts.db", tmp_path / "other" / "name.db"):
-        with pytest.raises(LedgerError, match=r"2 names \(hard links\)"):
+        with pytest.raises(LedgerError, match=f"{path.name} has 2 "):
             await ledger_at(path).__aenter__()
     (tmp_path / "payouts.db").unlink()
     async with ledger_at(tmp_path / "other" / "name.db"):
@@ -105,7 +106,7 @@ async def test_a_ledger_with_a_second_name_is_refused_because_it_could_be_paid_f
 
 async def test_a_ledger_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rewards_core.sqlite.files.file_system", lambda *_: "nfs4")
-    with pytest.raises(LedgerError, match=r"network file system \(nfs4\).*Nothing was sent"):
+    with raises(LedgerError, "ledger: on a network file system"):
         await ledger_at(tmp_path / "payouts.db").__aenter__()
     assert list(tmp_path.iterdir()) == []
 
@@ -124,7 +125,7 @@ async def test_a_ledger_made_through_a_link_is_its_owners_alone(tmp_path: Path) 
         os.umask(old)
     real.unlink()
     Path(f"{real}-wal").write_bytes(b"what was paid")
-    with pytest.raises(LedgerError, match="the ledger is gone"):
+    with pytest.raises(LedgerError, match="gone"):
         await ledger_at(link).__aenter__()
 
 
@@ -145,7 +146,7 @@ async def test_a_ledger_that_is_deleted_or_replaced_while_it_is_open_takes_nothi
         path.rename(tmp_path / "moved.db")
         if replaced:
             path.touch()
-        with pytest.raises(LedgerError, match="moved, deleted or replaced"):
+        with raises(LedgerError, "ledger: its files were moved, deleted or replaced"):
             await ledger.move(entry, State.SENT)
 
 
@@ -154,7 +155,7 @@ async def test_a_ledger_whose_log_is_removed_beneath_it_takes_nothing_more_and_k
     async with ledger_at(path) as ledger:
         (entry,) = await ledger.plan([token_row("r1")])
         Path(f"{path}-wal").unlink()
-        with pytest.raises(LedgerError, match="moved, deleted or replaced"):
+        with raises(LedgerError, "ledger: its files were moved, deleted or replaced"):
             await ledger.move(entry, State.SENT)
     async with ledger_at(path) as ledger:
         assert await ledger.find("r1") is not None
@@ -167,12 +168,12 @@ async def test_two_runs_never_write_one_ledger_also_where_the_lock_was_removed(t
         Path(f"{path}.lock").unlink()
         entry = await ledger.move(entry, State.SENT)
         other = await asyncio.to_thread(LedgerLock, path)
-        with pytest.raises(LedgerInUse, match=rf"is in use by process {os.getpid()}\. Nothing was sent\."):
+        with raises(LedgerInUse, "ledger: its lock is held by another run"):
             await asyncio.to_thread(other.acquire)
         Path(f"{path}.lock").unlink()
         await asyncio.to_thread(other.acquire)
         Path(f"{path}.lock").write_text("")
-        with pytest.raises(LedgerInUse, match=r"is in use by another process\. Nothing more was sent\."):
+        with raises(LedgerInUse, "ledger: its lock was taken meanwhile"):
             await ledger.move(entry, State.ACCEPTED, uid="300000000001")
         other.release()
 
@@ -184,7 +185,7 @@ async def test_a_lock_that_cannot_be_made_again_ends_what_was_begun(tmp_path: Pa
         entry = await ledger.move(entry, State.SENT)
         Path(f"{path}.lock").unlink()
         Path(f"{path}.lock").mkdir()
-        with pytest.raises(LedgerError, match=r"\.lock cannot be written: .* Nothing more was sent\. Make it writable"):
+        with raises(LedgerError, "ledger: a lock that cannot be made again"):
             await ledger.move(entry, State.ACCEPTED, uid="300000000001")
 
 

@@ -120,10 +120,8 @@ async def test_keys_may_stand_in_a_file_and_another_apps_news_settles_nothing(
         reply = await session.post(f"http://127.0.0.1:{port}/webhooks/original", data=body, headers=signed)
         assert reply.status == 200
         (event,) = await store.list_events()
-        assert (event.state, event.event.problem) == (
-            "dead",
-            "the event belongs to app another; this source is configured for app the-app",
-        )
+        assert event.state == "dead"
+        said("run: an event of another app", event.event.problem)
 
 
 async def test_nobody_is_told_to_give_options_that_payouts_does_not_have(
@@ -277,4 +275,4 @@ def test_where_webhooks_come_in_is_told(call: Call, folder: Path, file: None, mo
         assert first["event"] == "listening"
         assert re.fullmatch(r"http://127\.0\.0\.1:[1-9][0-9]*/hooks", first["url"])
         monkeypatch.setattr("rewards_core.cli.output.Output.__init__", for_people)
-        assert "receiving webhooks at http://127.0.0.1:" in call(*given, env=original_at(url)).stdout
+        assert "http://127.0.0.1:" in call(*given, env=original_at(url)).stdout

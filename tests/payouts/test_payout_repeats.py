@@ -12,11 +12,13 @@ import pytest
 import pytest_asyncio
 
 from payouts.ledger.sqlite import Ledger
+from payouts.pipeline.settling import named_twice
 from payouts.runner import PayoutsStopped, RunOptions, run_payouts
 from payouts.states import LedgerInUse, State
 from payouts.vendors import EnkashRow, OriginalRow
 from rewards_core.errors import RateLimited
 from tests.payouts.payout_kit import StubEnkash, StubOriginal, coin_row, ledger_at, token_row, waiting
+from tests.texts import raises
 from tests.virtual_time import virtual_time
 
 NOT_WAITING = RunOptions(rate=None, concurrency=4, wait=False)
@@ -97,7 +99,7 @@ async def test_accepted_rows_of_an_earlier_run_that_bear_one_uid_are_not_both_wa
         ended = [entry async for entry in run]
     assert {entry.id: entry.state for entry in ended} == dict.fromkeys((row.id for row in rows), State.MISMATCH)
     assert run.progress.pending == 0
-    assert any("for this row and for another one" in (entry.problem or "") for entry in ended)
+    assert named_twice(vendor.replay.uid) in {entry.problem for entry in ended}
 
 
 async def test_a_row_found_under_the_uid_of_another_one_hides_neither(vendor: StubOriginal, ledger: Ledger) -> None:
@@ -124,7 +126,7 @@ async def test_a_second_run_of_the_same_process_is_refused_while_the_first_pays(
     client.before = hold
     first = asyncio.ensure_future(pay([coin_row("r0")], client, coins))
     await asked.wait()
-    with pytest.raises(LedgerInUse, match="another run of this process"):
+    with raises(LedgerInUse, "run: another one of this process pays"):
         await pay([coin_row("r0")], client, coins)
     answer.set()
     assert await first == {"r0": State.DONE}

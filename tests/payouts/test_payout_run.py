@@ -19,6 +19,7 @@ from rewards_core.errors import Conflict, Forbidden, NotFound, OutcomeUnknown, S
 from rewards_core.operations import OperationStatus
 from tests.payouts.payout_kit import StubEnkash, StubOriginal, ledger_at, token_row, waiting
 from tests.payouts.run_kit import QUICK, collect, key_of, now, pay, rows
+from tests.texts import said
 from tests.virtual_time import virtual_time
 
 
@@ -225,7 +226,7 @@ async def test_two_rows_cannot_be_one_operation(vendor: StubOriginal, ledger: Le
     vendor.next_uid = lambda: "uid-1"
     ended = await pay(rows(2), vendor, ledger, options=RunOptions(rate=None, concurrency=1, timeout=0.1))
     assert [entry.state for entry in ended] == [State.MISMATCH, State.ACCEPTED]
-    assert "for this row and for another one" in (ended[0].problem or "")
+    said("run: one operation for two rows", ended[0].problem)
 
 
 async def test_what_the_client_found_finished_needs_no_waiting(vendor: StubOriginal, ledger: Ledger) -> None:
@@ -241,19 +242,19 @@ async def test_what_the_client_found_finished_needs_no_waiting(vendor: StubOrigi
 
 
 async def test_ledger_and_client_must_be_of_one_vendor(ledger: Ledger) -> None:
-    with pytest.raises(ValueError, match="client: give a client of original, the ledger's vendor, not of enkash"):
+    with pytest.raises(ValueError, match=r"^client: .* enkash"):
         run_payouts([], client=StubEnkash(), ledger=ledger)
 
 
 async def test_waiting_needs_completions(vendor: StubOriginal, ledger: Ledger) -> None:
-    with pytest.raises(ValueError, match="completions: give Completions"):
+    with pytest.raises(ValueError, match=r"^completions: "):
         run_payouts([], client=vendor, ledger=ledger)
 
 
 async def test_a_run_is_iterated_once(vendor: StubOriginal, ledger: Ledger) -> None:
     run = run_payouts([], client=vendor, ledger=ledger, options=RunOptions(wait=False))
     assert await collect(run) == []
-    with pytest.raises(RuntimeError, match="Call run_payouts again"):
+    with pytest.raises(RuntimeError, match="run_payouts"):
         await collect(run)
 
 

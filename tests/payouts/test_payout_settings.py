@@ -173,11 +173,11 @@ def test_wrong_parts_of_keys_are_refused(name: str, value: Any, error: type[Exce
 
 
 def test_no_key_is_made_of_nothing() -> None:
-    with pytest.raises(ValueError, match=r"^campaign: an empty text cannot be used"):
+    with pytest.raises(ValueError, match=r"^campaign: "):
         Ledger("payouts.db", vendor="original", campaign="")
-    with pytest.raises(ValueError, match=r"^campaign: an empty text cannot be used"):
+    with pytest.raises(ValueError, match=r"^campaign: "):
         derive_key("original", "", "r1")
-    with pytest.raises(ValueError, match=r"^row_id: an empty text cannot be used"):
+    with pytest.raises(ValueError, match=r"^row_id: "):
         derive_key("original", "diwali-2026", "")
 
 

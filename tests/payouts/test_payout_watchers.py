@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -154,11 +155,11 @@ def test_neither_the_ledger_nor_the_file_of_rows_is_written_over(call: Call, tmp
     (tmp_path / "link").symlink_to("payouts.db")
     for place, word in [("payouts.db", "ledger"), ("link", "ledger"), ("rewards.csv", "rows")]:
         result = call(*run_of(option, place))
-        assert (result.exit_code, f"{option}: {place} is the file of the {word}" in result.stderr) == (2, True)
+        assert (result.exit_code, bool(re.search(f"{option}: {place} .* {word}", result.stderr))) == (2, True)
     assert not (tmp_path / "payouts.db").exists()
     assert call(*run_of("--report=x", "--results=x")).exit_code == 2
     os.mkfifo(tmp_path / "device")
-    assert "device is a device or a pipe" in call(*run_of(option, "device")).stderr
+    said("run: a report to a pipe", call(*run_of(option, "device")).stderr.replace(option, "--report"))
     assert call(*run_of()).exit_code == 0
     before = (tmp_path / "payouts.db").read_bytes()
     assert call("report", "--out=payouts.db").exit_code == 2

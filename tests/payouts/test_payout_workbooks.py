@@ -129,7 +129,7 @@ def test_only_text_cells_are_taken_for_ids_amounts_and_keys(name: str, place: in
 def test_columns_that_are_not_read_hold_anything(name: str) -> None:
     content = book_of([[*TITLES, text("joined"), text("")], [*ONE, WRONG[name][0], "", number("7")]])
     assert [row.id for row in rows_of(content)] == ["r1"]
-    assert notes_of(content) == [("ignored", "columns not read: joined")]
+    assert [(kind, told.partition(": ")[2]) for kind, told in notes_of(content)] == [("ignored", "joined")]
 
 
 def test_words_about_cells_that_are_no_text() -> None:
@@ -172,9 +172,8 @@ def test_columns_are_named_in_letters(column: int, name: str) -> None:
 @pytest.mark.parametrize("name", ["Payroll", "May 2026", "Bob's", "2026", "दिवाली"])
 def test_a_sheet_is_named_as_formulas_spell_it(name: str) -> None:
     shown = {"May 2026": "'May 2026'", "Bob's": "'Bob''s'", "2026": "'2026'"}.get(name, name)
-    assert told_of(book_of([TITLES, [*ONE[:3], text("0")]], name=name)) == [
-        f'{shown}!D2 (amount): "0" pays nothing: delete the row, or give an amount above 0'
-    ]
+    (told,) = told_of(book_of([TITLES, [*ONE[:3], text("0")]], name=name))
+    assert told.startswith(f"{shown}!D2 (amount): ")
 
 
 PAYROLL, LIST = sheet({1: TITLES, 2: ONE}), sheet({1: texts("name"), 2: texts("Asha")})
@@ -184,13 +183,16 @@ EMPTY = sheet({})
 def test_the_only_sheet_with_content_is_read_and_named() -> None:
     content = workbook({"Sheet1": EMPTY, "Payroll": PAYROLL, "Sheet3": sheet({2: ["<c s='1'/>", text(" ")]})})
     assert [row.id for row in rows_of(content)] == ["r1"]
-    assert notes_of(content) == [("sheet", 'read from the sheet "Payroll"; not read: "Sheet1" and "Sheet3"')]
+    ((kind, told),) = notes_of(content)
+    assert kind == "sheet"
+    said("workbooks: the only sheet with content", told)
 
 
 @pytest.mark.parametrize("state", ["hidden", "veryHidden"])
 def test_a_hidden_sheet_is_read_only_by_name(state: str) -> None:
     content = workbook({"Payroll": PAYROLL, "Lists": LIST}, states={"Lists": state})
-    assert notes_of(content) == [("sheet", 'read from the sheet "Payroll"; not read: "Lists" (hidden)')]
+    ((kind, told),) = notes_of(content)
+    assert (kind, told.endswith('"Lists" (hidden)')) == ("sheet", True)
     content = workbook({"Sheet1": EMPTY, "Payroll": PAYROLL}, states={"Payroll": state})
     assert [each.kind for each in checked(content)[1]] == ["sheet"]
     assert [row.id for row in rows_of(content, Layout(vendor="original", form="workbook", sheet="Payroll"))] == ["r1"]

@@ -19,6 +19,7 @@ from payouts.states import AuditNeeded
 from tests.payouts.payout_kit import StubOriginal, token_row
 from tests.payouts.postgres_ledger_kit import CAMPAIGN, LedgerDatabase, database_of_its_own, losing
 from tests.postgres_server import Server, programs
+from tests.texts import raises
 
 
 @pytest_asyncio.fixture
@@ -34,7 +35,7 @@ async def test_an_older_copy_beneath_a_worker_is_known_however_few_rows_it_lacks
     worker = await database.worker(ledger)
     await worker.claim(8)
     await database.connection.execute("UPDATE campaigns SET generation = 7")
-    with pytest.raises(AuditNeeded, match="nothing is sent from this ledger, because it is an older copy"):  # 8 rows were
+    with pytest.raises(AuditNeeded, match="older copy"):  # 8 rows were
         await worker.claim(9)
 
 
@@ -55,9 +56,9 @@ async def test_a_ledger_that_was_opened_before_an_audit_released_it_plans_and_se
     await database.connection.execute("UPDATE ledger SET tables = 'of another database'")
     async with database.ledger() as opened:
         await release(opened, opened.now(), database.state)
-    with pytest.raises(LedgerError, match="Open the ledger again"):
+    with raises(LedgerError, "ledger: opened before an audit released it"):
         await ledger.plan([token_row("new")])
-    with pytest.raises(LedgerError, match="Open the ledger again"):
+    with raises(LedgerError, "ledger: opened before an audit released it"):
         await database.worker(ledger)
     assert await ledger.counts() == {State.PLANNED: 30}
 
@@ -156,7 +157,7 @@ def test_a_real_dump_is_known(postgres: Server, tmp_path: Path) -> None:
 
     async def check(target: str) -> None:
         async with PostgresLedger(target, **given) as copied:
-            with pytest.raises(AuditNeeded, match="restored from a dump"):
+            with pytest.raises(AuditNeeded, match="dump"):
                 async with copied.one_worker():
                     pass
             assert await release(copied, copied.now(), tmp_path, newest=True) == 0
@@ -196,7 +197,7 @@ async def test_a_renewal_whose_answer_was_lost_is_repeated(database: LedgerDatab
 async def test_an_answer_that_the_database_cannot_hold_is_no_outage(database: LedgerDatabase, ledger: PostgresLedger) -> None:
     worker = await database.worker(ledger)
     (entry,) = (await worker.claim(1)).entries
-    with pytest.raises(LedgerError, match="cannot be stored") as caught:
+    with pytest.raises(LedgerError, match="stored") as caught:
         await worker.move(entry, State.ACCEPTED, uid="a\0b")
     assert not isinstance(caught.value, LedgerUnavailable)
     assert await ledger.find(entry.id) == entry

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from rewards_core.errors import StoreError
 from rewards_core.sqlite.connection import Connection, fetch
 from rewards_core.sqlite.engine import Engine
 from rewards_core.sqlite.migrations import Schema
-from tests.texts import said
+from tests.texts import raises
 
 ROOT = Path(__file__).parents[2]
 LINES = "CREATE TABLE line (number INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT NOT NULL)"
@@ -191,17 +188,9 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def without_paths(text: object) -> str:
-    """Return a text without folders and process ids, which differ from run to run."""
-    return re.sub(r"process (\d+|unknown)", "process N", re.sub(r"/\S*/", "", str(text)))
-
-
-@contextmanager
-def refused(what: str, kind: type[StoreError] = StoreError) -> Iterator[None]:
+def refused(what: str, kind: type[StoreError] = StoreError) -> AbstractContextManager[None]:
     """Expect an error of a store, and compare its text with the one of that name in `texts.md`."""
-    with pytest.raises(kind) as caught:
-        yield
-    said(f"sqlite: {what}", without_paths(caught.value))
+    return raises(kind, f"sqlite: {what}")
 
 
 async def until(condition: Callable[[], object]) -> None:

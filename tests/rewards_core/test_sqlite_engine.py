@@ -31,11 +31,10 @@ from tests.rewards_core.sqlite_kit import (
     session_of,
     texts,
     texts_in,
-    without_paths,
     write,
     write_all,
 )
-from tests.texts import said
+from tests.texts import said, without_places
 
 # opening
 
@@ -352,7 +351,7 @@ asyncio.run(go_on())
 async def test_after_a_fork_the_child_is_refused_and_the_parent_unharmed(path: Path) -> None:
     first, second, last = (await run_elsewhere(FORKED, path)).splitlines()
     assert first == second
-    said("sqlite: after a fork", without_paths(first))
+    said("sqlite: after a fork", without_places(first))
     assert last == "['before', 'after']"
     assert await after_a_kill(path) == ["before", "after"]
 

@@ -28,10 +28,9 @@ from tests.rewards_core.sqlite_kit import (
     session_of,
     texts,
     until,
-    without_paths,
     write,
 )
-from tests.texts import said
+from tests.texts import said, without_places
 
 SUFFIXES = ("-wal", "-shm", ".lock")
 SOME = [some for count in (1, 2, 3) for some in itertools.combinations(SUFFIXES, count)]
@@ -103,7 +102,7 @@ async def test_a_log_taken_away_between_commits_is_noticed_without_a_call(
     while await notes.write(session_of) is session:
         await asyncio.sleep(0)
     assert await after_a_kill(path) == ["before"]
-    said("sqlite: a log that was removed, logged", without_paths(caplog.records[-1].getMessage()))
+    said("sqlite: a log that was removed, logged", without_places(caplog.records[-1].getMessage()))
 
 
 async def test_a_lock_that_was_moved_is_noticed_without_a_call(path: Path, engines: Engines) -> None:
@@ -433,7 +432,7 @@ async def test_a_log_that_cannot_be_moved_at_the_end_is_said(
         notebook.db.close(True)
     with caplog.at_level(logging.ERROR):
         await notes.aclose()
-    said(f"sqlite: a removed log at the end{', broken' if broken else ''}", without_paths(caplog.records[-1].getMessage()))
+    said(f"sqlite: a removed log at the end{', broken' if broken else ''}", without_places(caplog.records[-1].getMessage()))
 
 
 @pytest.mark.slow

@@ -27,10 +27,9 @@ from tests.rewards_core.sqlite_kit import (
     session_of,
     texts,
     until,
-    without_paths,
     write,
 )
-from tests.texts import said
+from tests.texts import said, without_places
 
 # the log
 
@@ -158,7 +157,7 @@ def test_every_error_of_sqlite_says_what_to_do(path: Path) -> None:
     kinds = ("FullError", "LockedError", "PermissionsError", "CorruptError", "CantOpenError", "IOError")
     errors = [connection.as_store_error(getattr(apsw, kind)("SQLite's text"), path) for kind in kinds]
     assert all(str(path) in str(error) for error in errors)
-    said("sqlite: errors of SQLite", "\n".join(map(without_paths, errors)))
+    said("sqlite: errors of SQLite", "\n".join(map(without_places, errors)))
 
 
 def test_what_a_block_wrote_before_it_raised_is_taken_back(tmp_path: Path) -> None:
