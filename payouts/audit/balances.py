@@ -138,11 +138,11 @@ class BalanceBooks:
         if missing or not self._coins:
             findings.append(Finding(kind="change", recipient=recipient, ledger=f"{len(paid)} paid", vendor=f"{changed:+d}"))
             return Counter({f"--coins does not say how many coins {' and '.join(missing) or 'an event'} gives": in_scope})
-        least = sum(self._coins[event] for event in paid)
-        most = least + sum(self._coins[event] for event in perhaps)
-        if not least <= changed <= most:
-            kind = "balance_lower" if changed < least else "balance_higher"
-            findings.append(Finding(kind=kind, recipient=recipient, ledger=f"{least:+d}", vendor=f"{changed:+d}"))
+        lowest = sum(self._coins[event] for event in paid)
+        highest = lowest + sum(self._coins[event] for event in perhaps)
+        if not lowest <= changed <= highest:
+            kind = "balance_lower" if changed < lowest else "balance_higher"
+            findings.append(Finding(kind=kind, recipient=recipient, ledger=f"{lowest:+d}", vendor=f"{changed:+d}"))
             return Counter()
         return Counter(why for row in rows if row.in_scope and (why := _unchecked(row.entry, at)))
 

@@ -9,7 +9,7 @@ from payouts.details import changed_details
 from payouts.keys import Keys
 from payouts.ledger.entries import COLUMNS, entry_of
 from payouts.ledger.fingerprints import fingerprint, folded_id
-from payouts.ledger.steps import MOST_AT_ONCE, marks
+from payouts.ledger.steps import MAX_AT_ONCE, marks
 from payouts.ledger.stretches import last_number
 from payouts.states import Entry, KeyTaken, RowChanged, State, content, same_amount
 from rewards_core.sqlite.connection import ConstraintError
@@ -114,8 +114,8 @@ class Planner:
 
     def _known(self, rows: Sequence[Row], database: Database) -> dict[str, Entry]:
         known: dict[str, Entry] = {}
-        for begin in range(0, len(rows), MOST_AT_ONCE):
-            ids = [row.id for row in rows[begin : begin + MOST_AT_ONCE]]
+        for begin in range(0, len(rows), MAX_AT_ONCE):
+            ids = [row.id for row in rows[begin : begin + MAX_AT_ONCE]]
             found = database.execute(
                 f"SELECT {COLUMNS} FROM rows WHERE campaign = ? AND id IN ({', '.join('?' * len(ids))})",
                 (self._number, *ids),
@@ -125,8 +125,8 @@ class Planner:
 
     def _insert(self, fresh: Sequence[Entry], database: Database) -> None:
         try:
-            for begin in range(0, len(fresh), MOST_AT_ONCE):
-                some = fresh[begin : begin + MOST_AT_ONCE]
+            for begin in range(0, len(fresh), MAX_AT_ONCE):
+                some = fresh[begin : begin + MAX_AT_ONCE]
                 values = [value for entry in some for value in self._values(entry)]
                 database.execute(_INSERT.format(marks(len(some), _ROW)), values)
         except ConstraintError:

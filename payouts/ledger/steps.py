@@ -21,7 +21,7 @@ T = TypeVar("T")
 Step = tuple[Entry, Entry]
 """A row before and after."""
 
-MOST_AT_ONCE = 512
+MAX_AT_ONCE = 512
 """Rows in one statement."""
 
 _MOVE = (
@@ -106,8 +106,8 @@ def write_each(steps: Sequence[Step], database: Database, owner: int | None = No
     for place, (was, now) in enumerate(steps):
         kinds.setdefault((was.state, now.state, _is_plain(was, now)), []).append(place)
     for places in kinds.values():
-        for begin in range(0, len(places), MOST_AT_ONCE):
-            some = places[begin : begin + MOST_AT_ONCE]
+        for begin in range(0, len(places), MAX_AT_ONCE):
+            some = places[begin : begin + MAX_AT_ONCE]
             _write_alike(some, steps, database, owner, problems)
     return problems
 

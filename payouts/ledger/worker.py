@@ -234,11 +234,11 @@ class Worker:
         """Return whether the rows are owned for so many more seconds, at most half of the lease."""
         return self._owned_until - uptime() >= min(seconds, self._lease / 2)
 
-    async def claim(self, most: int, *, row: int | None = None) -> Turn:
-        """Own up to `most` planned rows, marked as sent, as far as the rate lets them leave soon.
+    async def claim(self, max_rows: int, *, row: int | None = None) -> Turn:
+        """Own up to `max_rows` planned rows, marked as sent, as far as the rate lets them leave soon.
 
         Args:
-            most: How many, 1 or more.
+            max_rows: How many, 1 or more.
             row: The number of the only row that is wanted, if it is one.
 
         Raises:
@@ -250,7 +250,7 @@ class Worker:
         claim, asked_at, sent_before = self._next_claim(), uptime(), self._note.generation
         try:
             statement, which = (statements.CLAIM, self._after) if row is None else (statements.CLAIM_ROW, row)
-            found = await self._call(statement, self._campaign.number, self.number, most, HORIZON, which, claim, rows=True)
+            found = await self._call(statement, self._campaign.number, self.number, max_rows, HORIZON, which, claim, rows=True)
             entries = [entry_of(row[7:]) for row in found if row[7] is not None]
             turn = self._turn(found[0][:6], asked_at, entries)
             if entries:
@@ -266,24 +266,24 @@ class Worker:
             self._after = 0  # rows that were given back have lower numbers
         return turn
 
-    async def permits(self, most: int) -> Turn:
+    async def permits(self, max_permits: int) -> Turn:
         """Return how many rows that the worker owns already may leave; errors are those of `claim`."""
         asked_at = uptime()
-        found = await self._call(statements.PERMIT, self._campaign.number, self.number, most, HORIZON, row=True)
+        found = await self._call(statements.PERMIT, self._campaign.number, self.number, max_permits, HORIZON, row=True)
         return self._turn(found, asked_at, ())
 
-    async def take_over(self, most: int, *, unknown: bool = True, row: int | None = None) -> Sequence[Entry]:
+    async def take_over(self, max_rows: int, *, unknown: bool = True, row: int | None = None) -> Sequence[Entry]:
         """Own rows that no living worker owns; planned ones are free again.
 
         Args:
-            most: How many, 1 or more.
+            max_rows: How many, 1 or more.
             unknown: Whether to take unknown rows besides those that are sent or accepted.
             row: The number of the only row that is wanted, if it is one.
         """
         self._doubtful_taking = await self._undo(statements.LET_GO, self._doubtful_taking)
         claim = self._next_claim()
         statement, which = (statements.TAKE_OVER, ()) if row is None else (statements.TAKE_OVER_ROW, (row,))
-        values = (self._campaign.number, self.number, self._grace, most, unknown, claim, *which)
+        values = (self._campaign.number, self.number, self._grace, max_rows, unknown, claim, *which)
         try:
             found = await self._call(statement, *values, rows=True)
         except BaseException:

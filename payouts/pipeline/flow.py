@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from payouts.ledger.base import RowLedger
     from payouts.payer import Payer
     from payouts.pipeline.options import RunOptions
-    from payouts.pipeline.places import Places
+    from payouts.pipeline.slots import Slots
     from payouts.progress import Progress, Stop
     from payouts.states import Entry
     from webhooks import Completions
@@ -52,7 +52,7 @@ class Pipeline(ABC):
         ended: Called with each row that the run is done with.
     """
 
-    _patient = False
+    _retry_store_errors = False
     """Whether a store of the completions that fails delays the run, instead of ending it."""
 
     def __init__(
@@ -83,17 +83,17 @@ class Pipeline(ABC):
                 lookups,
                 timeout=options.timeout,
                 lookup_timeout=options.lookup_timeout,
-                patient=self._patient,
+                retry_store_errors=self._retry_store_errors,
                 ended=self._waited,
             )
-        self._places = self._make_places(room)
+        self._slots = self._make_slots(room)
         self._sender = Sender(
             payer,
             ledger,
             self._settlement,
             progress=progress,
             stop=stop,
-            places=self._places,
+            slots=self._slots,
             concurrency=options.concurrency,
             outage_timeout=options.outage_timeout,
             max_refused=options.max_refused,
@@ -139,8 +139,8 @@ class Pipeline(ABC):
             await self._settlement.give_up()
 
     @abstractmethod
-    def _make_places(self, room: asyncio.Event) -> Places:
-        """Return the places of rows under way."""
+    def _make_slots(self, room: asyncio.Event) -> Slots:
+        """Return the slots of rows under way."""
 
     @abstractmethod
     def _owning(self) -> AbstractAsyncContextManager[object]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from payouts.pipeline.work import LOOK_EVERY, WorkPipeline, next_look
+from payouts.pipeline.shared_slots import LOOK_EVERY, next_look
+from payouts.pipeline.work import WorkPipeline
 from payouts.states import SETTLED, CampaignStopped, Entry, State
 
 if TYPE_CHECKING:
@@ -48,30 +49,30 @@ class RowPipeline(WorkPipeline):
 
     async def _feed(self) -> None:
         entry: Entry | None = self._entry
-        patience = self._options.lookup_timeout  # another worker that found no trace of a row keeps it until it ends
-        while entry is not None and not self._is_over(entry) and patience >= 0 and not self._stop.wished:
+        time_left = self._options.lookup_timeout  # another worker that found no trace of a row keeps it until it ends
+        while entry is not None and not self._is_over(entry) and time_left >= 0 and not self._stop.wished:
             pause = LOOK_EVERY
             if entry.state is State.PLANNED:
-                if not await self._places.take():
+                if not await self._slots.take():
                     break
                 turn = await self._worker.claim(1, row=entry.number)
                 if turn.entries:
                     self._sender.start(turn.entries[0], turn.begins)
                     break
-                self._places.free()
-                self._places.heed(turn)
+                self._slots.free()
+                self._slots.heed(turn)
                 pause = LOOK_EVERY if turn.permits else next_look(turn)
             taken = await self._worker.take_over(1, row=entry.number)
             if taken and taken[0].state is not State.PLANNED:
                 await self._resume(taken)
                 break
             if not taken:
-                patience -= pause if entry.state is State.UNKNOWN else 0.0
+                time_left -= pause if entry.state is State.UNKNOWN else 0.0
                 await self._stop.pause(pause)
             entry = await self._shared.find(entry.id)
 
     def _raise_problem(self) -> None:
-        if self._places.stopped:
+        if self._slots.stopped:
             raise CampaignStopped(self._shared.campaign, self._row.id)
 
     def _is_over(self, entry: Entry) -> bool:

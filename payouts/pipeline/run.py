@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 from payouts.pipeline.flow import Pipeline
-from payouts.pipeline.places import Places
+from payouts.pipeline.slots import Slots
 from payouts.request_budget import paced
 from payouts.source.groups import Rows, groups_of
 from payouts.states import SETTLED, Entry, State
@@ -42,8 +42,8 @@ class RunPipeline(Pipeline):
         self._problem: Exception | None = None
         self._begun, self._resumed = _Numbers(), _Numbers()
 
-    def _make_places(self, room: asyncio.Event) -> Places:
-        return Places(
+    def _make_slots(self, room: asyncio.Event) -> Slots:
+        return Slots(
             self._stop,
             Limiter(paced(self._options.rate)),
             max_sent=self._max_sent,
@@ -116,8 +116,8 @@ class RunPipeline(Pipeline):
 
         If no row may leave any more, all are planned for the next run.
         """
-        most = len(rows) if self._left is None else min(len(rows), self._left)
-        turns = await self._places.admit(most) if most else []
+        max_rows = len(rows) if self._left is None else min(len(rows), self._left)
+        turns = await self._slots.admit(max_rows) if max_rows else []
         entries = await (self._ledger.plan_sent(rows, len(turns)) if turns else self._ledger.plan(rows))
         self._progress.read += len(entries)
         fresh = {entry.number: entry for entry in entries if self._is_fresh(entry)}
@@ -125,7 +125,7 @@ class RunPipeline(Pipeline):
         for entry in fresh.values():
             self._begin(entry)
             self._sender.start(entry, next(leaving))
-        self._places.give_back(len(turns) - len(fresh))
+        self._slots.give_back(len(turns) - len(fresh))
         return entries
 
     async def _admit(self, planned: Sequence[Entry], groups: asyncio.TaskGroup) -> None:
@@ -136,12 +136,12 @@ class RunPipeline(Pipeline):
                 continue
             if self._left == 0:
                 break
-            at = self._places.admit_now()
+            at = self._slots.admit_now()
             if at is None:
                 if admitted:
                     groups.create_task(self._sender.send(admitted))
                     admitted = []
-                turns = await self._places.admit()
+                turns = await self._slots.admit()
                 if not turns:
                     break
                 at = turns[0]

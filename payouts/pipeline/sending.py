@@ -31,8 +31,8 @@ from rewards_core.errors import (
 if TYPE_CHECKING:
     from payouts.ledger.base import Facts, Move, RowLedger
     from payouts.payer import Payer
-    from payouts.pipeline.places import Places
     from payouts.pipeline.settling import Settlement
+    from payouts.pipeline.slots import Slots
     from payouts.progress import Progress, Stop
     from rewards_core.operations import Operation
 
@@ -67,7 +67,7 @@ class Sender:
         settlement: Waits for accepted rows; None if the run does not wait.
         progress: The counters of the run.
         stop: The request to end the run; also made here when continuing would be pointless.
-        places: The places of rows under way.
+        slots: The slots of rows under way.
         concurrency: Requests under way at one time.
         outage_timeout: Seconds for which a vendor that cannot be reached is tried.
         max_refused: The number of consecutive refused rows after which the run ends; None for no limit.
@@ -89,7 +89,7 @@ class Sender:
         *,
         progress: Progress,
         stop: Stop,
-        places: Places,
+        slots: Slots,
         concurrency: int,
         outage_timeout: float,
         max_refused: int | None,
@@ -103,7 +103,7 @@ class Sender:
         self._settlement = settlement
         self._progress = progress
         self._stop = stop
-        self._places = places
+        self._slots = slots
         self._lookups = asyncio.Semaphore(concurrency)
         self._concurrency = concurrency
         self._work: asyncio.Queue[tuple[Entry, bool, float | None]] = asyncio.Queue()
@@ -127,14 +127,14 @@ class Sender:
                 worker.cancel()
 
     def start(self, entry: Entry, at: float | None = None) -> None:
-        """Send an admitted row that was marked as sent when it was planned or claimed; see `Places.leave` for `at`."""
+        """Send an admitted row that was marked as sent when it was planned or claimed; see `Slots.leave` for `at`."""
         self._work.put_nowait((entry, True, at))
 
     async def send(self, admitted: Sequence[tuple[Entry, float | None]]) -> None:
         """Send admitted rows, planned ones and some that may have been sent before and that the vendor does not list.
 
         Args:
-            admitted: Each row with its `at`; see `Places.leave`.
+            admitted: Each row with its `at`; see `Slots.leave`.
         """
         for entry, at in admitted:
             if entry.state is not State.PLANNED:
@@ -150,7 +150,7 @@ class Sender:
             return
         if self._settlement.knows(entry.uid):
             self._ended(await self._ledger.move(entry, State.MISMATCH, problem=named_twice(entry.uid)))
-        elif await self._places.take_to_wait():
+        elif await self._slots.take_to_wait():
             self._wait(self._settlement, entry, urgent=True)
 
     async def look_up(self, entries: Sequence[Entry]) -> None:
@@ -170,10 +170,10 @@ class Sender:
         for entry in entries:
             if entry.number not in found and (self._payer.may_repeat or entry.state is State.UNKNOWN):
                 continue
-            if not self._places.take_now():
-                await self._store(steps)  # these rows may hold the very places that the next one needs
+            if not self._slots.take_now():
+                await self._store(steps)  # these rows may hold the very slots that the next one needs
                 steps = []
-                if not await self._places.take():
+                if not await self._slots.take():
                     break
             if entry.number not in found:
                 steps.append((entry, State.UNKNOWN, {"problem": _NOT_LISTED}, self._search))
@@ -183,9 +183,9 @@ class Sender:
         await self._store(steps)
 
     def waited(self, entry: Entry) -> None:
-        """Free the place of a row that is no longer waited for."""
+        """Free the slot of a row that is no longer waited for."""
         self._progress.pending -= 1
-        self._places.free_waiting()
+        self._slots.free_waiting()
         self._ended(entry)
 
     # one row's way
@@ -222,7 +222,7 @@ class Sender:
     async def _request(self, entry: Entry, at: float | None, *, first: bool) -> _Step:
         """Ask the vendor to pay until it answers or the run ends; return what follows for the row."""
         repeats = 0
-        while await self._places.leave(at):
+        while await self._slots.leave(at):
             at = None
             if entry.state is State.PLANNED:
                 entry = await self._ledger.move(entry, State.SENT)
@@ -250,7 +250,7 @@ class Sender:
         return entry, State.PLANNED if first and entry.state is State.SENT else None, {}, self._not_sent
 
     def _not_sent(self, _: Entry) -> None:
-        self._places.free()
+        self._slots.free()
 
     async def _held_under(self, keys: Collection[str], entry: Entry) -> Operation | None:
         """Return what the vendor holds for a row under its key or another that it had, or that a newer ledger gave it."""
@@ -294,7 +294,7 @@ class Sender:
         self._tasks.create_task(self._store([(entry, state, {"settled_by": "poll", "problem": problem}, self._end)]))
 
     def _begin_waiting(self, settlement: Settlement, urgent: bool, entry: Entry) -> None:
-        self._places.free_sent()
+        self._slots.free_sent()
         self._wait(settlement, entry, urgent=urgent)
 
     def _not_paid(self, entry: Entry, problem: RewardsError, meaning: Meaning, *, first: bool) -> _Step:
@@ -320,11 +320,11 @@ class Sender:
         return entry, _STATES[meaning], {"uid": uid, "problem": told}, self._end
 
     def _search(self, entry: Entry) -> None:
-        """Look for what became of an unknown row, if the run waits; it keeps its place among the rows that wait."""
+        """Look for what became of an unknown row, if the run waits; it keeps its slot among the rows that wait."""
         if self._payer.lookups is None or self._settlement is None or self._stop.wished:
             self._end(entry)
         else:
-            self._places.free_sent()
+            self._slots.free_sent()
             self._progress.pending += 1
             self._settlement.search(entry)
 
@@ -333,7 +333,7 @@ class Sender:
         settlement.add(entry, urgent=urgent)
 
     def _end(self, entry: Entry) -> None:
-        self._places.free()
+        self._slots.free()
         self._ended(entry)
 
     # rows of earlier runs
@@ -341,10 +341,10 @@ class Sender:
     async def _find(self, lookups: Lookups, entries: Sequence[Entry]) -> Mapping[int, Operation]:
         """Return the payments that the vendor lists for one recipient's rows; none if the list cannot be read."""
         tries = 0
-        while await self._places.turn():
+        while await self._slots.turn():
             tries += 1
             try:
-                found = await lookups.find(entries, self._places.turn)
+                found = await lookups.find(entries, self._slots.turn)
             except (VendorError, ConfigurationError) as problem:
                 if not isinstance(problem, _OF_EVERY_ROW) and (tries == _MAX_TRIES or not isinstance(problem, _TEMPORARY)):
                     self._unlisted += 1

@@ -32,7 +32,7 @@ class Settlement:
         lookups: The vendor's look-ups.
         timeout: Seconds to wait for each row, None for as long as it takes.
         lookup_timeout: Seconds for which a row without an answer is looked for, in events and at the vendor.
-        patient: Whether to wait again, as often as it takes, while the store of the completions fails; else its error ends `run`.
+        retry_store_errors: Whether to wait again while the store of the completions fails; else its error ends `run`.
         ended: Called with each row that is no longer waited for, once that is stored.
     """
 
@@ -44,7 +44,7 @@ class Settlement:
         *,
         timeout: float | None,
         lookup_timeout: float,
-        patient: bool,
+        retry_store_errors: bool,
         ended: Callable[[Entry], None],
     ) -> None:
         self._completions = completions
@@ -52,7 +52,7 @@ class Settlement:
         self._lookups = lookups
         self._timeout = timeout
         self._lookup_timeout = lookup_timeout
-        self._patient = patient
+        self._retry_store_errors = retry_store_errors
         self._ended = ended
         self._waiting: dict[str, Entry] = {}
         self._reserved: set[str] = set()
@@ -149,7 +149,7 @@ class Settlement:
                 repeats += 1
 
     async def _pause_after(self, problem: StoreError, repeats: int) -> None:
-        if not self._patient:
+        if not self._retry_store_errors:
             raise problem
         if self._log_limit.allows("store"):
             logger.warning("the store of webhooks failed; accepted rows are waited for again when it is back: %s", problem)

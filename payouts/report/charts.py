@@ -29,18 +29,18 @@ def duration(seconds: float) -> str:
 
 def progress_chart(progress: Progress) -> str:
     """Return the SVG of the rows sent and settled over time."""
-    most = max(progress.sent[-1], progress.settled[-1])
+    max_count = max(progress.sent[-1], progress.settled[-1])
     moments = [progress.begin, (progress.begin + progress.end) / 2, progress.end]
     day = "%H:%M:%S" if progress.end - progress.begin < 86_400 else "%d %b %H:%M"
     labels = "".join(
         f'<text x="{_x(place):.1f}" y="{_FOOT}" text-anchor="{anchor}">{datetime.fromtimestamp(moment, UTC):{day}}</text>'
         for place, anchor, moment in zip((0, 0.5, 1), ("start", "middle", "end"), moments, strict=True)
     )
-    settled, sent = _line(progress.settled, most), _line(progress.sent, most)
-    base = _y(0, most)
+    settled, sent = _line(progress.settled, max_count), _line(progress.sent, max_count)
+    base = _y(0, max_count)
     return _picture(
         f"{progress.sent[-1]} rows sent and {progress.settled[-1]} settled between the first request and the last settlement",
-        _grid(most)
+        _grid(max_count)
         + f'<path class="done" d="{settled} V{base:.1f} H{_LEFT} Z" fill="currentColor" opacity=".14"/>'
         + f'<path class="done" d="{settled}" fill="none" stroke="currentColor" stroke-width="2"/>'
         + f'<path class="sent" d="{sent}" fill="none" stroke="currentColor" stroke-width="1.5" stroke-dasharray="4 3"/>'
@@ -53,7 +53,7 @@ def times_chart(times: Mapping[str, Times]) -> str:
     used = [place for each in times.values() for place, count in enumerate(each.bars) if count]
     first, last = min(used), max(used)
     steps = SETTLE_STEPS[first : last + 1]
-    most = max(max(each.bars) for each in times.values())
+    max_count = max(max(each.bars) for each in times.values())
     room = (_WIDTH - _LEFT - _RIGHT) / len(steps)
     wide = min(28.0, room * 0.8 / len(times))
     bars, labels = [], []
@@ -68,19 +68,19 @@ def times_chart(times: Mapping[str, Times]) -> str:
         for number, (way, each) in enumerate(times.items()):
             count = each.bars[first + place]
             if count:
-                shape = _bar(left + wide * number, wide, count, most)
+                shape = _bar(left + wide * number, wide, count, max_count)
                 colour = WAY_CLASSES[way]
                 bars.append(
                     f'<rect class="{colour}" fill="currentColor" {shape}><title>{words}: {count:,} by {way}</title></rect>'
                 )
     return _picture(
-        "How long rows took from the first request to their settlement", _grid(most) + "".join(bars) + "".join(labels)
+        "How long rows took from the first request to their settlement", _grid(max_count) + "".join(bars) + "".join(labels)
     )
 
 
-def _bar(left: float, wide: float, count: int, most: int) -> str:
-    base = _y(0, most)
-    high = max(1.5, base - _y(count, most))
+def _bar(left: float, wide: float, count: int, max_count: int) -> str:
+    base = _y(0, max_count)
+    high = max(1.5, base - _y(count, max_count))
     return f'x="{left + 1:.1f}" y="{base - high:.1f}" width="{wide - 2:.1f}" height="{high:.1f}" rx="1.5"'
 
 
@@ -88,10 +88,10 @@ def _picture(title: str, inside: str) -> str:
     return f'<div class="scroll"><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{title}">{inside}</svg></div>'
 
 
-def _grid(most: int) -> str:
+def _grid(max_count: int) -> str:
     lines = []
-    for value in sorted({0, most // 2, most}):
-        y = _y(value, most)
+    for value in sorted({0, max_count // 2, max_count}):
+        y = _y(value, max_count)
         lines.append(
             f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:,}</text>'
@@ -99,14 +99,14 @@ def _grid(most: int) -> str:
     return "".join(lines)
 
 
-def _line(grown: Sequence[int], most: int) -> str:
-    points = [f"{_x((place + 1) / len(grown)):.1f} {_y(value, most):.1f}" for place, value in enumerate(grown)]
-    return f"M{_LEFT} {_y(0, most):.1f} L{' L'.join(points)}"
+def _line(grown: Sequence[int], max_count: int) -> str:
+    points = [f"{_x((place + 1) / len(grown)):.1f} {_y(value, max_count):.1f}" for place, value in enumerate(grown)]
+    return f"M{_LEFT} {_y(0, max_count):.1f} L{' L'.join(points)}"
 
 
 def _x(share: float) -> float:
     return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
 
 
-def _y(value: int, most: int) -> float:
-    return _HEIGHT - _BOTTOM - value / max(1, most) * (_HEIGHT - _BOTTOM - _TOP)
+def _y(value: int, max_count: int) -> float:
+    return _HEIGHT - _BOTTOM - value / max(1, max_count) * (_HEIGHT - _BOTTOM - _TOP)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from payouts.source.mistakes import Mistake, Note
 
 MAX_ITEMS = 1000
-MOST_AT_ONCE = 512
+MAX_AT_ONCE = 512
 """Rows that are checked together."""
 
 
@@ -95,7 +95,7 @@ def check_rows(
 
     def pend(each: tuple[Row, Refuse] | Mistake) -> None:
         pending.append(each)
-        if len(pending) >= MOST_AT_ONCE:
+        if len(pending) >= MAX_AT_ONCE:
             settle()
 
     def settle() -> None:

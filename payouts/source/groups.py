@@ -21,8 +21,8 @@ _READ_AT_ONCE = 500
 while rows are prepared, and then have nothing to do while the database stores them."""
 
 
-async def groups_of(rows: Rows, stop: Stop, most: int = _MAX_GROUP) -> AsyncGenerator[list[Row]]:
-    """Yield rows in groups of 1 to `most`, in order.
+async def groups_of(rows: Rows, stop: Stop, max_rows: int = _MAX_GROUP) -> AsyncGenerator[list[Row]]:
+    """Yield rows in groups of 1 to `max_rows`, in order.
 
     An iterable is read in threads, one after another. An async iterable is read in its own task, at most one group ahead, and
     closed at the end; a group holds the rows that are ready when the source waits, so that no row waits for the next.
@@ -30,26 +30,26 @@ async def groups_of(rows: Rows, stop: Stop, most: int = _MAX_GROUP) -> AsyncGene
     Args:
         rows: The source; its error is raised after the rows before it.
         stop: Ends the reading of an async source.
-        most: Rows in a group, 1 or more.
+        max_rows: Rows in a group, 1 or more.
     """
     if isinstance(rows, AsyncIterable):
-        async with aclosing(_Reader(rows, most)) as reader:
+        async with aclosing(_Reader(rows, max_rows)) as reader:
             while group := await reader.next_group(stop):
                 yield group
     else:
-        async with aclosing(_read_in_threads(iter(rows), most)) as groups:
+        async with aclosing(_read_in_threads(iter(rows), max_rows)) as groups:
             async for group in groups:
                 yield group
 
 
-async def _read_in_threads(rows: Iterator[Row], most: int) -> AsyncGenerator[list[Row]]:
+async def _read_in_threads(rows: Iterator[Row], max_rows: int) -> AsyncGenerator[list[Row]]:
     problem: Exception | None = None
     while problem is None:
         group: list[Row] = []
-        room = most
+        room = max_rows
         try:
             while room and await asyncio.to_thread(_take, rows, min(room, _READ_AT_ONCE), group):
-                room = most - len(group)
+                room = max_rows - len(group)
         except Exception as found:  # noqa: BLE001 - raised after the rows before it
             problem = found
         if group:
@@ -59,10 +59,10 @@ async def _read_in_threads(rows: Iterator[Row], most: int) -> AsyncGenerator[lis
     raise problem
 
 
-def _take(rows: Iterator[Row], most: int, group: list[Row]) -> bool:
+def _take(rows: Iterator[Row], max_rows: int, group: list[Row]) -> bool:
     """Add some rows to a group; return whether there were any."""
     before = len(group)
-    for row in islice(rows, most):
+    for row in islice(rows, max_rows):
         group.append(row)  # noqa: PERF402 - what was read before an error stays
     return len(group) > before
 
@@ -70,9 +70,9 @@ def _take(rows: Iterator[Row], most: int, group: list[Row]) -> bool:
 class _Reader:
     """Read an async source in its own task."""
 
-    def __init__(self, rows: AsyncIterable[Row], most: int) -> None:
+    def __init__(self, rows: AsyncIterable[Row], max_rows: int) -> None:
         self._rows = rows
-        self._most = most
+        self._max_rows = max_rows
         self._ready: list[Row] = []
         self._arrived, self._room = asyncio.Event(), asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._read(), name="payouts source")
@@ -85,7 +85,7 @@ class _Reader:
             if not await stop.before(self._arrived.wait()):
                 return []
         seen = 0
-        while seen < len(self._ready) < self._most:  # until the source yields nothing in one pass of the loop
+        while seen < len(self._ready) < self._max_rows:  # until the source yields nothing in one pass of the loop
             seen = len(self._ready)
             await asyncio.sleep(0)
         group, self._ready = self._ready, []
@@ -106,7 +106,7 @@ class _Reader:
                 self._ready.append(row)
                 self._arrived.set()
                 await asyncio.sleep(0)  # a source that never waits must not block the loop
-                while len(self._ready) >= self._most:
+                while len(self._ready) >= self._max_rows:
                     self._room.clear()
                     await self._room.wait()
         finally:

@@ -59,7 +59,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
         return await find(ledger, row_id)
 
     monkeypatch.setattr(PostgresLedger, "find", counted)
-    for module in ("work", "row"):
+    for module in ("work", "row", "shared_slots"):
         monkeypatch.setattr(f"payouts.pipeline.{module}.LOOK_EVERY", 0.01)
     return looks
 

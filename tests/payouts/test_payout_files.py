@@ -239,7 +239,7 @@ def test_a_preflight_checks_every_row_and_then_the_file() -> None:
 @pytest.mark.parametrize("at_once", [1, 3, 512])
 @pytest.mark.parametrize("layout", [CSV, JSONL])
 def test_mistakes_are_told_in_the_order_of_their_lines(layout: Layout, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("payouts.source.checks.MOST_AT_ONCE", at_once)
+    monkeypatch.setattr("payouts.source.checks.MAX_AT_ONCE", at_once)
     amounts = ["1", "x", "2", "1", "x", "x", "x", "x", "2", "1"]
 
     class RefusesOnes(Strict):

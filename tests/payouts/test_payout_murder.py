@@ -39,7 +39,7 @@ STRANGE = (
     "--list-lag=1",
     "--attempt-in-body",
 )
-MOST_LAST_RUNS = 10
+MAX_LAST_RUNS = 10
 
 
 def amount_of(number: int) -> str:
@@ -160,7 +160,7 @@ def test_every_row_is_paid_exactly_once_however_often_the_process_is_killed(
         murders = Murders(11, ledger)
         run: tuple[str | Path, ...] = ("run", rewards, "--vendor=original", "--campaign=diwali-2026", "--yes", "--ledger", ledger)
         run += ("--rate=0", "--concurrency=30", f"--webhook-port={port}", "--poll-after=1", "--polls-per-second=500")
-        code = murders.run(*run, env=original_at(url), kills=wanted, rows=count, last_runs=MOST_LAST_RUNS)
+        code = murders.run(*run, env=original_at(url), kills=wanted, rows=count, last_runs=MAX_LAST_RUNS)
         known = quiet_books(url)
 
     assert code == 0

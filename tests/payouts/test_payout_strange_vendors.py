@@ -21,7 +21,7 @@ KNOWN_NONCE = (
     "The fields user, nonce must make a unique set.",
     "Nonce has already been used.",
 )
-MOST_RUNS = 30
+MAX_RUNS = 30
 
 
 @frozen
@@ -101,7 +101,7 @@ def run_until_all_has_ended(vendor: Strange, folder: Path, url: str, port: int) 
     command += ("--rate=0", "--concurrency=10", "--poll-after=0.3", "--polls-per-second=300")
     command += ("--timeout=60", "--outage-timeout=30")
     kills = list(vendor.kills)
-    for _ in range(MOST_RUNS):
+    for _ in range(MAX_RUNS):
         process = payouts(*command, env=original_at(url))
         if kills:
             left = kills.pop()
@@ -115,7 +115,7 @@ def run_until_all_has_ended(vendor: Strange, folder: Path, url: str, port: int) 
         if process.returncode in {0, 3} and not states & {State.PLANNED, State.SENT, State.ACCEPTED, State.UNKNOWN}:
             return
         assert process.returncode in {0, 3, 4, 5, -signal.SIGKILL}, told
-    pytest.fail(f"after {MOST_RUNS} runs some rows still have no end: {told}")
+    pytest.fail(f"after {MAX_RUNS} runs some rows still have no end: {told}")
 
 
 def lies(entries: list[Entry], known: dict[str, Any]) -> list[str]:

@@ -16,7 +16,8 @@ from payouts import Entry, RunOptions, State, run_payouts
 from payouts.ledger.postgres import PostgresLedger
 from payouts.ledger.sqlite import Ledger
 from payouts.ledger.worker import Turn, Worker
-from payouts.pipeline.work import SharedPlaces, plan_rows
+from payouts.pipeline.shared_slots import SharedSlots
+from payouts.pipeline.work import plan_rows
 from payouts.progress import Progress, Stop
 from payouts.rows import Row
 from payouts.runner import PayoutRun, work_payouts
@@ -271,7 +272,7 @@ async def test_a_database_that_fails_for_a_while_delays_a_worker_and_loses_nothi
                 raise StoreError("the connection was lost")
 
             monkeypatch.setattr(failing.engine, name, fail)
-        monkeypatch.setattr("payouts.pipeline.work.outage_delay", lambda _: 0.0)
+        monkeypatch.setattr("payouts.pipeline.shared_slots.outage_delay", lambda _: 0.0)
         monkeypatch.setattr("payouts.ledger.postgres.outage_delay", lambda _: 0.0)
         done = await ended(work_payouts(client=vendor, completions=completions, ledger=failing, options=FAST))
     assert len(done) == 10
@@ -344,8 +345,8 @@ class Lease:
 
 async def test_a_row_leaves_only_while_its_lease_outlasts_the_request() -> None:
     lease: Any = Lease()
-    places = SharedPlaces(lease, Stop(), max_sent=1, max_pending=1, room=asyncio.Event())
-    leaving, asked = asyncio.ensure_future(places.leave(uptime())), asyncio.ensure_future(lease.asked.wait())
+    slots = SharedSlots(lease, Stop(), max_sent=1, max_pending=1, room=asyncio.Event())
+    leaving, asked = asyncio.ensure_future(slots.leave(uptime())), asyncio.ensure_future(lease.asked.wait())
     await asyncio.wait({leaving, asked}, return_when=asyncio.FIRST_COMPLETED)
     assert asked.done()
     assert not leaving.done()

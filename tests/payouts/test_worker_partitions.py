@@ -47,7 +47,7 @@ async def ledger(database: LedgerDatabase) -> AsyncIterator[PostgresLedger]:
 
 @pytest.fixture(autouse=True)
 def _repeats_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("pipeline.work", "ledger.postgres"):
+    for module in ("pipeline.shared_slots", "ledger.postgres"):
         monkeypatch.setattr(f"payouts.{module}.outage_delay", lambda _: 0.01)
 
 

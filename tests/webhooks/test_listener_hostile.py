@@ -24,7 +24,7 @@ CONNECTIONS = 64
 PIPELINED = 16
 SEED = 20240229
 MEGABYTE = 1 << 20
-MOST_MEMORY = 400 * MEGABYTE
+MAX_MEMORY = 400 * MEGABYTE
 PATH = "/webhooks/original"
 EVENTS = """
 import json, sys
@@ -156,7 +156,7 @@ async def test_hostile_bodies_are_answered_and_only_signed_ones_are_stored(tmp_p
     )
     assert attack.wrong == []
     assert attack.statuses.total() == count
-    assert peak < MOST_MEMORY
+    assert peak < MAX_MEMORY
     sound, kept = json.loads(await run_elsewhere(EVENTS, tmp_path / "inbox.db"))
     assert sound == [["ok"]]
     assert kept.keys() == attack.acknowledged

@@ -19,7 +19,7 @@ from webhooks.cli.reloading import Reloadable
 from webhooks.cli.secret_files import warn_of_open_files
 from webhooks.console.watched import Readiness
 from webhooks.errors import QueueError
-from webhooks.refusals import Refusal, Refusals, merged
+from webhooks.refusals import Refusal, Refusals
 
 if TYPE_CHECKING:
     from webhooks.cli.settings import ConsumerSettings, ListenerSettings
@@ -45,7 +45,7 @@ class Consumer:
         self._settings = settings
         self._queue = queue
         self._name = queue.check("QUEUE")
-        if len({spec.path for spec in settings.sources}) > 1:
+        if len(settings.paths) > 1:
             raise ValueError("--source: a queue has no paths. Give all sources the same path, or each queue its own consumer.")
         self._reloadable = Reloadable(settings)
         if settings.admin is not None:
@@ -95,7 +95,7 @@ class Consumer:
                 await self._ingress.start()
             except (OSError, StoreError, QueueError) as problem:
                 raise CannotStart(f"could not start: {problem}", Exit.UNAVAILABLE) from None
-            started(self._startup_record(admin))
+            started(self._settings.startup_record({"queue": self._name, **admin}))
             await self._stop.wait()
             return await self._drain()
 
@@ -129,7 +129,7 @@ class Consumer:
 
     async def refused(self) -> Sequence[Refusal]:
         """Return the last refusals, newest first."""
-        return merged([*self._refusals.newest_first(), *self._inbox.refused()])
+        return self._inbox.refused(self._refusals)
 
     async def _drain(self) -> Exit:
         loop = asyncio.get_running_loop()
@@ -137,14 +137,3 @@ class Consumer:
         finished = await self._ingress.drain(self._settings.drain_seconds * 0.75)
         await self._inbox.drain(max(0.0, end - loop.time() - 1.0))
         return Exit.OK if finished else Exit.NOT_YET
-
-    def _startup_record(self, admin: Mapping[str, Any]) -> dict[str, Any]:
-        poll, forward = self._settings.poll, self._settings.forward
-        return {
-            "store": str(self._settings.store),
-            "queue": self._name,
-            **admin,
-            "polling": poll is not None,
-            "poll_scope": None if poll is None else poll.scope,
-            "forward_to": None if forward is None else forward.url,
-        }

@@ -22,13 +22,14 @@ from webhooks.cli.sources import by_path
 from webhooks.completions import Completions
 from webhooks.polling import PollPolicy
 from webhooks.receiver import Receiver
+from webhooks.refusals import merged
 from webhooks.supervise import RestartPolicy, keep_running
 
 if TYPE_CHECKING:
     from webhooks.cli.metrics import Metrics
     from webhooks.cli.reloading import Reloadable
     from webhooks.cli.settings import ListenerSettings
-    from webhooks.refusals import Refusal
+    from webhooks.refusals import Refusal, Refusals
     from webhooks.store.base import Store
 
 logger = logging.getLogger("webhooks.listener")
@@ -104,9 +105,10 @@ class Inbox:
             return str(problem)
         return None
 
-    def refused(self) -> Sequence[Refusal]:
-        """Return the last refusals of all receivers."""
-        return [evolve(each, path=path) for path, receiver in self.receivers.items() for each in receiver.refused]
+    def refused(self, others: Refusals) -> Sequence[Refusal]:
+        """Return the last refusals of all receivers and others, newest first."""
+        received = [evolve(each, path=path) for path, receiver in self.receivers.items() for each in receiver.refused]
+        return merged([*others.newest_first(), *received])
 
     async def store_families(self) -> Families:
         """Return the metrics of the store; none if the extra `metrics` is not installed."""

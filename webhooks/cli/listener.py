@@ -25,7 +25,7 @@ from webhooks.delivery_watch import Delivery, DeliveryWatch
 from webhooks.ingress.acceptor import Acceptor
 from webhooks.ingress.hardened_server import HardenedServer
 from webhooks.ingress.peers import Networks
-from webhooks.refusals import Refusal, Refusals, merged
+from webhooks.refusals import Refusal, Refusals
 
 if TYPE_CHECKING:
     import socket
@@ -140,7 +140,7 @@ class Listener:
 
     async def refused(self) -> Sequence[Refusal]:
         """Return the last refusals, newest first."""
-        return merged([*self._refusals.newest_first(), *self._inbox.refused()])
+        return self._inbox.refused(self._refusals)
 
     async def deliveries(self, filters: Sequence[DeliveryFilter]) -> Mapping[str, Any]:
         """Return the deliveries since the last call."""
@@ -185,7 +185,7 @@ class Listener:
         self._acceptor = Acceptor(self._server, context, limits=settings.limits, refusals=self._refusals, trusted=self._trusted)
         stack.push_async_callback(self._acceptor.aclose)
         self._acceptor.open(sockets)
-        return startup_record(settings, where | admin)
+        return settings.startup_record({"paths": settings.paths, **where, **admin})
 
     def _observe(self, observer: DeliveryObserver | None) -> None:
         """Call this with each delivery, and with each refusal of the server for deliveries."""
@@ -212,15 +212,3 @@ def _tell(observer: DeliveryObserver, path: str, delivery: Delivery) -> None:
 def _tell_refused(observer: DeliveryObserver, refusal: Refusal) -> None:
     if refusal.of_delivery:
         observer(Delivery.refused(refusal))
-
-
-def startup_record(settings: ListenerSettings, where: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record that a listener prints when it has started."""
-    return {
-        "store": str(settings.store),
-        "paths": sorted({spec.path for spec in settings.sources}),
-        **where,
-        "polling": settings.poll is not None,
-        "poll_scope": None if settings.poll is None else settings.poll.scope,
-        "forward_to": None if settings.forward is None else settings.forward.url,
-    }

@@ -41,7 +41,7 @@ def fit_connections(settings: ListenerSettings) -> ListenerSettings:
     handshakes = 0 if settings.tls is None else min(settings.limits.handshakes, connections)
     other = _OWN_FILES + ADMIN_LIMITS.connections
     if settings.forward is not None:
-        other += settings.forward.handlers.concurrency * len({source.path for source in settings.sources})
+        other += settings.forward.handlers.concurrency * len(settings.paths)
     if settings.poll is not None:
         other += _FILES_FOR_POLLS
     wanted = connections + handshakes + other

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from attrs import field, frozen
 
@@ -180,3 +181,18 @@ class ListenerSettings:
     keep_dead_days: float = DEAD_DAYS
     console: bool = False
     workers: int = field(default=1, validator=whole(at_least=1, at_most=MAX_WORKERS))
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """The path of each source, once."""
+        return sorted({spec.path for spec in self.sources})
+
+    def startup_record(self, where: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the record that is printed at the start; `where` says where deliveries come from and what is served."""
+        return {
+            "store": str(self.store),
+            **where,
+            "polling": self.poll is not None,
+            "poll_scope": None if self.poll is None else self.poll.scope,
+            "forward_to": None if self.forward is None else self.forward.url,
+        }

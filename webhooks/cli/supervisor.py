@@ -16,7 +16,7 @@ from rewards_core.cli.exit_codes import Exit
 from webhooks.cli.admin import console_of, open_admin
 from webhooks.cli.errors import CannotStart
 from webhooks.cli.inbox import open_metrics
-from webhooks.cli.listener import DELIVERIES_EVERY, Listener, startup_record
+from webhooks.cli.listener import DELIVERIES_EVERY, Listener
 from webhooks.cli.metric_families import Families, as_text, families_of
 from webhooks.cli.process_tuning import fit_connections
 from webhooks.cli.reloading import Reloadable
@@ -99,7 +99,8 @@ class Supervisor:
                     tasks = {worker: group.create_task(_keep_running(worker)) for worker in self._workers}
                     failure = await self._first_starts()
                     if failure is None and not self._stop.is_set():
-                        started(startup_record(settings, {**opened.where, **admin, "workers": settings.workers}))
+                        where = {"paths": settings.paths, **opened.where, **admin, "workers": settings.workers}
+                        started(settings.startup_record(where))
                         await self._stop.wait()
                     opened.close()
                     answered = await self._drain(tasks)

@@ -83,11 +83,6 @@ class Acceptor:
         for listening in sockets:
             self._start_accepting(listening)
 
-    @property
-    def pending_handshakes(self) -> int:
-        """How many handshakes are in progress or, without TLS, how many connections are about to be passed on."""
-        return len(self._handshakes)
-
     async def close(self, timeout: float = 0.0) -> None:
         """Stop accepting connections, and wait this long for handshakes in progress, which continue afterwards; idempotent."""
         loop = asyncio.get_running_loop()

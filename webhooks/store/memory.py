@@ -20,7 +20,7 @@ from webhooks.store.memory_outcomes import OutcomeTable, key_of
 from webhooks.store.memory_pending import PollTables
 from webhooks.store.memory_recorder import OutcomeRecorder
 from webhooks.store.outcomes import mentioned_in, mentions, outcome_of, pack_outcome
-from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries, by_news, check_page, lookups_of, operations_of
+from webhooks.store.queries import EventQuery, OutcomeQuery, StoreQueries, by_poll_priority, check_page, lookups_of, operations_of
 from webhooks.store.readings import StoreActivity, StoreStatistics
 from webhooks.store.records import (
     DEAD_DAYS,
@@ -388,7 +388,7 @@ class MemoryStore(StoreQueries):
 
     def _hurry_mentioned(self, refs: Sequence[OperationRef]) -> None:
         """Request polls of operations about something that an event mentioned lately."""
-        for priority, mentioned in by_news(self._mentioned.lately(refs)).items():
+        for priority, mentioned in by_poll_priority(self._mentioned.lately(refs)).items():
             self._hurry(mentioned, priority)
 
     def _hurry(self, refs: Sequence[OperationRef], priority: Priority) -> None:

@@ -239,17 +239,17 @@ class PostgresStore(StoreLife, StoreQueries):
     async def purge(self, older_than: float, *, state: EventState = EventState.DONE, limit: int | None = None) -> int:
         check_purge(older_than, limit, state)
         before = await self._before(older_than)
-        return await self._in_slices(lambda change, most: postgres_upkeep.purge(change, state, before, most), limit)
+        return await self._in_slices(lambda change, max_rows: postgres_upkeep.purge(change, state, before, max_rows), limit)
 
     async def purge_outcomes(self, older_than: float, *, limit: int | None = None) -> int:
         check_purge(older_than, limit)
         before = await self._before(older_than)
-        return await self._in_slices(lambda change, most: postgres_upkeep.purge_outcomes(change, before, most), limit)
+        return await self._in_slices(lambda change, max_rows: postgres_upkeep.purge_outcomes(change, before, max_rows), limit)
 
     async def purge_identities(self, *, limit: int | None = None) -> int:
         check_limit(limit)
         now = await self._change(postgres_upkeep.today)
-        return await self._in_slices(lambda change, most: postgres_upkeep.purge_identities(change, now, most), limit)
+        return await self._in_slices(lambda change, max_rows: postgres_upkeep.purge_identities(change, now, max_rows), limit)
 
     async def erase_bodies(self, older_than: float, *, limit: int | None = None) -> int:
         check_purge(older_than, limit)
@@ -260,8 +260,8 @@ class PostgresStore(StoreLife, StoreQueries):
             nonlocal place
             place = reached
 
-        async def erase(change: Change, most: int) -> int:
-            count, reached = await postgres_upkeep.erase_bodies(change, before, most, place)
+        async def erase(change: Change, max_rows: int) -> int:
+            count, reached = await postgres_upkeep.erase_bodies(change, before, max_rows, place)
             change.after.append(partial(advance, reached))
             return count
 

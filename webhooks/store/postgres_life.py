@@ -251,9 +251,9 @@ class StoreLife:
         self._check_open()
         count, left = 0, math.inf if limit is None else limit
         while left > 0:
-            most = int(min(_SLICE, left))
-            changed = await self._change(partial(_with_slice, change, most))
-            count, left = count + changed, left - changed if changed == most else 0
+            max_rows = int(min(_SLICE, left))
+            changed = await self._change(partial(_with_slice, change, max_rows))
+            count, left = count + changed, left - changed if changed == max_rows else 0
         return count
 
     async def _forget(

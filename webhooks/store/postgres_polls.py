@@ -15,7 +15,7 @@ from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.members import RENEW_EVERY
 from webhooks.store.postgres_outcomes import outcomes
 from webhooks.store.postgres_rows import GIVEN_REFS, IS_GIVEN, LOCKED, ONCE, clean_ref, delete_refs, for_refs, text, text_or_none
-from webhooks.store.queries import LATELY, by_news
+from webhooks.store.queries import LATELY, by_poll_priority
 from webhooks.store.readings import PollBudget, StoreActivity
 from webhooks.store.records import Outcome, PendingOperation, PollClaim, PollClaims, PollPermit, PollResult, Priority
 from webhooks.store.rows import ABOUT_KEPT, ONLY_ABOUT, PENDING_COLUMNS, each_once, pending_of
@@ -162,7 +162,7 @@ async def _hurry_mentioned(change: Change, refs: Sequence[OperationRef]) -> None
     if subjects:
         found = await change.db.fetch(_MENTIONED, *columns_of(subjects, 3), LATELY)
         mentioned = {(scope, subject_of(kind, uid)) for scope, kind, uid in found}
-        for priority, hurried in by_news(ref for ref in refs if (ref.scope, ref.about) in mentioned).items():
+        for priority, hurried in by_poll_priority(ref for ref in refs if (ref.scope, ref.about) in mentioned).items():
             await hurry(change, hurried, priority)
 
 

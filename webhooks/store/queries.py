@@ -77,7 +77,7 @@ def lookups_of(event: Event) -> tuple[OperationRef, ...]:
     return tuple(ref for ref in operations_of(event) if ref.about is None)
 
 
-def by_news(refs: Iterable[OperationRef]) -> dict[Priority, list[OperationRef]]:
+def by_poll_priority(refs: Iterable[OperationRef]) -> dict[Priority, list[OperationRef]]:
     """Group operations, which an event mentioned before they became pending, by the priority of their poll.
 
     To what is about itself, such as a mint, the event is news. To what is about something else, such as the transfer of an asset,

@@ -232,7 +232,7 @@ class SQLiteStore(StoreLife, StoreQueries):
         check_purge(older_than, limit, state)
         before = await self._write(sqlite_upkeep.today) - older_than
         return await self._in_slices(
-            lambda db, most: sqlite_upkeep.purgeable(db, state, before, most),
+            lambda db, max_rows: sqlite_upkeep.purgeable(db, state, before, max_rows),
             lambda session, ids: sqlite_upkeep.purge(session, ids, state),
             limit,
         )
@@ -241,14 +241,14 @@ class SQLiteStore(StoreLife, StoreQueries):
         check_purge(older_than, limit)
         before = await self._write(sqlite_upkeep.today) - older_than
         return await self._in_slices(
-            lambda db, most: sqlite_upkeep.old_outcomes(db, before, most), sqlite_upkeep.purge_outcomes, limit
+            lambda db, max_rows: sqlite_upkeep.old_outcomes(db, before, max_rows), sqlite_upkeep.purge_outcomes, limit
         )
 
     async def purge_identities(self, *, limit: int | None = None) -> int:
         check_limit(limit)
         now = await self._write(sqlite_upkeep.today)
         return await self._in_slices(
-            lambda db, most: sqlite_upkeep.old_identities(db, now, most), sqlite_upkeep.purge_identities, limit
+            lambda db, max_rows: sqlite_upkeep.old_identities(db, now, max_rows), sqlite_upkeep.purge_identities, limit
         )
 
     async def erase_bodies(self, older_than: float, *, limit: int | None = None) -> int:
@@ -256,9 +256,9 @@ class SQLiteStore(StoreLife, StoreQueries):
         before = await self._write(sqlite_upkeep.today) - older_than
         place = (-math.inf, 0)  # those before it are erased; scanning them each time would take long
 
-        def find(db: Connection, most: int) -> Sequence[int]:
+        def find(db: Connection, max_rows: int) -> Sequence[int]:
             nonlocal place
-            found = sqlite_upkeep.erasable(db, before, place, most)
+            found = sqlite_upkeep.erasable(db, before, place, max_rows)
             place = found[-1] if found else place
             return [event_id for _, event_id in found]
 

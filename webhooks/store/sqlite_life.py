@@ -133,8 +133,8 @@ class StoreLife:
         """Find and change records in slices, so that no commit takes long; return how many were changed."""
         count, left = 0, limit
         while left is None or left > 0:
-            most = _SLICE if left is None else min(_SLICE, left)
-            found = await self._read(lambda db, most=most: find(db, most))  # type: ignore[misc]
+            max_rows = _SLICE if left is None else min(_SLICE, left)
+            found = await self._read(lambda db, max_rows=max_rows: find(db, max_rows))  # type: ignore[misc]
             if not found:
                 break
             count += await self._write(lambda session, found=found: change(session, found))  # type: ignore[misc]

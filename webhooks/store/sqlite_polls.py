@@ -13,7 +13,7 @@ from rewards_core.operations import OperationRef, subject_of
 from rewards_core.sqlite.connection import fetch
 from webhooks.store.budget import HORIZON, RATE_HOLDS, Budget
 from webhooks.store.members import RENEW_EVERY
-from webhooks.store.queries import LATELY, MAX_DEPENDENTS, by_news
+from webhooks.store.queries import LATELY, MAX_DEPENDENTS, by_poll_priority
 from webhooks.store.readings import PollBudget, StoreActivity
 from webhooks.store.records import Outcome, PendingOperation, PollClaim, PollClaims, PollPermit, PollResult, Priority
 from webhooks.store.rows import (
@@ -142,7 +142,7 @@ def _hurry_mentioned(session: Session, refs: Sequence[OperationRef]) -> None:
     for uid in uids:
         for statement in _MENTIONED:
             found.update(fetch(session.db, statement, (uid, session.wall - LATELY)))
-    for priority, mentioned in by_news(ref for ref in concerned if (ref.scope, text(ref.about or "")) in found).items():
+    for priority, mentioned in by_poll_priority(ref for ref in concerned if (ref.scope, text(ref.about or "")) in found).items():
         hurry(session, mentioned, priority)
 
 

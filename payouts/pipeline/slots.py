@@ -1,4 +1,4 @@
-"""The places of the rows under way: how many may leave now, and how many may wait for their end."""
+"""The slots of the rows under way: how many may leave now, and how many may wait for their end."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _LATE = 0.25
 """Seconds after its turn in which a row may still leave; later it needs another turn."""
 
 
-class Places:
-    """Give every row a place among the rows that are sent and one among those that may wait, and its turn by the rate.
+class Slots:
+    """Give every row a slot among the rows that are sent and one among those that may wait, and its turn by the rate.
 
     Args:
-        stop: The request to end the run; then no row gets a place any more.
+        stop: The request to end the run; then no row gets a slot any more.
         limiter: The rate at which rows leave.
         max_sent: Rows in the state `sent` at one time.
         max_pending: Rows accepted and not settled at one time.
@@ -39,7 +39,7 @@ class Places:
         self._pending = Limiter(Limits(connections=max_pending))
 
     def admit_now(self) -> float | None:
-        """Take the places and the turn of one more row, if none needs waiting; return when it may leave, None if it may not."""
+        """Take the slots and the turn of one more row, if none needs waiting; return when it may leave, None if it may not."""
         if self._stop.wished or not self._room.is_set() or not self.take_now():
             return None
         at = self._limiter.turn_within(self._ahead)
@@ -47,19 +47,19 @@ class Places:
             self.free()
         return at
 
-    async def admit(self, most: int = 1) -> list[float]:
-        """Wait until a row may be stored as sent; return when up to `most` rows may leave, nothing if the run is to end first."""
+    async def admit(self, max_rows: int = 1) -> list[float]:
+        """Wait until a row may be stored as sent; return when up to so many may leave, nothing if the run is to end first."""
         turns: list[float] = []
         at = self.admit_now()
         if at is None:
             at = await self._admit_later()
         while at is not None:
             turns.append(at)
-            at = self.admit_now() if len(turns) < most else None
+            at = self.admit_now() if len(turns) < max_rows else None
         return turns
 
     async def _admit_later(self) -> float | None:
-        """Wait for the places and the turn of a row; return when it may leave, None if the run is to end first."""
+        """Wait for the slots and the turn of a row; return when it may leave, None if the run is to end first."""
         if not await self._stop.before(self._room.wait()) or not await self.take():
             return None
         while (at := self._limiter.turn_within(self._ahead)) is None:
@@ -89,7 +89,7 @@ class Places:
         return await self._stop.take(self._limiter)
 
     def take_now(self) -> bool:
-        """Take the places of one row, without a turn by the rate, if none of them needs waiting."""
+        """Take the slots of one row, without a turn by the rate, if none of them needs waiting."""
         if not self._pending.take():
             return False
         if self._sent.take():
@@ -98,7 +98,7 @@ class Places:
         return False
 
     async def take(self) -> bool:
-        """Take the places of one row, without a turn by the rate; return False if the run is to end first."""
+        """Take the slots of one row, without a turn by the rate; return False if the run is to end first."""
         if not await self.take_to_wait():
             return False
         if await self._stop.take(self._sent):
@@ -107,23 +107,23 @@ class Places:
         return False
 
     async def take_to_wait(self) -> bool:
-        """Take a place among the rows that wait for their end; return False if the run is to end first."""
+        """Take a slot among the rows that wait for their end; return False if the run is to end first."""
         return await self._stop.take(self._pending)
 
     @property
     def empty(self) -> bool:
-        """Whether no row has a place."""
+        """Whether no row has a slot."""
         return self._pending.idle
 
     def free(self) -> None:
-        """Free both places of a row."""
+        """Free both slots of a row."""
         self._sent.release()
         self._pending.release()
 
     def free_sent(self) -> None:
-        """Free the place of a row among those that are sent; it waits for its end now."""
+        """Free the slot of a row among those that are sent; it waits for its end now."""
         self._sent.release()
 
     def free_waiting(self) -> None:
-        """Free the place of a row among those that wait; it is no longer waited for."""
+        """Free the slot of a row among those that wait; it is no longer waited for."""
         self._pending.release()
