@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import pytest
 
 _HEAD = "# What people read\n\nWritten by `UPDATE_TEXTS=1 pytest -n 0 {folder}`; read each change.\n"
 
@@ -26,6 +29,16 @@ def said(name: str, text: object) -> None:
         file.write_text(head + "".join(f"\n## {key}\n\n```text\n{value}\n```\n" for key, value in sorted(known.items())), "utf-8")
     assert name in known, f"{name!r} is not in {file.name}: run with UPDATE_TEXTS=1 and read what it wrote"
     assert shown == known[name]
+
+
+def refusals(attempts: Mapping[str, Callable[[], object]], kinds: tuple[type[Exception], ...] = (TypeError, ValueError)) -> str:
+    """Return the text of each error, one a line."""
+    lines = []
+    for name, attempt in attempts.items():
+        with pytest.raises(kinds) as caught:
+            attempt()
+        lines.append(f"{name}: {caught.value}")
+    return "\n".join(lines)
 
 
 def _load(file: Path) -> dict[str, str]:

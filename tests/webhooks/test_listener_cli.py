@@ -17,12 +17,9 @@ import pytest
 from rewards_core.cli.columns import Column
 from rewards_core.cli.output import Output, cell
 from rewards_core.errors import StoreError
-from rewards_core.install_hint import install_hint
 from tests.texts import said
 from tests.webhooks.command_kit import CONTROL, STRANGE, fill, lines, run, some_events
 from tests.webhooks.listener_process import environment
-from webhooks import __main__ as entry
-from webhooks.cli import EXIT_CODES
 from webhooks.cli.sources import SourceSpec, parse_source
 
 ON_A_STORE = [
@@ -163,11 +160,6 @@ def test_with_a_stream_closed_nothing_is_done(folder: Path, closed: str) -> None
 # how a command ends
 
 
-def test_exit_codes_are_documented(folder: Path) -> None:
-    help_text = run("--help").stdout
-    assert all(f" {code:d} " in help_text for code in EXIT_CODES)
-
-
 @pytest.mark.slow
 def test_ctrl_c_ends_tail_well_and_is_success_of_nothing_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(folder, some_events)
@@ -205,32 +197,3 @@ def raising(problem: BaseException) -> Callable[[Any], None]:
         raise problem
 
     return meet
-
-
-# the extra
-
-
-@pytest.mark.parametrize("missing", ["typer", "rich"])
-def test_without_its_extra_the_command_says_which_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], missing: str
-) -> None:
-    monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(SystemExit) as left:
-        entry.main()
-    assert left.value.code == 2
-    assert capsys.readouterr().err == f"webhook-listener needs the package {missing}. Run {install_hint('cli')}.\n"
-
-
-def test_another_missing_module_is_not_blamed_on_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["webhook-listener", "doctor"])
-    monkeypatch.setitem(sys.modules, "webhooks.cli.doctor", None)
-    with pytest.raises(ModuleNotFoundError):
-        entry.main()
-
-
-def test_the_entry_point_runs_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["webhook-listener", "--help"])
-    with pytest.raises(SystemExit) as left:
-        entry.main()
-    assert left.value.code == 0
-    assert "Usage: webhook-listener" in capsys.readouterr().out
