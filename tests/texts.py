@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -39,6 +40,14 @@ def refusals(attempts: Mapping[str, Callable[[], object]], kinds: tuple[type[Exc
             attempt()
         lines.append(f"{name}: {caught.value}")
     return "\n".join(lines)
+
+
+def in_latin(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    """Make standard output and standard error streams in ISO-8859-1; return what was written to both."""
+    streams = {name: io.TextIOWrapper(io.BytesIO(), "iso-8859-1", write_through=True) for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    return lambda: "".join(stream.buffer.getvalue().decode("iso-8859-1") for stream in streams.values())
 
 
 def _load(file: Path) -> dict[str, str]:
