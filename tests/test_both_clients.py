@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -37,6 +37,9 @@ class Door:
     wire: aioresponses
     make: Callable[..., Any]
     address: str
+    address_option: str
+    from_env: Callable[[], Any]
+    variables: Mapping[str, str]
     calls: Sequence[Call]
     read_url: str
     read_answer: Any
@@ -54,8 +57,11 @@ def original_door(wire: aioresponses, time: SteppedTime) -> Door:
     ids: dict[str, Any] = {"reward_uid": original.REWARD, "from_user_uid": original.USER, "to_address": original.WALLET}
     return Door(
         wire=wire,
-        make=lambda **options: OriginalClient(API_KEY, API_SECRET, clock=time.wall, random=lambda: 0.0, **options),
+        make=lambda **options: OriginalClient(API_KEY, API_SECRET, **{"clock": time.wall, "random": lambda: 0.0, **options}),
         address=original.BASE,
+        address_option="base_url",
+        from_env=OriginalClient.from_env,
+        variables={"ORIGINAL_API_KEY": API_KEY, "ORIGINAL_API_SECRET": API_SECRET},
         calls=[CALLS["get_claim"], CALLS["create_claim"], *CALLS.values()],
         read_url=f"{original.BASE}/reward/claim/{UID}",
         read_answer={"success": True, "data": {"uid": UID, "status": "pending", **ids}},
@@ -67,10 +73,14 @@ def original_door(wire: aioresponses, time: SteppedTime) -> Door:
 def enkash_door(wire: aioresponses, time: SteppedTime) -> Door:
     wire.post(enkash.TOKEN_URL, payload=enkash.TOKEN_REPLY, repeat=True)
     settings: dict[str, Any] = {"coins_base_url": enkash.COINS, "auth_base_url": enkash.AUTH, "credentials": enkash.credentials()}
+    settings |= {"clock": time.wall, "random": lambda: 0.0}
     return Door(
         wire=wire,
-        make=lambda **options: EnkashClient(**settings, clock=time.wall, random=lambda: 0.0, **options),
+        make=lambda **options: EnkashClient(**{**settings, **options}),
         address=enkash.COINS,
+        address_option="coins_base_url",
+        from_env=EnkashClient.from_env,
+        variables=enkash.ENVIRONMENT,
         calls=[
             lambda client, **options: client.get_balance("EK1", **options),
             lambda client, **options: client.allocate_coins(event="E", user_id="EK1", request_id="R1", **options),
@@ -89,6 +99,46 @@ def enkash_door(wire: aioresponses, time: SteppedTime) -> Door:
 async def door(request: pytest.FixtureRequest, stepped_time: SteppedTime) -> AsyncIterator[Door]:
     with aioresponses() as wire:
         yield request.param(wire, stepped_time)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("address", "example.com"),
+        ("address", "http://example.com/v1"),
+        ("address", "https://user:canary@example.com"),
+        ("address", "https://example.com/v1?api_key=canary"),
+        ("allow_insecure", "false"),
+        ("allow_insecure", 1),
+        ("clock", 5),
+        ("random", "text"),
+    ],
+)
+async def test_a_client_that_could_not_work_is_not_made(door: Door, option: str, value: Any) -> None:
+    name = door.address_option if option == "address" else option
+    with pytest.raises((TypeError, ValueError), match=rf"^{name}: ") as caught:
+        door.make(**{name: value})
+    assert "canary" not in str(caught.value)
+
+
+async def test_plain_http_may_be_asked_for_and_is_on_loopback(door: Door) -> None:
+    assert "http://example.com" in repr(door.make(**{door.address_option: "http://example.com", "allow_insecure": True}))
+    assert "http://127.0.0.1:9400" in repr(door.make(**{door.address_option: "http://127.0.0.1:9400"}))
+
+
+@pytest.mark.parametrize("value", [None, ""])
+async def test_each_missing_variable_is_named(door: Door, value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*door.variables, "ENKASH_ACCESS_TOKEN", "ORIGINAL_ENVIRONMENT", "ORIGINAL_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for missing in door.variables:
+        for name, given in door.variables.items():
+            monkeypatch.setenv(name, given)
+        if value is None:
+            monkeypatch.delenv(missing)
+        else:
+            monkeypatch.setenv(missing, value)
+        with pytest.raises(ValueError, match=rf"^Set {missing}\b"):
+            door.from_env()
 
 
 async def test_a_closed_client_says_so(door: Door) -> None:

@@ -21,6 +21,7 @@ from payouts import Ledger
 from payouts.cli import PROGRAM as PAYOUTS
 from payouts.cli import app as payouts
 from rewards_core.cli.program import OptionSpec, Program
+from rewards_core.install_hint import install_hint
 from rewards_core.version import VERSION
 from webhooks.cli import PROGRAM as LISTENER
 from webhooks.cli import app as webhooks
@@ -130,6 +131,36 @@ def test_the_help_says_once_how_variables_and_files_set_options(module: str) -> 
     shown = told(CliRunner().invoke(app, ["-h"], env={"COLUMNS": "200"}).stdout)
     assert shown.count(program.variable("json")) == 1
     assert "TOML file" in shown
+
+
+@pytest.mark.parametrize("module", LINES)
+def test_the_help_names_every_exit_code(module: str) -> None:
+    codes = import_module(f"{module}.cli").EXIT_CODES
+    shown = told(CliRunner().invoke(LINES[module][1], ["--help"], env={"COLUMNS": "200"}).stdout)
+    assert all(f" {code:d} " in shown for code in codes)
+
+
+@pytest.mark.parametrize("module", LINES)
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_its_extra_a_program_says_which_to_install(
+    module: str, missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(SystemExit) as left:
+        import_module(f"{module}.__main__").main()
+    assert left.value.code == 2
+    assert capsys.readouterr().err == f"{LINES[module][0].name} needs the package {missing}. Run {install_hint('cli')}.\n"
+
+
+@pytest.mark.parametrize(("module", "command"), [("webhooks", "doctor"), ("payouts", "audit")])
+@pytest.mark.parametrize("lacking", ["cli", "cli.{command}"])
+def test_another_missing_module_is_not_blamed_on_the_extra(
+    module: str, command: str, lacking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [LINES[module][0].name, command])
+    monkeypatch.setitem(sys.modules, f"{module}.{lacking.format(command=command)}", None)
+    with pytest.raises(ModuleNotFoundError):
+        import_module(f"{module}.__main__").main()
 
 
 @pytest.mark.parametrize("module", LINES)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
 import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,24 @@ def without_places(text: object) -> str:
     shown = re.sub(r"postgresql://\S*?(?=[:.,;]?(\s|$))", "DATABASE", str(text))
     shown = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", shown)
     return re.sub(r"process (\d+|unknown)", "process N", re.sub(r"/\S*/", "", shown))
+
+
+def refusals(attempts: Mapping[str, Callable[[], object]], kinds: tuple[type[Exception], ...] = (TypeError, ValueError)) -> str:
+    """Return the text of each error, one a line."""
+    lines = []
+    for name, attempt in attempts.items():
+        with pytest.raises(kinds) as caught:
+            attempt()
+        lines.append(f"{name}: {caught.value}")
+    return "\n".join(lines)
+
+
+def in_latin(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    """Make standard output and standard error streams in ISO-8859-1; return what was written to both."""
+    streams = {name: io.TextIOWrapper(io.BytesIO(), "iso-8859-1", write_through=True) for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    return lambda: "".join(stream.buffer.getvalue().decode("iso-8859-1") for stream in streams.values())
 
 
 def _folder_of_caller() -> Path:

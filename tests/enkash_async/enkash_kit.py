@@ -49,6 +49,14 @@ NO_FUNDS = {
     "response_message": "Insufficient balance in card account",
     "payload": "Insufficient balance in card account",
 }
+ENVIRONMENT = {
+    "ENKASH_COINS_BASE_URL": "https://coins.example",
+    "ENKASH_AUTH_BASE_URL": "https://auth.example",
+    "ENKASH_CLIENT_ID": "CEK1GZBO6A",
+    "ENKASH_CLIENT_SECRET": "client-secret-1",
+    "ENKASH_USERNAME": "9000000000",
+    "ENKASH_PASSWORD": "pass-word-1",
+}
 
 
 def token(text: str = "token-1", expires_in: float | None = 86399.0) -> AccessToken:

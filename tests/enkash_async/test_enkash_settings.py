@@ -8,15 +8,7 @@ import pytest
 
 from enkash_async import EnkashClient, PasswordCredentials, StaticToken
 from enkash_async.settings import ClientOptions, settings_from_env
-
-ENVIRONMENT = {
-    "ENKASH_COINS_BASE_URL": "https://coins.example",
-    "ENKASH_AUTH_BASE_URL": "https://auth.example",
-    "ENKASH_CLIENT_ID": "CEK1GZBO6A",
-    "ENKASH_CLIENT_SECRET": "client-secret-1",
-    "ENKASH_USERNAME": "9000000000",
-    "ENKASH_PASSWORD": "pass-word-1",
-}
+from tests.enkash_async.enkash_kit import ENVIRONMENT
 
 
 @pytest.fixture
@@ -57,15 +49,6 @@ def test_an_explicit_argument_wins(environment: pytest.MonkeyPatch) -> None:
 
     assert settings_from_env(given) == given
     assert repr(EnkashClient.from_env(**given)) == "<EnkashClient at https://other.example>"
-
-
-@pytest.mark.parametrize("name", ENVIRONMENT)
-@pytest.mark.parametrize("value", [None, ""])
-def test_a_missing_variable_is_named(name: str, value: str | None) -> None:
-    environment = {**ENVIRONMENT, name: value or ""}
-
-    with pytest.raises(ValueError, match=f"^Set {name}[,.]"):
-        settings_from_env({}, environment)
 
 
 def test_a_token_takes_the_place_of_credentials_and_address() -> None:

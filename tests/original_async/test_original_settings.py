@@ -49,25 +49,11 @@ def test_a_base_url_goes_before_the_environment(make_client: MakeClient) -> None
         ({"read_path": "claim"}, "read_path"),
         ({"amount_as": "float"}, "amount_as"),
         ({"scope": ""}, "scope"),
-        ({"allow_insecure": "false"}, "allow_insecure"),
-        ({"base_url": "https://example.com/v1", "allow_insecure": 1}, "allow_insecure"),
-        ({"clock": 5}, "clock"),
-        ({"random": 5}, "random"),
-        ({"base_url": "http://example.com/v1"}, "base_url"),
-        ({"base_url": "https://user:canary@example.com"}, "base_url"),
-        ({"base_url": "https://example.com/v1?api_key=canary"}, "base_url"),
-        ({"base_url": "example.com"}, "base_url"),
     ],
 )
 def test_what_cannot_be_is_refused(make_client: MakeClient, options: dict[str, Any], name: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=f"^{name}: ") as caught:
+    with pytest.raises((TypeError, ValueError), match=f"^{name}: "):
         make_client(**options)
-    assert "canary" not in str(caught.value)
-
-
-def test_plain_http_may_be_asked_for(make_client: MakeClient) -> None:
-    assert address(make_client(base_url="http://example.com/v1", allow_insecure=True)) == "http://example.com/v1"
-    assert address(make_client(base_url="http://127.0.0.1:9400/v1")) == "http://127.0.0.1:9400/v1"
 
 
 def test_everything_can_come_from_the_environment(environ: pytest.MonkeyPatch) -> None:
@@ -92,16 +78,6 @@ def test_an_empty_variable_is_absent(environ: pytest.MonkeyPatch) -> None:
     environ.setenv("ORIGINAL_BASE_URL", "")
     environ.setenv("ORIGINAL_ENVIRONMENT", "")
     assert address(OriginalClient.from_env()) == "https://api.getoriginal.com/v1"
-
-
-@pytest.mark.parametrize("name", ["ORIGINAL_API_KEY", "ORIGINAL_API_SECRET"])
-@pytest.mark.parametrize("value", [None, ""])
-def test_missing_credentials_are_named(environ: pytest.MonkeyPatch, name: str, value: str | None) -> None:
-    environ.delenv(name)
-    if value is not None:
-        environ.setenv(name, value)
-    with pytest.raises(ValueError, match=name):
-        OriginalClient.from_env()
 
 
 def test_an_unknown_environment_variable_value_is_named(environ: pytest.MonkeyPatch) -> None:

@@ -16,22 +16,12 @@ from original_async.signature import Keyring
 from rewards_core.errors import OperationMismatch, SignatureError
 from rewards_core.operations import OperationRef, OperationStatus
 from tests.original_async.conftest import MakeClient
-from tests.texts import said
+from tests.texts import refusals, said
 
 ALLOCATION = Allocation(uid="1", status=OperationStatus.PENDING, reward_uid="2", to_user_uid="3", amount=Decimal(1), nonce="n")
 CLAIM = Claim(uid="1", status=OperationStatus.PENDING, reward_uid="2", from_user_uid="3", to_address="0xAbC")
 SECRET = "a-secret-of-more-than-thirty-two-bytes"
 KEY = "4o3vfxtcmo7b"
-
-
-def refusals(attempts: dict[str, Callable[[], object]]) -> str:
-    """Return the text of each error, one a line."""
-    lines = []
-    for name, attempt in attempts.items():
-        with pytest.raises((TypeError, ValueError)) as caught:
-            attempt()
-        lines.append(f"{name}: {caught.value}")
-    return "\n".join(lines)
 
 
 async def test_the_texts_of_arguments_that_are_refused(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:

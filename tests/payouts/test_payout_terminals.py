@@ -27,13 +27,13 @@ from payouts.cli.supervision import run_to_end
 from payouts.ledger.sqlite import Ledger
 from payouts.progress import Progress
 from payouts.states import Entry, State
-from rewards_core.cli.output import Output, print_stderr
+from rewards_core.cli.output import Output
 from rewards_core.errors import OutcomeUnknown
 from tests.payouts.command_kit import HEADER, REWARD, Call, entries, records, run_of
 from tests.payouts.payout_kit import Time, coin_row, token_row
 from tests.payouts.process_kit import ROOT, original_at, sandbox
 from tests.payouts.test_payout_precautions import Broken
-from tests.texts import said
+from tests.texts import in_latin, said
 from webhooks import StoreError
 
 NAMES = ["दीपक", "zoë", "𑄌𑄋𑄴𑄟"]
@@ -102,28 +102,6 @@ def read_to_the_end(terminal: int) -> bytes:
     return shown
 
 
-def in_latin(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
-    """Make standard output and standard error streams in ISO-8859-1; return what was written to both."""
-    streams = {name: io.TextIOWrapper(io.BytesIO(), "iso-8859-1", write_through=True) for name in ("stdout", "stderr")}
-    for name, stream in streams.items():
-        monkeypatch.setattr(sys, name, stream)
-    return lambda: "".join(stream.buffer.getvalue().decode("iso-8859-1") for stream in streams.values())
-
-
-def test_what_a_terminal_cannot_write_is_shown_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    written = in_latin(monkeypatch)
-    output = Output(as_json=False)
-    output.say("दी é")
-    output.lines("  मी")
-    output.draw("तालिका", ("row", "amount"), [("अ", "1.50"), ("b", "20.00")], right=("amount",))
-    print_stderr("नी")
-    shown = written()
-    assert "\\u0926\\u0940 é\n  \\u092e\\u0940\n" in shown
-    assert "\\u0905    1.50\nb        20.00\n" in shown
-    assert "\\u0928\\u0940\n" in shown
-    assert not re.search(r"\\u25|\\u2[89]", shown)  # lines and spinners become ASCII
-
-
 def test_a_moving_line_does_without_the_characters_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     written = in_latin(monkeypatch)
     monkeypatch.setenv("TERM", "xterm")
@@ -137,21 +115,6 @@ def test_a_moving_line_does_without_the_characters_that_are_missing(monkeypatch:
     shown = written()
     assert "row \\u092e\\u0940\\u0930\\u093e: rejected: \\u0928" in shown
     assert not re.search(r"\\u2", shown)
-
-
-def test_a_name_that_is_no_text_still_makes_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
-    Output(as_json=True).record({"path": "r\udcff.html", "अ": 1})
-    assert json.loads(capsys.readouterr().out) == {"path": "r\udcff.html", "अ": 1}
-    Output(as_json=True).record({"id": "अ"})
-    assert capsys.readouterr().out == '{"id":"अ"}\n'
-
-
-def test_a_message_that_nobody_can_read_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    closed = io.TextIOWrapper(io.BytesIO())
-    closed.close()
-    for stream in (closed, None):
-        monkeypatch.setattr(sys, "stderr", stream)
-        print_stderr("nobody reads this")
 
 
 # a display that fails
@@ -290,13 +253,6 @@ def test_what_a_report_says_may_be_read_as_text_or_json(call: Call, folder: Path
     where = ("--campaign=diwali-2026", "--out=r.html", "--results=r.csv")
     assert [record["path"] for record in records(call("report", "--json", *where))] == ["r.html", "r.csv"]
     said("report: two files", call("report", "--text", *where).stdout)
-
-
-def test_numbers_are_never_folded_or_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    output = Output(as_json=False)
-    output.console = Console(file=sys.stdout, width=30)
-    output.draw("", ("row", "amount"), [("a-long-name-of-a-row", "9" * 60), ("b", "1")], right=("amount",))
-    assert "9" * 60 in capsys.readouterr().out
 
 
 # the moving line

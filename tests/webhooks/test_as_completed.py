@@ -13,7 +13,7 @@ from rewards_core.operations import OperationRef, OperationStatus
 from tests.texts import said
 from tests.virtual_time import VirtualLoop, virtual_time, wall
 from tests.webhooks.fakes import Thing, a_ref, a_thing
-from tests.webhooks.world import DeafStore, World, a_world, now, settle
+from tests.webhooks.world import World, a_world, now, settle
 from webhooks import Completion, CompletionsClosed, CompletionTimeout, MemoryStore, PollPolicy, StoreError
 from webhooks.store.records import Outcome
 
@@ -202,24 +202,6 @@ async def test_a_reader_cancelled_in_its_last_look_loses_nothing() -> None:
 
 
 @virtual_time
-async def test_closing_everything_ends_the_stream() -> None:
-    world = World()
-    async with world.completions:
-        outcomes = world.completions.as_completed([str(number) for number in range(2_000)])
-        never_entered = world.completions.as_completed(["1"])
-        await outcomes.__aenter__()
-        reader = asyncio.ensure_future(anext(outcomes))
-        await asyncio.sleep(1)
-    with pytest.raises(CompletionsClosed):
-        await reader
-    with pytest.raises(CompletionsClosed):
-        await anext(outcomes)
-    with pytest.raises(CompletionsClosed):
-        aiter(never_entered)
-    assert list(world.completions.pending()) == []
-
-
-@virtual_time
 async def test_trouble_in_what_is_iterated_over_reaches_the_reader_after_what_has_ended() -> None:
     def some() -> Iterator[str]:
         yield from (str(number) for number in range(1_000))
@@ -254,17 +236,6 @@ async def test_what_is_no_operation_is_said_after_what_came_before_it_has_ended(
         assert await world.store.outcome(a_ref("2")) is None
 
 
-@virtual_time
-async def test_a_store_that_cannot_be_asked_reaches_the_reader() -> None:
-    class Broken(MemoryStore):
-        async def watch(self, refs: Any, **options: Any) -> Any:
-            raise StoreError("the disk is gone")
-
-    async with a_world(store=Broken(clock=wall)) as world, world.completions.as_completed(["1"]) as outcomes:
-        with pytest.raises(StoreError, match="gone"):
-            await anext(outcomes)
-
-
 async def test_one_str_is_not_taken_for_many_uids() -> None:
     async with World().completions as completions:
         with pytest.raises(TypeError) as caught:
@@ -280,25 +251,6 @@ async def test_poll_now_asks_about_each_at_once_inside_the_budget() -> None:
         async with world.completions.as_completed([str(number) for number in range(30)], poll_now=True) as outcomes:
             seen = await all_of(outcomes)
         assert 2.9 <= seen[-1][1] <= 3.2
-
-
-@virtual_time
-async def test_what_is_done_already_is_kept_and_yielded_at_once() -> None:
-    async with a_world() as world:
-        operations = [a_thing("1", "done", recovered=True), a_thing("2", "failed"), a_thing("3", "done")]
-        await world.deliver("3", "failed")
-        async with world.completions.as_completed(operations, timeout=60) as outcomes:
-            ended = [one async for one in outcomes]
-        assert now() == 0.0
-        assert [(one.ref.uid, type(one.error)) for one in ended] == [
-            ("1", NONE),
-            ("2", OperationFailed),
-            ("3", OperationFailed),
-        ]
-        assert ended[0].operation is not None
-        assert ended[0].operation.recovered
-        assert [one.via for one in await world.store.outcomes([a_ref("1"), a_ref("2")])] == ["poll", "poll"]
-        assert world.vendor.reads == []
 
 
 @virtual_time
@@ -384,14 +336,6 @@ async def test_operations_that_time_out_while_they_are_taken_in_leave_nothing_be
         async with world.completions.as_completed(uids, timeout=0.0215) as outcomes:
             assert [kind for _, _, kind in await all_of(outcomes)] == [CompletionTimeout] * 1_600
         assert list(world.completions.pending()) == []
-
-
-@virtual_time
-async def test_an_outcome_kept_without_a_hint_is_found_by_a_last_look() -> None:
-    async with a_world(store=DeafStore(clock=wall)) as world, world.completions.as_completed(["1", "2"], timeout=10) as outcomes:
-        await settle()
-        await world.deliver("1")
-        assert [(uid, kind) for uid, _, kind in await all_of(outcomes)] == [("1", NONE), ("2", CompletionTimeout)]
 
 
 @virtual_time

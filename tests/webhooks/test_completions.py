@@ -13,16 +13,11 @@ import pytest
 from rewards_core.errors import NotFound, OperationFailed
 from rewards_core.operations import OperationStatus
 from tests.texts import said
-from tests.virtual_time import EPOCH, virtual_time, wall
-from tests.webhooks.fakes import a_ref, trouble, words_of
-from tests.webhooks.world import DeafStore, a_world, now, settle
-from webhooks import CompletionTimeout, Outcome
-
-
-def done(uid: str = "1", status: str = "done") -> Outcome:
-    words = words_of(uid, status)
-    return Outcome(ref=a_ref(uid), status=OperationStatus(status), resource=words, via="webhook", settled_at=EPOCH)
-
+from tests.virtual_time import virtual_time, wall
+from tests.webhooks.fakes import a_ref, trouble
+from tests.webhooks.waiting_kit import Way, in_both_ways
+from tests.webhooks.world import DeafStore, a_world, kept, now, settle
+from webhooks import CompletionTimeout
 
 # time
 
@@ -61,13 +56,14 @@ async def test_a_timeout_that_no_poll_preceded_says_so() -> None:
 
 
 @virtual_time
-async def test_an_outcome_that_came_with_the_timeout_is_found_by_a_last_look() -> None:
+@in_both_ways
+async def test_an_outcome_that_came_with_the_timeout_is_found_by_a_last_look(way: Way) -> None:
     async with a_world(store=DeafStore(clock=wall)) as world:
-        waiting = world.start("1", timeout=10)
+        waiting = asyncio.ensure_future(way(world, "1", timeout=10))
         await settle()
-        await world.store.record_outcome(done())
+        await world.store.record_outcome(kept("1"))
         await waiting
-        assert now() == 10.0
+        assert now() == pytest.approx(10.0, abs=0.1)
 
 
 # what events leave open
@@ -127,7 +123,7 @@ async def test_the_outcome_that_was_stored_first_wins_over_the_answer_of_a_poll(
         world.vendor.will("1", "done")
         waiting = world.start("1", timeout=60)
         await settle()
-        await world.store.record_outcome(done(status="failed"))
+        await world.store.record_outcome(kept("1", "failed"))
         with pytest.raises(OperationFailed):
             await waiting
         assert world.completions.statistics.conflicts == 1

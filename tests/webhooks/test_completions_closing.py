@@ -10,27 +10,31 @@ import pytest
 from tests.texts import said
 from tests.virtual_time import virtual_time, wall
 from tests.webhooks.fakes import lost
-from tests.webhooks.world import World, a_world, now, settle
+from tests.webhooks.waiting_kit import by_as_completed
+from tests.webhooks.world import World, now, settle
 from webhooks import CompletionsClosed, MemoryStore
 
 
 @virtual_time
-async def test_closing_ends_every_wait() -> None:
+async def test_what_was_closed_says_so_however_it_is_used() -> None:
     world = World()
     async with world.completions:
-        waiting = [world.start("1"), world.start("1", timeout=60), world.start("2")]
+        entered, never_entered = (world.completions.as_completed(["1"]) for _ in range(2))
+        await entered.__aenter__()
         await world.deliver("3", status=None)
         await settle()
-    for result in await asyncio.gather(*waiting, return_exceptions=True):
-        assert isinstance(result, CompletionsClosed)
-    assert list(world.completions.pending()) == []
     await world.completions.aclose()
     for use in (world.completions.wait("1"), world.completions.start()):
         with pytest.raises(CompletionsClosed) as caught:
             await use
-        said("closing ends every wait", caught.value)
+        said("what was closed says so", caught.value)
     with pytest.raises(CompletionsClosed):
         world.completions.as_completed(["1"])
+    with pytest.raises(CompletionsClosed):
+        await anext(entered)
+    with pytest.raises(CompletionsClosed):
+        aiter(never_entered)
+    assert list(world.completions.pending()) == []
     assert world.completions.statistics.polls_pause_for == 0.0
 
 
@@ -51,6 +55,7 @@ async def test_closing_while_a_store_hangs_ends_every_wait_at_once() -> None:
     world = World(store=Hanging(clock=wall))
     async with world.completions:
         waiting = [world.start("1"), world.start("1", timeout=60), world.start(lost("k"))]
+        waiting += [asyncio.create_task(by_as_completed(world, "1", timeout=60))]
         await asyncio.sleep(1)
     for result in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(result, CompletionsClosed)
@@ -99,12 +104,3 @@ async def test_waiting_before_the_start_says_how_to_start() -> None:
     with pytest.raises(RuntimeError) as caught:
         await world.completions.wait("1")
     said("waiting before the start says how to start", caught.value)
-
-
-@virtual_time
-async def test_starting_twice_is_starting_once() -> None:
-    async with a_world() as world:
-        await asyncio.gather(world.completions.start(), world.completions.start())
-        world.vendor.will("1", "done")
-        await world.completions.wait("1", timeout=60)
-        assert len(world.vendor.reads) == 1

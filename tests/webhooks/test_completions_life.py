@@ -13,6 +13,7 @@ from rewards_core.operations import Operation, OperationRef
 from tests.texts import said
 from tests.virtual_time import virtual_time, wall
 from tests.webhooks.fakes import FakeVendor, Thing, a_ref, lost
+from tests.webhooks.waiting_kit import Way, in_both_ways
 from tests.webhooks.world import World, a_world, now, settle
 from webhooks import Completions, CompletionsClosed, CompletionsFailed, CompletionTimeout, MemoryStore, PollPolicy, RestartPolicy
 from webhooks.store.base import Subscriber
@@ -240,27 +241,21 @@ class HangingAtFirst(Hanging):
 
 
 @virtual_time
+@in_both_ways
 @pytest.mark.parametrize(("store", "at"), [(Hanging, 12.0), (HangingAtFirst, 10.0)])
-async def test_a_store_that_hangs_keeps_no_wait_beyond_its_time(store: type[MemoryStore], at: float) -> None:
+async def test_a_store_that_hangs_keeps_no_wait_beyond_its_time(store: type[MemoryStore], at: float, way: Way) -> None:
     async with a_world(store=store(clock=wall)) as world:
         with pytest.raises(CompletionTimeout):
-            await world.completions.wait("1", timeout=10)
-        assert now() == at
+            await way(world, "1", timeout=10)
+        assert now() == pytest.approx(at, abs=0.1)
         assert list(world.completions.pending()) == []
 
 
 @virtual_time
-async def test_a_store_that_hangs_keeps_no_stream_beyond_its_time() -> None:
-    async with a_world(store=Hanging(clock=wall)) as world:
-        async with world.completions.as_completed(["1"], timeout=10) as outcomes:
-            assert isinstance((await anext(outcomes)).error, CompletionTimeout)
-        assert now() == pytest.approx(12.0, abs=0.1)
-
-
-@virtual_time
-async def test_who_is_told_while_the_store_hangs_is_told_nevertheless() -> None:
+@in_both_ways
+async def test_who_is_told_while_the_store_hangs_is_told_nevertheless(way: Way) -> None:
     async with a_world(store=HangingAtFirst(clock=wall)) as world:
-        waiting = world.start("1", timeout=10)
+        waiting = asyncio.ensure_future(way(world, "1", timeout=10))
         await asyncio.sleep(1)
         await world.deliver("1")
         await waiting
@@ -283,9 +278,10 @@ async def test_a_timeout_of_the_store_itself_is_not_taken_for_that_of_the_wait(f
 
 
 @virtual_time
-async def test_who_is_cancelled_while_the_store_hangs_leaves_nothing_behind() -> None:
+@in_both_ways
+async def test_who_is_cancelled_while_the_store_hangs_leaves_nothing_behind(way: Way) -> None:
     async with a_world(store=HangingAtFirst(clock=wall)) as world:
-        waiting = world.start("1", timeout=10)
+        waiting = asyncio.ensure_future(way(world, "1", timeout=10))
         await asyncio.sleep(1)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
@@ -386,4 +382,6 @@ async def test_two_starts_at_once_begin_the_work_once() -> None:
     await asyncio.gather(completions.start(), completions.start())
     begun = asyncio.all_tasks() - before
     assert len(begun) == len({task.get_name() for task in begun})
+    await completions.start()
+    assert asyncio.all_tasks() - before == begun
     await completions.aclose()

@@ -11,7 +11,8 @@ from rewards_core.operations import OperationStatus
 from tests.texts import said
 from tests.virtual_time import virtual_time, wall
 from tests.webhooks.fakes import a_ref, a_thing
-from tests.webhooks.world import World, a_world, leave, now, settle
+from tests.webhooks.waiting_kit import Way, in_both_ways
+from tests.webhooks.world import a_world, leave, now, settle
 from webhooks import MemoryStore, Outcome, PollPolicy, StoreError
 from webhooks.store.records import PollClaims, Priority, Recorded
 
@@ -119,8 +120,8 @@ async def test_polls_that_a_store_in_trouble_could_not_take_back_are_given_back_
 
 
 @virtual_time
-@pytest.mark.parametrize("streaming", [False, True])
-async def test_a_wait_that_could_not_be_registered_takes_nothing_from_another_one(streaming: bool) -> None:
+@in_both_ways
+async def test_a_wait_that_could_not_be_registered_takes_nothing_from_another_one(way: Way) -> None:
     class Failing(MemoryStore):
         broken = False
 
@@ -129,16 +130,12 @@ async def test_a_wait_that_could_not_be_registered_takes_nothing_from_another_on
                 raise StoreError("no answer")
             return await super().watch(refs, **options)
 
-    async def stream(world: World) -> None:
-        async with world.completions.as_completed(["1"]) as outcomes:
-            await anext(outcomes)
-
     async with a_world(store=(store := Failing(clock=wall))) as world:
         first = world.start("1")
         await settle()
         store.broken = True
         with pytest.raises(StoreError):
-            await (stream(world) if streaming else world.completions.wait("1"))
+            await way(world, "1")
         await settle()
         assert [one.priority for one in await store.list_pending()] == [Priority.ROUTINE]
         await leave(first)
@@ -146,7 +143,8 @@ async def test_a_wait_that_could_not_be_registered_takes_nothing_from_another_on
 
 
 @virtual_time
-async def test_a_store_that_cannot_be_asked_raises_and_leaves_nobody_behind() -> None:
+@in_both_ways
+async def test_a_store_that_cannot_be_asked_raises_and_leaves_nobody_behind(way: Way) -> None:
     class Broken(MemoryStore):
         async def watch(self, refs: Any, **options: Any) -> Any:
             raise StoreError("the disk is gone")
@@ -154,4 +152,4 @@ async def test_a_store_that_cannot_be_asked_raises_and_leaves_nobody_behind() ->
     async with a_world(store=Broken(clock=wall)) as world:
         for _ in range(2):
             with pytest.raises(StoreError, match="gone"):
-                await world.completions.wait("1", timeout=60)
+                await way(world, "1", timeout=60)

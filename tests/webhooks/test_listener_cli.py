@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rewards_core.cli.columns import Column
-from rewards_core.cli.output import Output, cell
 from rewards_core.errors import StoreError
-from rewards_core.install_hint import install_hint
 from tests.texts import said
-from tests.webhooks.command_kit import CONTROL, STRANGE, fill, lines, run, some_events
+from tests.webhooks.command_kit import fill, lines, run, some_events
 from tests.webhooks.listener_process import environment
-from webhooks import __main__ as entry
-from webhooks.cli import EXIT_CODES
 from webhooks.cli.sources import SourceSpec, parse_source
 
 ON_A_STORE = [
@@ -110,45 +103,6 @@ def test_a_variable_that_is_wrong_is_named_and_not_shown(folder: Path, monkeypat
 # output
 
 
-def test_output_for_people_holds_no_control_character(capsys: pytest.CaptureFixture[str]) -> None:
-    output = Output(as_json=False)
-    output.record({"name": STRANGE, "none": None})
-    output.record({}, text=f"[bold]{STRANGE}[/bold]")
-    output.lines(f"  indented {STRANGE}\nnext")
-    output.listing([Column(heading="id"), Column(heading="name")], [(["1", STRANGE], STRANGE)])
-    shown = capsys.readouterr().out
-    assert not CONTROL.intersection(shown)
-    assert "[bold]" in shown
-    assert "\n  indented a" in shown
-    assert cell("x" * 500).endswith("…")
-
-
-def test_columns_are_as_wide_as_what_stands_in_them_and_are_not_folded(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "20")
-    rows = [(["1", "дело", "x" * 30], ""), (["1,000", "名", "y"], "said of it, at length and on one line")]
-    columns = [Column(heading="number", right=True), Column(heading="name", min_cut=4), Column(heading="id")]
-    Output(as_json=False).listing(columns, rows)
-    assert capsys.readouterr().out.splitlines() == [
-        "number  name  id",
-        f"     1  дело  {'x' * 30}",
-        " 1,000  名    y",
-        "    said of it, at length and on one line",
-    ]
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "iso-8859-1"])
-def test_a_record_keeps_numbers_as_numbers_in_every_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = io.BytesIO()
-    stream = io.TextIOWrapper(written, encoding=encoding)
-    monkeypatch.setattr("sys.stdout", stream)
-    Output(as_json=True).record({"amount": Decimal("1.10"), "large": Decimal("1e-30"), "name": "\u0926\U0001111f\u2028", "n": 2})
-    line = written.getvalue().decode(encoding)
-    name = "\u0926\U0001111f" if encoding == "utf-8" else "\\u0926\\ud804\\udd1f"
-    assert line == f'{{"amount":1.10,"large":1E-30,"name":"{name}\\u2028","n":2}}\n'
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "<&-"], ids=["standard output", "standard input"])
 def test_with_a_stream_closed_nothing_is_done(folder: Path, closed: str) -> None:
@@ -161,11 +115,6 @@ def test_with_a_stream_closed_nothing_is_done(folder: Path, closed: str) -> None
 
 
 # how a command ends
-
-
-def test_exit_codes_are_documented(folder: Path) -> None:
-    help_text = run("--help").stdout
-    assert all(f" {code:d} " in help_text for code in EXIT_CODES)
 
 
 @pytest.mark.slow
@@ -205,32 +154,3 @@ def raising(problem: BaseException) -> Callable[[Any], None]:
         raise problem
 
     return meet
-
-
-# the extra
-
-
-@pytest.mark.parametrize("missing", ["typer", "rich"])
-def test_without_its_extra_the_command_says_which_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], missing: str
-) -> None:
-    monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(SystemExit) as left:
-        entry.main()
-    assert left.value.code == 2
-    assert capsys.readouterr().err == f"webhook-listener needs the package {missing}. Run {install_hint('cli')}.\n"
-
-
-def test_another_missing_module_is_not_blamed_on_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["webhook-listener", "doctor"])
-    monkeypatch.setitem(sys.modules, "webhooks.cli.doctor", None)
-    with pytest.raises(ModuleNotFoundError):
-        entry.main()
-
-
-def test_the_entry_point_runs_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["webhook-listener", "--help"])
-    with pytest.raises(SystemExit) as left:
-        entry.main()
-    assert left.value.code == 0
-    assert "Usage: webhook-listener" in capsys.readouterr().out

@@ -66,7 +66,10 @@ async def by_as_completed(world: World, operation: Any, **options: Any) -> Any:
     return one.operation
 
 
-WAYS: dict[str, Callable[..., Awaitable[Any]]] = {"wait": by_wait, "as_completed": by_as_completed}
+Way = Callable[..., Awaitable[Any]]
+
+WAYS: dict[str, Way] = {"wait": by_wait, "as_completed": by_as_completed}
+in_both_ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
 class Hints(Subscriber):
@@ -108,7 +111,7 @@ class Hints(Subscriber):
 class WaitingWorld(World):
     """A world in which a caller waits in one of the ways."""
 
-    def __init__(self, way: Callable[..., Awaitable[Any]], stores: Stores, **options: Any) -> None:
+    def __init__(self, way: Way, stores: Stores, **options: Any) -> None:
         super().__init__(stores.waiting, stores.receiving, **options)
         self.way = way
         self.hint = stores.hint
@@ -130,7 +133,7 @@ OpenWorld = Callable[..., AbstractAsyncContextManager[WaitingWorld]]
 
 @asynccontextmanager
 async def waiting_world(
-    make_stores: Callable[[], AbstractAsyncContextManager[Stores]], way: Callable[..., Awaitable[Any]], **options: Any
+    make_stores: Callable[[], AbstractAsyncContextManager[Stores]], way: Way, **options: Any
 ) -> AsyncIterator[WaitingWorld]:
     """Open a world, and check that it leaves nothing behind."""
     async with make_stores() as stores:
