@@ -168,7 +168,7 @@ async def test_large_tables_are_counted_as_the_server_last_counted_them(
     store = time.open()
     await store.add_pending([ref(str(number)) for number in range(5)], poll_in=30)
     assert (await store.statistics()).pending == 5
-    monkeypatch.setattr("webhooks.store.postgres_upkeep._COUNT_UP_TO", 2)
+    monkeypatch.setattr("webhooks.store.postgres_upkeep.COUNT_UP_TO", 2)
     await time.connection.execute("ANALYZE pending")
     assert (await store.statistics()).pending == 5
     await store.add_pending([ref(str(number)) for number in range(5, 9)], poll_in=30)
@@ -191,7 +191,7 @@ async def test_counting_what_a_store_holds_walks_through_no_large_table(
         await store.record_outcome(outcome(ref(str(number)), "failed"))
     held = await store.statistics()
     assert (held.ready, held.dead, held.lookups, held.pending, held.outcomes, held.conflicts) == (80, 40, 2, 82, 40, 40)
-    monkeypatch.setattr("webhooks.store.postgres_upkeep._COUNT_UP_TO", 4)
+    monkeypatch.setattr("webhooks.store.postgres_upkeep.COUNT_UP_TO", 4)
     plan: list[str] = []
 
     async def fetchrow(query: str) -> Any:

@@ -56,7 +56,7 @@ def _never_renewed_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def often_probed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rewards_core.postgres.listen.PROBE_EVERY", 0.01)
-    monkeypatch.setattr("rewards_core.postgres.listen._FIRST_DELAY", 0.01)
+    monkeypatch.setattr("rewards_core.postgres.listen.FIRST_DELAY", 0.01)
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ async def test_the_end_of_a_connection_that_was_given_up_does_not_end_the_next_o
     time: DatabaseTime, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("rewards_core.postgres.listen.ANSWER_WITHIN", 0.2)
-    monkeypatch.setattr("rewards_core.postgres.engine._CLOSE_WITHIN", 0.5)
+    monkeypatch.setattr("rewards_core.postgres.engine.CLOSE_WITHIN", 0.5)
     store, ear = time.open(), Ear()
     await store.subscribe(ear)
     found = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' OR query = 'SELECT 1' AND pid <> pg_backend_pid()"
