@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PayoutRun", "PayoutsStopped", "RunOptions", "pay_row", "run_payouts", "work_payouts"]
 
-_MAX_UNREAD = 1_000
+MAX_UNREAD = 1_000
 """Ended rows that the reader of a run has not taken yet; with more of them no further row is sent."""
 
 
@@ -256,7 +256,7 @@ class PayoutRun:
             while self._ended or not self._task.done():
                 if self._ended:
                     entry = self._ended.popleft()
-                    if len(self._ended) < _MAX_UNREAD:
+                    if len(self._ended) < MAX_UNREAD:
                         self._room.set()
                     yield entry
                 else:
@@ -276,6 +276,6 @@ class PayoutRun:
         if entry.settled_by is not None:
             self.progress.settled_by[entry.settled_by] = self.progress.settled_by.get(entry.settled_by, 0) + 1
         self._ended.append(entry)
-        if len(self._ended) >= _MAX_UNREAD:
+        if len(self._ended) >= MAX_UNREAD:
             self._room.clear()
         self._news.set()

@@ -42,6 +42,8 @@ class Batches(ABC):
 
     Attributes:
         enough: The size of all waiting calls together at which they are handed over early.
+        home: The loop whose calls it collects; None before the first call.
+        running: How many batches run now.
     """
 
     def __init__(
@@ -62,10 +64,10 @@ class Batches(ABC):
         self._gather_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._urgent = False
-        self._home: asyncio.AbstractEventLoop | None = None
+        self.home: asyncio.AbstractEventLoop | None = None
         self._waiting: list[Call[Any]] = []
         self._size = 0
-        self._running = 0
+        self.running = 0
         self._scheduled = False
         self._seen = self._passes = self._quiet = 0
 
@@ -76,7 +78,7 @@ class Batches(ABC):
     def start(self) -> None:
         """Start in the running loop, unless another open loop has started it."""
         loop = asyncio.get_running_loop()
-        if loop is not self._home and (self._home is None or self._home.is_closed()):
+        if loop is not self.home and (self.home is None or self.home.is_closed()):
             self._move_to(loop)
 
     def submit(self, call: Call[T], *, may_wait: bool = False, size: int = 1) -> asyncio.Future[T]:
@@ -90,7 +92,7 @@ class Batches(ABC):
             size: How much of `enough` and of `largest` it is.
         """
         self.start()
-        if call.future.get_loop() is self._home:
+        if call.future.get_loop() is self.home:
             call.size = size
             self._waiting.append(call)
             self._size += size
@@ -102,16 +104,16 @@ class Batches(ABC):
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start in this loop, also after another one ended with all its callers."""
-        self._home = loop
+        self.home = loop
         self._waiting = []
         self._size = 0
-        self._running = 0
+        self.running = 0
         self._scheduled = False
         self._timer = None
 
     def _schedule(self) -> None:
-        loop = self._home
-        if loop is None or self._running == self._at_once or self._scheduled:
+        loop = self.home
+        if loop is None or self.running == self._at_once or self._scheduled:
             return
         if not self._urgent and self._size < self.enough and loop.time() < self._gather_until:
             self._timer = self._timer or loop.call_at(self._gather_until, self._stop_gathering)
@@ -133,7 +135,7 @@ class Batches(ABC):
             loop.call_soon(self._hand_over, loop)
             return
         self._scheduled = False
-        self._running += 1
+        self.running += 1
         count = self._fitting()
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         self._urgent = bool(self._waiting)
@@ -160,8 +162,8 @@ class Batches(ABC):
         return self._quiet < self._quiet_passes and count < _ENOUGH and self._passes < _MAX_PASSES
 
     def _deliver(self, loop: asyncio.AbstractEventLoop, batch: list[Call[Any]], notifications: list[Any]) -> None:
-        if batch and loop is self._home:
-            self._running -= 1
+        if batch and loop is self.home:
+            self.running -= 1
             self._gather_until = loop.time() + self._gather
             if self._waiting:
                 self._schedule()

@@ -22,7 +22,7 @@ DAY = 86_400
 UNKNOWN_BOOT = "unknown"
 """The result of `boot_id` where the host has no such id."""
 
-_BOOT_FILE = Path("/proc/sys/kernel/random/boot_id")
+BOOT_FILE = Path("/proc/sys/kernel/random/boot_id")
 _LONGEST_ID = 64
 _TOLERANCE = HOUR
 _TRUSTED_AFTER = DAY
@@ -59,7 +59,7 @@ def boot_id() -> str:
     if sys.platform == "darwin":
         return _kernel_value(b"kern.bootsessionuuid") or UNKNOWN_BOOT
     try:
-        return _BOOT_FILE.read_text("ascii").strip() or UNKNOWN_BOOT
+        return BOOT_FILE.read_text("ascii").strip() or UNKNOWN_BOOT
     except (OSError, ValueError):
         return UNKNOWN_BOOT
 

@@ -33,7 +33,7 @@ class _Jumps(selectors.DefaultSelector):
 
     @property
     def busy(self) -> bool:
-        return bool(self.at_work) or any(thread._running for thread in self.threads)
+        return bool(self.at_work) or any(thread.running for thread in self.threads)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout != 0 and self.busy:
@@ -69,7 +69,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def wait_for_thread(self, thread: BatchThread, future: asyncio.Future[Any]) -> None:
         """Let no time pass while a thread is at work; calls that the loop gathers for it do not hold the time up."""
-        if thread._home is self:
+        if thread.home is self:
             self._jumps.threads.add(thread)
         else:
             self._jumps.at_work += 1

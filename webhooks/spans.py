@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from webhooks.store.base import Store
     from webhooks.store.records import Job, Via
 
-_MAX_KEPT = 10_000
+MAX_KEPT = 10_000
 
 
 @frozen
@@ -60,7 +60,7 @@ class DeliveryLinks:
             if known is None or not known.settles:
                 self._by_operation[ref] = _Mention(event.identity, event.resource is not None and ref == event.ref, context)
         for kept in (self._by_event, self._by_operation):
-            while len(kept) > _MAX_KEPT:
+            while len(kept) > MAX_KEPT:
                 kept.popitem(last=False)
 
     def forget(self, event: Event, context: SpanContext) -> None:

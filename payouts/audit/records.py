@@ -20,7 +20,7 @@ from payouts.states import PROVEN, State, WrongWay
 if TYPE_CHECKING:
     from payouts.ledger.base import Database
 
-_ROWS_AT_ONCE = 500
+ROWS_AT_ONCE = 500
 _NAME = "(SELECT name FROM campaigns WHERE number = campaign)"
 _UNFINISHED = (
     "SELECT number, begun_at, after, rows FROM audits WHERE vendor = ? AND target = ? AND campaign IS NOT DISTINCT FROM ? "
@@ -104,7 +104,7 @@ def page(scope: Scope, after: str, database: Database) -> list[tuple[str, list[K
     """Return the next rows, grouped by recipient; with each group the fingerprint below which all rows are then finished."""
     last = database.execute(
         "SELECT recipient FROM rows WHERE vendor = ? AND likeness >= ? ORDER BY likeness LIMIT 1 OFFSET ?",
-        (scope.vendor, after, _ROWS_AT_ONCE),
+        (scope.vendor, after, ROWS_AT_ONCE),
     ).get
     until, bound = ("", ()) if last is None else (" AND likeness < ?", (recipient_bounds(last)[1],))
     groups: dict[str, list[KnownRow]] = {}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _PROBLEM = "the ledger was restored from an older copy; this row may have been paid since that copy was made"
 
-_WRITTEN_AT_ONCE = 20_000
+WRITTEN_AT_ONCE = 20_000
 """Rows that one statement may change, within the database's limit."""
 
 
@@ -97,7 +97,7 @@ def _doubt(database: Database, at: float, paid: Sequence[tuple[str, str]]) -> in
     )
     table, doubted = states_of(database), 0
     for vendor in (name for name, row_type in ROW_TYPES.items() if not row_type.has_lookup):
-        for begin, end in whole_ledger(database, _WRITTEN_AT_ONCE):
+        for begin, end in whole_ledger(database, WRITTEN_AT_ONCE):
             changed = database.execute(  # by the number and no other index, in a database without statistics too
                 f"UPDATE {table} SET state = 'unknown', problem = ?, settled_at = ? "  # noqa: S608 - a name
                 "WHERE number > ? AND number <= ? AND +campaign IN (SELECT number FROM campaigns WHERE vendor = ?) "

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from payouts.progress import Progress, Stop
     from rewards_core.operations import Operation
 
-_FIRST_PAUSE, _MAX_PAUSE = 1.0, 15.0
+FIRST_PAUSE, _MAX_PAUSE = 1.0, 15.0
 _MAX_FORBIDDEN = 10
 _STATES = {
     Meaning.REJECTED: State.REJECTED,
@@ -369,7 +369,7 @@ class Sender:
         asked_for: float = getattr(problem, "retry_after", None) or 0.0
         if now - self._ill_since + asked_for > self._outage_timeout:
             return False
-        await self._stop.pause(max(delay(repeats, first=_FIRST_PAUSE, longest=_MAX_PAUSE), asked_for))
+        await self._stop.pause(max(delay(repeats, first=FIRST_PAUSE, longest=_MAX_PAUSE), asked_for))
         return True
 
     def _restated(self, problem: RewardsError) -> RewardsError:

@@ -26,7 +26,7 @@ _LATE_PAUSE = 0.02
 _LOOKS = 12
 """Looks for lost workers in one lease."""
 _TAKEN_AT_ONCE = 200
-_PLANNED_AT_ONCE = 10_000
+PLANNED_AT_ONCE = 10_000
 """Rows in a transaction: with 500, commits and the tops of indexes cost half as much again."""
 
 
@@ -132,7 +132,7 @@ async def plan_rows(rows: Rows, ledger: CampaignLedger, stop: Stop, progress: Pr
         progress.read += len(entries)
         progress.skipped += sum(entry.state in SETTLED for entry in entries)
 
-    async with aclosing(groups_of(rows, stop, _PLANNED_AT_ONCE)) as groups:
+    async with aclosing(groups_of(rows, stop, PLANNED_AT_ONCE)) as groups:
         group: list[Row] = await anext(groups, [])
         while group and not stop.wished:
             problem, following = await asyncio.gather(store(group), anext(groups, []), return_exceptions=True)

@@ -13,7 +13,7 @@ ENCODINGS = ("utf-8", "utf-16", "windows-1252")
 START = 1024
 """The bytes at the beginning that tell what a file is."""
 
-_CHUNK = 1 << 20
+CHUNK = 1 << 20
 _MANY = 65_536
 _foreign = re.compile("[\udc80-\udcff]").search  # a byte that is not UTF-8
 _multibyte = re.compile(b"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}").search
@@ -107,7 +107,7 @@ def _may_be_utf8(stream: BinaryIO, start: bytes) -> bool:
     foreign = wide = False
     chunk = start
     while chunk and not wide:
-        following = stream.read(_CHUNK)
+        following = stream.read(CHUNK)
         text = decoder.decode(chunk, final=not following)
         if not text.isascii():
             foreign = foreign or _foreign(text) is not None

@@ -46,8 +46,8 @@ MAX_WAITING = 1_000
 MAX_IDLE = 60.0
 """Seconds after which an idle connection is replaced: firewalls and load balancers forget it without a word."""
 
-_ATTEMPTS = 5
-_CLOSE_WITHIN = 2.0
+ATTEMPTS = 5
+CLOSE_WITHIN = 2.0
 _KEEP_SYNCHRONOUS = (
     "SELECT set_config('synchronous_commit', 'on', {local}) "
     "WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')"
@@ -187,7 +187,7 @@ class Engine:
     async def _repeat(self, work: Callable[[Connection], Awaitable[T]], *, first: bool) -> T:
         """Run work on a connection, again after a deadlock; raise what the database raises as `StoreError`."""
         problem: BaseException
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             try:
                 return await self._lend(work, self._first_slots if first else self._slots)
             except REPEATABLE_ERRORS as error:
@@ -363,7 +363,7 @@ def _check_commit(connection: Connection) -> None:
 
 async def _close(connection: Connection) -> None:
     with suppress(Exception):
-        await connection.close(timeout=_CLOSE_WITHIN)
+        await connection.close(timeout=CLOSE_WITHIN)
 
 
 def _milliseconds(seconds: float) -> str:

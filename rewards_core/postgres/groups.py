@@ -55,7 +55,7 @@ class Groups(Batches):
 
     async def aclose(self) -> None:
         """Run the queued calls; add nothing afterwards."""
-        if self._home is asyncio.get_running_loop():
+        if self.home is asyncio.get_running_loop():
             await self.submit(Call(_end))
             if self._tasks:
                 await asyncio.wait(self._tasks)

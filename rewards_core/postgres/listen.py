@@ -24,7 +24,7 @@ PROBE_EVERY = 3.0
 """Seconds between two probes of a connection: a half-open one is silent."""
 ANSWER_WITHIN = 2.0
 """Seconds after which a probe counts as lost."""
-_FIRST_DELAY, _MAX_DELAY = 0.25, 8.0
+FIRST_DELAY, _MAX_DELAY = 0.25, 8.0
 
 
 class Listener:
@@ -136,7 +136,7 @@ class Listener:
                 logger.warning(
                     "notifications of %s cannot be received yet: %s", self._engine.address, problem, exc_info=unexpected
                 )
-                pause = delay(failures, first=_FIRST_DELAY, longest=_MAX_DELAY, jitter=JITTER, chance=random.random())  # noqa: S311 - no secret
+                pause = delay(failures, first=FIRST_DELAY, longest=_MAX_DELAY, jitter=JITTER, chance=random.random())  # noqa: S311 - no secret
                 failures += 1
                 await asyncio.sleep(pause)
 

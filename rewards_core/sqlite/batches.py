@@ -54,7 +54,7 @@ class BatchThread(Batches):
 
     async def aclose(self) -> None:
         """Run the queued calls and end the thread; submit nothing afterwards."""
-        if self._home is not None and self._ending is None:
+        if self.home is not None and self._ending is None:
             self._ending = self.submit(Call[None](_end))
         if self._ending is not None:
             await asyncio.shield(self._ending)
@@ -63,7 +63,7 @@ class BatchThread(Batches):
         self._queue.put(batch)
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._home is None:
+        if self.home is None:
             threading.Thread(target=self._main, name=self._name, daemon=True).start()
         super()._move_to(loop)
 
@@ -108,9 +108,9 @@ class BatchThread(Batches):
             return []
 
     def _answer(self, batch: list[Call[Any]], notifications: list[Any]) -> None:
-        loop = batch[0].future.get_loop() if batch else self._home
-        if loop is not self._home:
-            self._call_in(self._home, [], notifications)
+        loop = batch[0].future.get_loop() if batch else self.home
+        if loop is not self.home:
+            self._call_in(self.home, [], notifications)
             notifications = []
         self._call_in(loop, batch, notifications)
 

@@ -14,7 +14,7 @@ from rewards_core.errors import StoreError
 
 _MAX_LINKS = 40
 _MISSING = "none"
-_MOUNTS = Path("/proc/self/mountinfo")
+MOUNTS = Path("/proc/self/mountinfo")
 Identity = tuple[int, int]
 """Device and inode, which identify a file on this host."""
 
@@ -212,7 +212,7 @@ def check_shareable(path: Path) -> None:
             )
     mounts = ""  # without the list of mounts, nothing is refused
     with suppress(OSError):
-        mounts = os.fsdecode(_MOUNTS.read_bytes())
+        mounts = os.fsdecode(MOUNTS.read_bytes())
     kind = file_system(path.resolve().parent, mounts)
     if kind in _NETWORK:
         raise StoreError(f"{path} is on a network file system ({kind}), where locks are unreliable. Use a local disk.")

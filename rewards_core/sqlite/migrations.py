@@ -14,7 +14,7 @@ from rewards_core.errors import StoreError
 from rewards_core.sqlite.connection import Connection, fetch, roll_back, transaction
 
 _LOGS = ("-wal", "-shm", "-journal")
-_PAGES_AT_ONCE = 4_000
+PAGES_AT_ONCE = 4_000
 """Pages that a backup copies and syncs at a time: 16 MB."""
 
 
@@ -118,7 +118,7 @@ def back_up(connection: Connection, to: Path, progress: Callable[[], object] = l
             connection.execute("BEGIN; SELECT count(*) FROM sqlite_schema").fetchall()
             try:
                 with copy.backup("main", connection, "main") as backup:
-                    while not backup.step(_PAGES_AT_ONCE):
+                    while not backup.step(PAGES_AT_ONCE):
                         _sync(unfinished)  # one sync at the end may take minutes
                         progress()
             finally:

@@ -118,7 +118,7 @@ def test_all_coin_rows_of_a_restored_database_are_doubted_by_stretches(
     postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("payouts.ledger.stretches.STRETCH", STRETCH)
-    monkeypatch.setattr("payouts.audit.release._WRITTEN_AT_ONCE", STRETCH)
+    monkeypatch.setattr("payouts.audit.release.WRITTEN_AT_ONCE", STRETCH)
 
     async def release_it() -> None:
         async with ledger_database(postgres, tmp_path) as database, database.ledger(vendor="enkash") as ledger:

@@ -269,7 +269,7 @@ async def test_a_campaign_that_is_stopped_while_the_vendor_is_away_leaves_the_ro
     ledger: PostgresLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vendor = StubOriginal()
-    monkeypatch.setattr("payouts.pipeline.sending._FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("payouts.pipeline.sending.FIRST_PAUSE", 0.0)
     vendor.answers["user-r1"].append(ConnectFailed("no network"))
 
     async def stop(_: str) -> None:

@@ -65,7 +65,7 @@ def test_a_small_budget_is_spent_on_the_first_recipient_who_needs_it(
 def test_rows_of_one_recipient_stay_together_where_the_ledger_is_read_page_by_page(
     call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_records, "_ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(audit_records, "ROWS_AT_ONCE", 3)
     path = folder / "payouts.db"
     for user in ("asha", "Asha", "asha-b", "ashab", "bela"):
         names = [f"{user}-{number}" for number in range(4)]

@@ -8,11 +8,13 @@ import csv
 import itertools
 import os
 import pickle
+import pwd
 import signal
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,7 +39,7 @@ WIDEST = "[...document.querySelectorAll('body *')].filter(e => !e.closest('.scro
 @pytest.fixture
 def by_anita(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody decides at a time that stands still."""
-    monkeypatch.setattr("payouts.ledger.decisions._user", lambda: "anita")
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="anita"))
 
 
 def decide(folder: Path, *, notes: tuple[str, ...] = ("ticket 4711", "another user's")) -> None:

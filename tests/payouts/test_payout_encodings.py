@@ -224,7 +224,7 @@ def test_a_stream_is_read_from_where_it_stands() -> None:
 @pytest.mark.repeats_itself
 @pytest.mark.parametrize("codec", ["utf-16", "cp1252"])
 def test_memory_does_not_grow_with_the_file(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encodings, "_CHUNK", 8_192)
+    monkeypatch.setattr(encodings, "CHUNK", 8_192)
     peaks = []
     for count in (10_000, 30_000):
         content = (HEADER + "".join(f"r{at},1,32,1.5,é\n" for at in range(count))).encode(codec)

@@ -107,7 +107,7 @@ async def test_without_waiting_rows_end_as_accepted_and_the_next_run_waits_for_t
 
 @pytest.mark.slow
 async def test_a_slow_reader_holds_the_run_back(vendor: StubOriginal, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("payouts.runner._MAX_UNREAD", 2)
+    monkeypatch.setattr("payouts.runner.MAX_UNREAD", 2)
     options = evolve(QUICK, max_pending=4)
     async with waiting(vendor) as completions:
         run = run_payouts(rows(40), client=vendor, completions=completions, ledger=ledger, options=options)

@@ -61,14 +61,14 @@ def test_elsewhere_uptime_is_pythons_monotonic_clock(monkeypatch: pytest.MonkeyP
 
 def test_linux_names_its_boot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(clock, "_BOOT_FILE", tmp_path / "boot_id")
+    monkeypatch.setattr(clock, "BOOT_FILE", tmp_path / "boot_id")
     (tmp_path / "boot_id").write_text("4b1a22db-c141-40fb-b6aa-826de73809cc\n")
     assert boot_id() == "4b1a22db-c141-40fb-b6aa-826de73809cc"
 
 
 def test_boot_is_read_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     first = boot_id()
-    monkeypatch.setattr(clock, "_BOOT_FILE", tmp_path / "gone")
+    monkeypatch.setattr(clock, "BOOT_FILE", tmp_path / "gone")
     assert boot_id() == first
 
 
@@ -77,7 +77,7 @@ def test_kernel_that_does_not_tell_its_boot_is_no_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, held: bytes | None
 ) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(clock, "_BOOT_FILE", tmp_path / "boot_id")
+    monkeypatch.setattr(clock, "BOOT_FILE", tmp_path / "boot_id")
     if held is not None:
         (tmp_path / "boot_id").write_bytes(held)
     assert boot_id() == UNKNOWN_BOOT

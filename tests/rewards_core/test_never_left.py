@@ -21,7 +21,6 @@ from rewards_core.backoff import RetryPolicy
 from rewards_core.errors import ConfigurationError, ConnectFailed, OutcomeUnknown, ServerFailed, VendorError
 from rewards_core.http.messages import Effect
 from rewards_core.http.timeouts import Timeouts
-from rewards_core.http.transport import Transport
 from rewards_core.observe import CallRetried
 from tests.rewards_core.call_kit import (
     ONCE,
@@ -159,7 +158,7 @@ async def test_whatever_ends_an_attempt_before_it_has_a_connection_never_left(
     async def fails(*_: Any, **__: Any) -> None:
         raise aiohttp.ServerDisconnectedError
 
-    monkeypatch.setattr(aiohttp.TCPConnector, "_create_connection", fails)
+    monkeypatch.setattr("aiohappyeyeballs.start_connection", fails)
     transport = make_transport(retry=ONCE)
     assert type(await ends(transport.call(request_to(transport, effect)))) is ConnectFailed
 
@@ -256,7 +255,7 @@ async def test_an_attempt_that_is_cut_short_while_it_connects_never_left(
 ) -> None:
     """A loop that was busy sees both timers at once, and the attempt's may come first."""
     no_limit = aiohttp.ClientTimeout(total=None)
-    monkeypatch.setattr(Transport, "_timeout", lambda *_: no_limit)
+    monkeypatch.setattr(aiohttp, "ClientTimeout", lambda **_: no_limit)
     async with vendor(says_nothing) as v:  # the handshake never ends
         transport = make_transport(v.url.replace("http:", "https:"), retry=ONCE, timeouts=Timeouts(read=0.05))
         assert type(await ends(transport.call(request_to(transport, effect)))) is ConnectFailed

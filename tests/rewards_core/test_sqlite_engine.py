@@ -135,7 +135,7 @@ async def test_a_file_on_a_network_file_system_is_refused(
 ) -> None:
     mounts = tmp_path / "mountinfo"
     mounts.write_text("22 1 8:1 / / rw - nfs4 server:/ rw\n")
-    monkeypatch.setattr("rewards_core.sqlite.files._MOUNTS", mounts)
+    monkeypatch.setattr("rewards_core.sqlite.files.MOUNTS", mounts)
     with pytest.raises(StoreError):
         await write(notes, "1")
 

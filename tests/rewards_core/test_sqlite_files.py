@@ -257,10 +257,10 @@ def test_where_the_system_does_not_tell_no_file_system_is_known() -> None:
 def test_a_network_file_system_is_refused(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     mounts = tmp_path / "mountinfo"
     mounts.write_text(f"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 0:40 / {tmp_path.resolve()} rw - {kind} server rw\n")
-    monkeypatch.setattr(files, "_MOUNTS", mounts)
+    monkeypatch.setattr(files, "MOUNTS", mounts)
     with pytest.raises(StoreError, match=kind):
         check_shareable(path)
-    monkeypatch.setattr(files, "_MOUNTS", tmp_path / "missing")
+    monkeypatch.setattr(files, "MOUNTS", tmp_path / "missing")
     check_shareable(path)
 
 

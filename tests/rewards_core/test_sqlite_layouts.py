@@ -307,7 +307,7 @@ def test_a_long_backup_before_a_migration_says_that_it_goes_on(
     filled = connect(path)
     filled.execute("INSERT INTO line (text) VALUES (?)", ("x" * 100_000,))
     filled.close()
-    monkeypatch.setattr(migrations, "_PAGES_AT_ONCE", 2)
+    monkeypatch.setattr(migrations, "PAGES_AT_ONCE", 2)
     open_now(path)
     assert counted.touched >= 10
     backup = connect_without_log(beside(path, ".layout-1.backup"))
@@ -326,7 +326,7 @@ def test_a_backup_in_slices_does_not_begin_again_when_somebody_writes(path: Path
         assert len(slices) < 100
         theirs.execute("INSERT INTO line (text) VALUES ('meanwhile')")
 
-    monkeypatch.setattr(migrations, "_PAGES_AT_ONCE", 2)
+    monkeypatch.setattr(migrations, "PAGES_AT_ONCE", 2)
     migrations.back_up(source, path.with_name("copy.db"), write_between)
     assert len(slices) >= 10
     source.execute("INSERT INTO line (text) VALUES ('after')")  # no transaction was left open

@@ -26,7 +26,6 @@ from tests.webhooks.contract_process import SharedTime
 from tests.webhooks.store_contract import EPOCH
 from tests.webhooks.store_contract.handlers import HOUR
 from webhooks.store import postgres_life, postgres_upkeep
-from webhooks.store.base import Store
 from webhooks.store.postgres import PostgresStore
 from webhooks.store.postgres_schema import SCHEMA
 
@@ -61,11 +60,6 @@ def store_with_its_clock_off(url: str, schema: str, seconds: float) -> PostgresS
     return PostgresStore(url, schema=schema)
 
 
-async def renew(store: Any) -> None:
-    """Renew the record of a store object, here or in another process, as it does by itself every 10 s."""
-    await (store._renew() if isinstance(store, PostgresStore) else store._call("_renew"))
-
-
 class DatabaseTime:
     """The clock of a database, which a test moves and sets, that of this process, which it sets, and the uptime of its host.
 
@@ -82,7 +76,7 @@ class DatabaseTime:
         self._host = SharedTime(passed)
         self.connection = connection
         self.wall = EPOCH
-        self.stores: list[Store] = []
+        self.stores: list[Any] = []
         self._set_ahead = 0.0
 
     def clock(self, *, real: Any = time.time) -> float:
@@ -95,11 +89,11 @@ class DatabaseTime:
     async def advance(self, seconds: float) -> None:
         stores = self.stores if seconds >= HOUR else []
         for store in stores:  # so that they know the time from which it advances
-            await renew(store)
+            await store.renew()
         self._host.move(wall=0.0, passed=seconds)
         await self.set(self.wall + seconds)
         for store in stores:
-            await renew(store)
+            await store.renew()
 
     async def jump(self, seconds: float) -> None:
         self._set_ahead += seconds

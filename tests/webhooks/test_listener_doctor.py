@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import import_module
 from operator import add
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import pytest
@@ -26,6 +27,7 @@ import pytest_asyncio
 from aiohttp import web
 from typer.testing import CliRunner
 
+from rewards_core.sqlite.connection import Connection, connect
 from tests.texts import said
 from tests.webhooks.listener_process import KEYS
 from tests.webhooks.store_contract import event
@@ -212,26 +214,25 @@ async def test_integrity_is_looked_at_while_a_listener_writes(tmp_path: Path) ->
 async def test_a_look_at_integrity_that_is_cancelled_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "inbox.db"
     await filled(path, events=300)
-    looked, ended = asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
-    found: list[Finding] = []
+    looked, cancelled, found = threading.Event(), threading.Event(), SimpleQueue[str]()
 
-    def look(of: Path, until: float, told: threading.Event) -> Finding:
-        loop.call_soon_threadsafe(looked.set)
-        assert told.wait(60.0)
-        found.append(sound(of, until, told))
-        ended.set()
-        return found[0]
+    def held(of: Path, *, read_only: bool) -> Connection:
+        looked.set()
+        assert cancelled.wait(60.0)
+        return connect(of, read_only=read_only)
 
-    sound = checks._integrity
-    monkeypatch.setattr(checks, "_integrity", look)
+    def passed(_: str, what: str) -> None:
+        found.put(what)
+
+    monkeypatch.setattr(checks, "connect", held)
+    monkeypatch.setattr(checks, "passed", passed)
     looking = asyncio.create_task(check_integrity(path))
-    await looked.wait()
+    await asyncio.to_thread(looked.wait)
     looking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await looking
-    assert await asyncio.to_thread(ended.wait, 60.0)
-    assert "in the part that was read in time" in found[0].found
+    cancelled.set()
+    assert "in the part that was read in time" in await asyncio.to_thread(found.get, timeout=60.0)
 
 
 def test_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.texts import said
 from tests.webhooks.command_kit import STRANGE, beside, fill, lines, neighbour, run, screen
 from tests.webhooks.listener_process import environment
 from tests.webhooks.store_contract import EPOCH, claim, event, ref, wants
+from webhooks.store import paging
 from webhooks.store.paging import EventFilter, EventFollower
 from webhooks.store.records import EventState, StoredEvent
 from webhooks.store.sqlite import SQLiteStore
@@ -147,8 +149,23 @@ async def test_more_events_than_a_page_between_two_looks_are_all_shown_in_order(
     ids.ids |= set(range(900, 5_000))
     assert await unseen(follower) == list(range(900, 5_000))
     assert await unseen(follower) == []
-    assert len(follower._seen) <= 2_000
     assert ids.longest == 100
+
+
+async def test_a_long_tail_remembers_only_the_last_events() -> None:
+    ids = Ids(0)
+    tracemalloc.start()
+    try:
+        follower, _ = await begun(ids)
+        for first in range(1, 40_001, 1_000):
+            ids.ids = set(range(max(0, first - 500), first + 1_000))
+            assert await unseen(follower) == list(range(first, first + 1_000))
+        remembered = tracemalloc.take_snapshot().filter_traces(
+            [tracemalloc.Filter(inclusive=True, filename_pattern=paging.__file__)]
+        )
+    finally:
+        tracemalloc.stop()
+    assert sum(each.size for each in remembered.statistics("filename")) < 600_000
 
 
 async def test_old_events_do_not_look_new_when_those_above_them_are_purged() -> None:

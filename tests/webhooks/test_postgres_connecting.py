@@ -267,7 +267,7 @@ async def test_a_listener_whose_user_raises_is_logged_and_listens_again(
     engine: Engine, server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rewards_core.postgres.listen.PROBE_EVERY", 0.01)
-    monkeypatch.setattr("rewards_core.postgres.listen._FIRST_DELAY", 0.01)
+    monkeypatch.setattr("rewards_core.postgres.listen.FIRST_DELAY", 0.01)
     gaps = 0
     heard, filled = asyncio.Event(), asyncio.Event()
 

@@ -19,7 +19,6 @@ import pytest_asyncio
 from rewards_core.errors import StoreError, StoreFull
 from rewards_core.postgres import engine as postgres_engine
 from tests.postgres_server import Server, as_server_user, postgres_server
-from tests.webhooks.postgres_kit import renew
 from tests.webhooks.store_contract import EPOCH, PAY, Ear, claim, event, outcome, ref, resource, wants
 from tests.webhooks.tcp_proxy import tcp_proxy
 from webhooks.store.postgres import PostgresStore
@@ -360,7 +359,7 @@ async def test_a_waiter_wakes_at_its_renewal_if_the_process_that_accepted_died_b
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
     assert await process.wait() == -signal.SIGKILL
     assert ear.settlements == []
-    await renew(store)
+    await store.renew()
     await ear.until(lambda ear: ear.settlements)
     assert [one.ref for one in ear.settlements] == [ref()]
 
@@ -375,10 +374,10 @@ async def test_an_outcome_whose_transaction_ends_last_is_heard_though_it_began_f
             f"INSERT INTO outcome {columns} VALUES ('default', 'allocation', 'slow', 'done', '{{}}', 'poll', {EPOCH}, false, 0)"
         )
         await database.open().record_outcome(outcome(ref("quick")))
-        await renew(store)
+        await store.renew()
         await ear.until(lambda ear: ear.settlements)
         assert [one.ref.uid for one in ear.settlements] == ["quick"]
-    await renew(store)
+    await store.renew()
     await ear.until(lambda ear: len(ear.settlements) > 1)
     assert [one.ref.uid for one in ear.settlements] == ["quick", "slow"]
 

@@ -57,7 +57,7 @@ async def one_after_the_other(time: DatabaseTime, monkeypatch: pytest.MonkeyPatc
 
     A deadlock is not repeated.
     """
-    monkeypatch.setattr(postgres_engine, "_ATTEMPTS", 1)
+    monkeypatch.setattr(postgres_engine, "ATTEMPTS", 1)
     begun: list[Any] = []
     async with time.connection.transaction():
         await time.connection.execute("SELECT FROM pending FOR UPDATE")

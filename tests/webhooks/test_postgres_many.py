@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.postgres_server import Server, postgres_server
-from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_at_rest
+from tests.webhooks.postgres_kit import DatabaseTime, schema_at_rest
 from tests.webhooks.store_contract import Ear, ref
 
 MANY = 12_000
@@ -70,6 +70,6 @@ async def test_a_process_that_was_given_up_with_much_to_wait_for_returns(time: D
     for refs in SLICES:
         await store.watch(refs, poll_in=60)
     await time.connection.execute("UPDATE process SET alive = false")
-    await renew(store)
+    await store.renew()
     await ear.until(lambda ear: ear.misses)
     assert await time.connection.fetchval("SELECT count(*) FROM process WHERE alive") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,11 +17,11 @@ from rewards_core.clock import UNKNOWN_BOOT
 from rewards_core.errors import StoreError
 from rewards_core.postgres.connection import Connection
 from tests.postgres_server import Server, postgres_server
-from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_at_rest
+from tests.webhooks.postgres_kit import DatabaseTime, schema_at_rest
 from tests.webhooks.store_contract import A_DAY, EPOCH, Ear, claim, event, outcome, ref, resource, wants
 from webhooks.store import postgres_upkeep
 from webhooks.store.base import Store
-from webhooks.store.members import RENEW_EVERY
+from webhooks.store.members import RENEW_EVERY, Member
 from webhooks.store.postgres import PostgresStore
 from webhooks.store.records import EventState, PollResult, Priority
 
@@ -58,9 +59,9 @@ async def test_a_clock_of_the_database_that_is_set_back_puts_nothing_off(
     await claim(store, lease=60)
     await store.add_pending([ref()], poll_in=30)
     await store.pause_polls("default", 20)
-    await renew(store)
+    await store.renew()
     await time.set(EPOCH - 3_600)
-    await renew(store)
+    await store.renew()
     (one,) = await store.list_pending()
     assert one.due_in == pytest.approx(30, abs=1)
     assert (await store.claim_polls("default", limit=1, lease=60, max_per_second=RATE)).next_in <= 30
@@ -74,10 +75,10 @@ async def test_a_clock_of_the_database_that_is_set_back_puts_nothing_off(
 async def test_a_clock_that_is_set_back_moves_more_than_a_statement_may_take(time: DatabaseTime) -> None:
     store = time.open(command_timeout=0.5)
     await store.add_pending([ref(str(number)) for number in range(20)], poll_in=30)
-    await renew(store)
+    await store.renew()
     await time.connection.execute(SLOW_UPDATES)
     await time.set(EPOCH - 3_600)
-    await renew(store)
+    await store.renew()
     assert {round(one.due_in) for one in await store.list_pending()} == {30}
     await time.connection.execute("DROP FUNCTION slowly CASCADE")
 
@@ -90,7 +91,7 @@ async def test_a_clock_of_the_database_that_is_set_forward_ends_no_process(time:
     await here.register_handlers([wants()])
     await time.set(EPOCH + 3_600)
     for _ in range(3):
-        await renew(here)
+        await here.renew()
     await here.record_outcome(outcome(ref()))
     await ear.until(lambda ear: ear.settlements)
     assert ear.misses == 0
@@ -101,11 +102,11 @@ async def test_a_slow_count_of_the_hour_keeps_no_process_from_its_renewal(time: 
     here, there = time.open(), time.open()
     for store in (here, there):
         await store.watch([ref()], poll_in=60)
-        await renew(store)
+        await store.renew()
     await time.set(EPOCH + 3_600)
     async with time.connection.transaction():
         await time.connection.execute("LOCK TABLE subscription IN SHARE MODE")
-        renewals = [asyncio.ensure_future(renew(store)) for store in (here, there)]
+        renewals = [asyncio.ensure_future(store.renew()) for store in (here, there)]
         while await time.connection.fetchval("SELECT count(*) FROM process WHERE renewed_at = $1", time.wall) < 2:
             assert not any(renewal.done() for renewal in renewals)
     await asyncio.gather(*renewals)
@@ -140,7 +141,7 @@ async def test_what_a_dead_process_watched_is_released(time: DatabaseTime) -> No
         (one,) = await here.list_pending()
         assert one.priority.name == "ROUTINE"
         await time.set(time.wall + 31)
-        await renew(here)
+        await here.renew()
     (one,) = await here.list_pending()
     assert one.priority.name == "ABANDONED"
 
@@ -167,7 +168,7 @@ async def test_large_tables_are_counted_as_the_server_last_counted_them(
     store = time.open()
     await store.add_pending([ref(str(number)) for number in range(5)], poll_in=30)
     assert (await store.statistics()).pending == 5
-    monkeypatch.setattr("webhooks.store.postgres_upkeep._COUNT_UP_TO", 2)
+    monkeypatch.setattr("webhooks.store.postgres_upkeep.COUNT_UP_TO", 2)
     await time.connection.execute("ANALYZE pending")
     assert (await store.statistics()).pending == 5
     await store.add_pending([ref(str(number)) for number in range(5, 9)], poll_in=30)
@@ -190,7 +191,7 @@ async def test_counting_what_a_store_holds_walks_through_no_large_table(
         await store.record_outcome(outcome(ref(str(number)), "failed"))
     held = await store.statistics()
     assert (held.ready, held.dead, held.lookups, held.pending, held.outcomes, held.conflicts) == (80, 40, 2, 82, 40, 40)
-    monkeypatch.setattr("webhooks.store.postgres_upkeep._COUNT_UP_TO", 4)
+    monkeypatch.setattr("webhooks.store.postgres_upkeep.COUNT_UP_TO", 4)
     plan: list[str] = []
 
     async def fetchrow(query: str) -> Any:
@@ -214,20 +215,20 @@ async def test_what_is_watched_is_watched_again_after_an_older_copy_of_the_table
     await store.subscribe(ear)
     await time.connection.execute("CREATE TEMPORARY TABLE older AS TABLE process")
     await time.advance(10)
-    await renew(store)
+    await store.renew()
     await store.watch([ref()], poll_in=60)
     await time.connection.execute("DELETE FROM process; DELETE FROM pending; INSERT INTO process TABLE older; DROP TABLE older")
     await time.advance(10)
-    await renew(store)
+    await store.renew()
     async with asyncio.timeout(60):
         await ear.until(lambda ear: ear.misses)
 
 
 def on_host(boot: str, time: DatabaseTime) -> PostgresStore:
     """Return a store object of a process on a host."""
-    store = time.open()
-    store._member.boot = boot
-    return store
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("webhooks.store.postgres_life.Member", partial(Member, boot=boot))
+        return time.open()
 
 
 async def purge_all(store: Store) -> int:
@@ -265,7 +266,7 @@ async def test_a_clock_of_the_database_that_was_wrong_for_an_hour_purges_nothing
     await store.accept(event("done", of=ref(), complete=resource()))
     for wall in (EPOCH + 450 * A_DAY, EPOCH - 450 * A_DAY, EPOCH):
         await time.set(wall)
-        await renew(store)
+        await store.renew()
         assert await purge_all(store) == 0
     await time.advance(31 * A_DAY)
     assert await purge_all(store) == 2
@@ -289,9 +290,9 @@ async def test_a_clock_of_the_database_that_is_set_back_shortens_no_time_for_whi
     await store.add_pending([ref()], poll_in=0)
     (first,) = (await store.claim_polls("default", limit=1, lease=60, max_per_second=RATE)).claims
     await store.settle_polls([PollResult(claim=first, retry_in=10, known=False)])
-    await renew(store)
+    await store.renew()
     await time.set(EPOCH - 3_600)
-    await renew(store)
+    await store.renew()
     await time.advance(90)
     (second,) = (await store.claim_polls("default", limit=1, lease=60, max_per_second=RATE)).claims
     assert second.missing_for == pytest.approx(90, abs=1)
@@ -302,11 +303,11 @@ async def test_a_process_that_polls_no_more_limits_nobody_after_the_clock_of_the
     slow, fast = time.open(), time.open()
     for store, rate in ((fast, RATE), (slow, 1.0)):
         await store.claim_polls("default", limit=1, lease=60, max_per_second=rate)
-        await renew(store)
+        await store.renew()
     await time.set(EPOCH - 3_600)
     for _ in range(10):
         for store in (slow, fast):
-            await renew(store)
+            await store.renew()
         await time.advance(RENEW_EVERY)
     await fast.watch([ref(str(number)) for number in range(3)], poll_in=0)
     for _ in range(3):

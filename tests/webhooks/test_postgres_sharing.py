@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import cast
 
 import pytest
 import pytest_asyncio
 
 from tests.postgres_server import Server
-from tests.webhooks.postgres_kit import DatabaseTime, renew, schema_at_rest
+from tests.webhooks.postgres_kit import DatabaseTime, schema_at_rest
 from tests.webhooks.store_contract import COUNT, PAY, Ear, claim, event, ref, wants
 from webhooks.store.postgres import PostgresStore
 
@@ -34,14 +33,14 @@ async def serving(
     return found
 
 
-async def all_is_sent(time: DatabaseTime) -> None:
-    for store in time.stores:
-        await cast("PostgresStore", store)._waker.finish()
+async def all_is_sent() -> None:
+    if sending := [task for task in asyncio.all_tasks() if task.get_name() == "wake other processes"]:
+        await asyncio.wait(sending)
 
 
 async def who_heard(time: DatabaseTime, some: Sequence[tuple[PostgresStore, Ear]]) -> list[PostgresStore]:
     """Return the store objects that heard of jobs, once each has heard all that was sent to it."""
-    await all_is_sent(time)
+    await all_is_sent()
     await time.connection.fetch("SELECT pg_notify('rewards_' || id, 'p') FROM process")
     for _, ear in some:
         await ear.until(lambda ear: ear.polls)
@@ -149,7 +148,7 @@ async def test_an_operation_to_poll_wakes_one_of_the_processes_that_still_poll_i
         for _, ear in pollers:
             ear.polls = 0
         await time.open().add_pending([ref(str(number))], poll_in=60)
-        await all_is_sent(time)
+        await all_is_sent()
         await time.connection.fetch("SELECT pg_notify('rewards_' || id, 'j') FROM process")
         for _, ear in pollers:
             await ear.until(lambda ear: ear.jobs)
@@ -172,5 +171,5 @@ async def test_a_handler_that_is_registered_while_another_one_is_released_stays_
             await store.list_handlers()
     await asyncio.gather(releasing, registering)
     await time.connection.execute("DELETE FROM process; DELETE FROM subscription")  # as an older copy may lack them
-    await renew(store)
+    await store.renew()
     assert [one.subscription for one in await store.list_handlers() if one.served] == [wants(other)]

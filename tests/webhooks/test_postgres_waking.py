@@ -9,16 +9,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
 from rewards_core.errors import StoreError
-from rewards_core.postgres import engine as postgres_engine
 from tests.postgres_server import Server, postgres_server
-from tests.webhooks.postgres_kit import DatabaseTime, pooler_before, renew, schema_at_rest
+from tests.webhooks.postgres_kit import DatabaseTime, pooler_before, schema_at_rest
 from tests.webhooks.store_contract import Ear, claim, event, outcome, ref, wants
 from tests.webhooks.tcp_proxy import tcp_proxy
 from webhooks.store.postgres import PostgresStore
@@ -57,7 +55,7 @@ def _never_renewed_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def often_probed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rewards_core.postgres.listen.PROBE_EVERY", 0.01)
-    monkeypatch.setattr("rewards_core.postgres.listen._FIRST_DELAY", 0.01)
+    monkeypatch.setattr("rewards_core.postgres.listen.FIRST_DELAY", 0.01)
 
 
 @pytest.mark.slow
@@ -99,15 +97,7 @@ async def test_the_end_of_a_connection_that_was_given_up_does_not_end_the_next_o
     time: DatabaseTime, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("rewards_core.postgres.listen.ANSWER_WITHIN", 0.2)
-    monkeypatch.setattr("rewards_core.postgres.engine._CLOSE_WITHIN", 0.5)
-    ended = asyncio.Event()
-    close = postgres_engine._close
-
-    async def note_the_end(connection: Any) -> None:
-        await close(connection)
-        ended.set()
-
-    monkeypatch.setattr("rewards_core.postgres.engine._close", note_the_end)
+    monkeypatch.setattr("rewards_core.postgres.engine.CLOSE_WITHIN", 0.5)
     store, ear = time.open(), Ear()
     await store.subscribe(ear)
     found = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' OR query = 'SELECT 1' AND pid <> pg_backend_pid()"
@@ -115,7 +105,7 @@ async def test_the_end_of_a_connection_that_was_given_up_does_not_end_the_next_o
     os.kill(listening["pid"], signal.SIGSTOP)
     try:
         await ear.until(lambda ear: ear.misses)
-        await ended.wait()
+        await asyncio.wait([task for task in asyncio.all_tasks() if task.get_name() == "close a connection"])
         await store.ping()
         for _ in range(3):
             await store.ping()
@@ -143,7 +133,7 @@ async def test_transaction_numbers_that_a_restored_server_uses_again_hide_no_out
         for one in refs:  # with no hint
             await connection.execute(SETTLE, one.uid)
         await connection.close()
-        await renew(there)
+        await there.renew()
         await ear.until(lambda ear: len(ear.settlements) >= 20 + len(refs))
         await there.aclose()
 
@@ -188,7 +178,7 @@ async def test_a_subscriber_does_not_hear_what_was_recorded_while_there_was_none
     await here.record_outcome(outcome(ref("old")))
     await there.subscribe(ear)
     await there.watch([ref()], poll_in=60)
-    await renew(there)
+    await there.renew()
     await here.record_outcome(outcome(ref()))
     await ear.until(lambda ear: ear.settlements)
     assert [one.ref for one in ear.settlements] == [ref()]
@@ -200,7 +190,7 @@ async def test_handlers_get_the_events_of_a_database_that_was_replaced_by_an_old
     await store.register_handlers([wants()])
     for table in ("subscription", "served", "process"):
         await time.connection.execute(f"DELETE FROM {table}")
-    await renew(store)
+    await store.renew()
     await store.accept(event())
     assert len(await claim(store)) == 1
 
@@ -256,7 +246,7 @@ async def test_behind_a_pooler_waiters_wake_at_the_renewal_and_one_warning_says_
     answers = await asyncio.gather(*(here.accept(event(str(number % 20))) for number in range(40)))
     assert answers.count(Acceptance.NEW) == 20
     await here.record_outcome(outcome(ref()))
-    await renew(there)
+    await there.renew()
     await ear.until(lambda ear: ear.settlements)
     assert caplog.text.count("delivers no notifications, as behind a pooler in transaction mode") == 1
     stranger = await asyncpg.connect(url, statement_cache_size=0)

@@ -194,7 +194,7 @@ async def test_what_was_purged_before_leaves_nothing_on_the_disk_either(host: Ho
 
 
 async def test_more_events_than_one_slice_holds_are_forgotten(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhooks.store.sqlite_life._SLICE", 3)
+    monkeypatch.setattr("webhooks.store.sqlite_life.SLICE", 3)
     store = host.open(ticks=False)
     for number in range(10):
         await store.accept(event(str(number), said=USER if number % 2 else "x"))
@@ -204,7 +204,7 @@ async def test_more_events_than_one_slice_holds_are_forgotten(host: Host, monkey
 
 
 async def test_erased_bodies_are_gone_from_the_file(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhooks.store.sqlite_life._SLICE", 3)
+    monkeypatch.setattr("webhooks.store.sqlite_life.SLICE", 3)
     store = host.open(ticks=False)
     await store.register_handlers([wants(PAY, "paid")])
     await store.accept(event("waits", name="paid", said="waits for its handler"))

@@ -24,7 +24,7 @@ HOUR = 3_600.0
 def commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many records each commit of a slice was to change."""
     changed: list[int] = []
-    monkeypatch.setattr(sqlite_life, "_SLICE", 2)
+    monkeypatch.setattr(sqlite_life, "SLICE", 2)
 
     def spy_on(change: Callable[..., int]) -> Callable[..., int]:
         def spy(session: Session, *arguments: Any, **more: Any) -> int:
@@ -79,7 +79,7 @@ async def test_events_are_requeued_some_at_a_time(host: Host, commits: list[int]
 async def test_an_hour_buries_only_so_many_jobs_of_a_handler_that_no_process_serves(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_jobs, "_MAX_DEAD_LETTERS", 2)
+    monkeypatch.setattr(sqlite_jobs, "MAX_DEAD_LETTERS", 2)
     here = await five_jobs(host)
     await here.release_handlers([wants()])
     await on_file(here, lambda session: session.db.execute("UPDATE subscription SET unserved_hours = 14 * 24"))

@@ -108,7 +108,7 @@ async def test_hints_that_are_lost_cost_a_tick(host: Host, monkeypatch: pytest.M
 
 
 async def test_more_outcomes_than_one_look_takes_are_all_heard_in_order(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhooks.store.sqlite_hints._OUTCOMES_AT_ONCE", 3)
+    monkeypatch.setattr("webhooks.store.sqlite_hints.OUTCOMES_AT_ONCE", 3)
     here, there = host.open(), host.open(ticks=False)
     uids = [str(number) for number in range(10)]
     ear = await ear_of(here, *uids)

@@ -87,7 +87,7 @@ async def test_a_wait_that_times_out_fails_its_span(spans: Spans) -> None:
 
 @virtual_time
 async def test_links_are_kept_for_a_bounded_number_of_deliveries(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhooks.spans._MAX_KEPT", 3)
+    monkeypatch.setattr("webhooks.spans.MAX_KEPT", 3)
     async with a_world() as world:
         receiver = Receiver(world.source, world.store)
         for uid in "01234":

@@ -128,13 +128,13 @@ class StoreLife:
         while True:
             await asyncio.sleep(RENEW_EVERY)
             try:
-                await self._renew()
+                await self.renew()
             except StoreError as problem:
                 logger.warning("the record of this process was not renewed; this is repeated: %s", problem)
             if self._left:
                 self._leave(set())
 
-    async def _renew(self) -> None:
+    async def renew(self) -> None:
         """Renew the record of this process if it has one, look for what was missed, and do what is done once an hour."""
 
         async def renew(change: Change) -> bool | None:

@@ -27,7 +27,7 @@ INSERT INTO identity (identity, day) VALUES ('', 0);
 INSERT INTO event (id, scope, name, identity, state, received_at, body) VALUES (0, '', '', '', 0, 0, '');
 ROLLBACK TO probe
 """
-_COUNT_UP_TO = 100_000
+COUNT_UP_TO = 100_000
 """Rows that are counted one by one."""
 _LOOKUPS = f"""
 scopes, LATERAL (SELECT FROM pending WHERE pending.scope = scopes.scope AND priority = {Priority.LOOKUP.value} OFFSET 0) AS lookup
@@ -45,8 +45,8 @@ _UNNOTED = 2 * HOUR
 def _counted(table: str) -> str:
     """Count a table; a large one as the server's own upkeep last counted it."""
     return (
-        f"(SELECT CASE WHEN n > {_COUNT_UP_TO} THEN greatest(n, reltuples::bigint) ELSE n END FROM pg_class, "
-        f"(SELECT {_counted_rows(table, _COUNT_UP_TO + 1)} AS n) AS counted WHERE oid = '{table}'::regclass)"
+        f"(SELECT CASE WHEN n > {COUNT_UP_TO} THEN greatest(n, reltuples::bigint) ELSE n END FROM pg_class, "
+        f"(SELECT {_counted_rows(table, COUNT_UP_TO + 1)} AS n) AS counted WHERE oid = '{table}'::regclass)"
     )
 
 
@@ -98,7 +98,7 @@ async def count_identities(db: Connection) -> int:
 async def statistics(db: Connection) -> StoreStatistics:
     """Count what is kept, in a time that does not grow with it."""
     ready, dead, lookups = (
-        _counted_rows(rows, _COUNT_UP_TO)
+        _counted_rows(rows, COUNT_UP_TO)
         for rows in ("event WHERE state > 0 AND state = 1", "event WHERE state > 0 AND state = 2", _LOOKUPS)
     )
     row = await db.fetchrow(

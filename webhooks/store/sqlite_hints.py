@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rewards_core.sqlite.connection import Connection
     from webhooks.store.records import Outcome
 
-_OUTCOMES_AT_ONCE = 1_000
+OUTCOMES_AT_ONCE = 1_000
 
 
 class SequenceFeed:
@@ -25,9 +25,9 @@ class SequenceFeed:
         return int(await self._read(newest_seq))
 
     async def after(self, place: int) -> tuple[Sequence[OperationRef], int, bool]:
-        rows = await self._read(lambda db: refs_after(db, place, _OUTCOMES_AT_ONCE))
+        rows = await self._read(lambda db: refs_after(db, place, OUTCOMES_AT_ONCE))
         refs = [OperationRef(scope, kind, uid) for _, scope, kind, uid in rows]
-        return refs, (rows[-1][0] if rows else place), len(rows) == _OUTCOMES_AT_ONCE
+        return refs, (rows[-1][0] if rows else place), len(rows) == OUTCOMES_AT_ONCE
 
     async def with_contradictions(self, refs: Sequence[OperationRef]) -> Sequence[tuple[Outcome, Outcome | None]]:
         found: Sequence[tuple[Outcome, Outcome | None]] = await self._read(lambda db: with_contradictions(db, refs))

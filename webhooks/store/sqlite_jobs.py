@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _UNSERVED_HOURS = UNSERVED_DAYS * 24
-_MAX_DEAD_LETTERS = 10_000
+MAX_DEAD_LETTERS = 10_000
 """Maximum number of jobs of a handler that become dead letters in one transaction."""
 
 
@@ -113,7 +113,7 @@ def count_unserved(session: Session) -> None:
         name = subscription.job_name
         hours = 0 if session.serves(name) else hours + 1
         if hours >= _UNSERVED_HOURS:
-            buried = _dead_letter(session, name, _ready(session.db, name, _MAX_DEAD_LETTERS), UNSERVED)
+            buried = _dead_letter(session, name, _ready(session.db, name, MAX_DEAD_LETTERS), UNSERVED)
             logger.warning("%d jobs of %s became dead letters, as no process serves the handler", buried, name)
         session.db.execute(
             "UPDATE subscription SET unserved_hours = ? WHERE service = ? AND handler = ? AND scope = ?", (hours, *row[:3])

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-_SLICE = 500
+SLICE = 500
 
 
 class StoreLife:
@@ -119,8 +119,8 @@ class StoreLife:
     async def _each_slice(self, ids: Sequence[int], change: Callable[[Session, Sequence[int]], int]) -> int:
         """Change records in slices, so that no commit takes long; return how many were changed."""
         count = 0
-        for start in range(0, len(ids), _SLICE):
-            some = ids[start : start + _SLICE]
+        for start in range(0, len(ids), SLICE):
+            some = ids[start : start + SLICE]
             count += await self._write(lambda session, some=some: change(session, some))  # type: ignore[misc]
         return count
 
@@ -133,7 +133,7 @@ class StoreLife:
         """Find and change records in slices, so that no commit takes long; return how many were changed."""
         count, left = 0, limit
         while left is None or left > 0:
-            max_rows = _SLICE if left is None else min(_SLICE, left)
+            max_rows = SLICE if left is None else min(SLICE, left)
             found = await self._read(lambda db, max_rows=max_rows: find(db, max_rows))  # type: ignore[misc]
             if not found:
                 break
@@ -148,7 +148,7 @@ class StoreLife:
         count = 0
         last: int | None = 0
         while last is not None:
-            found, last = await self._read(partial(find, after=last, limit=_SLICE))
+            found, last = await self._read(partial(find, after=last, limit=SLICE))
             if found:
                 count += await self._write(lambda session, found=found: forget(session, found))  # type: ignore[misc]
         return count
