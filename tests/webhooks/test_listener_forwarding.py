@@ -10,6 +10,7 @@ import pytest
 from attrs import evolve
 from prometheus_client import CollectorRegistry
 
+from tests.texts import raises
 from tests.webhooks.listener_process import SOURCE, delivery, signed
 from tests.webhooks.store_contract import event, outcome, ref
 from tests.webhooks.world import a_world, leave, settle
@@ -26,14 +27,14 @@ from webhooks.store.readings import StoreStatistics
 async def test_a_conflict_event_of_this_store_is_not_forwarded() -> None:
     async with aiohttp.ClientSession() as session:
         await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(event("1", name=CONFLICT_EVENT))
-        with pytest.raises(ForwardFailed, match=r"^could not forward the delivery: .* did not answer"):
+        with raises(ForwardFailed, "forward: no answer"):
             await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(event("1"))
 
 
 async def test_a_signed_event_of_the_same_name_is_forwarded() -> None:
     body = b'{"event": "outcome.conflict", "data": {}}'
     async with aiohttp.ClientSession() as session:
-        with pytest.raises(ForwardFailed, match="did not answer"):
+        with raises(ForwardFailed, "forward: no answer"):
             await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(SOURCE.parse(body, signed(body)))
 
 
@@ -69,7 +70,7 @@ async def test_a_failed_forward_logs_one_line_without_a_traceback(caplog: pytest
                 await told.wait()
         finally:
             logging.getLogger("webhooks.handlers").removeHandler(teller)
-    assert "could not forward the delivery: the service behind --forward-to did not answer (ClientConnectorError)" in caplog.text
+    assert "ClientConnectorError" in caplog.text
     assert "again later" not in caplog.text
     assert "Traceback" not in caplog.text
 

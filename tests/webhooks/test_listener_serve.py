@@ -24,7 +24,7 @@ from original_async import OriginalClient, OriginalWebhooks
 from rewards_core.backoff import delay
 from rewards_core.install_hint import install_hint
 from rewards_core.operations import OperationRef, OperationStatus
-from tests.texts import said
+from tests.texts import said, without_places
 from tests.webhooks.listener_process import APP, SOURCE, delivery, environment, post, running, signed
 from vendor_sandboxes.original import API_KEY, API_SECRET, REWARDS, OriginalSandbox
 from webhooks.cli import app
@@ -158,7 +158,7 @@ async def test_several_sources_use_several_paths(tmp_path: Path) -> None:
         assert await post(session, f"{url}/b", delivery("2"), signed(delivery("2"), b)) == 200
         found = {one.event.scope: one for one in await kept(tmp_path)}
         assert found["a"].event.ref == OperationRef("a", "allocation", "1")
-        assert found["b"].event.problem == "the event belongs to app UB2DG8MW5KBQ; this source is configured for app OTHERAPP0000"
+        assert "OTHERAPP0000" in (found["b"].event.problem or "")
 
 
 @pytest.mark.slow
@@ -300,10 +300,8 @@ async def test_without_the_metrics_extra_it_names_the_extra(tmp_path: Path) -> N
     env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{environment()['PYTHONPATH']}"}
     async with running(tmp_path, env=env) as listener, aiohttp.ClientSession() as session:
         assert await post(session, listener.url, delivery("1")) == 200
-        assert await get(listener.where["admin"] + "/metrics") == (
-            501,
-            f"Metrics need the package prometheus-client. Run {await asyncio.to_thread(install_hint, 'metrics')}.\n",
-        )
+        status, told = await get(listener.where["admin"] + "/metrics")
+    assert (status, "prometheus-client" in told, await asyncio.to_thread(install_hint, "metrics") in told) == (501, True, True)
 
 
 class Elsewhere:
@@ -513,7 +511,8 @@ def test_invalid_settings_are_reported_with_an_exit_code(tmp_path: Path, monkeyp
 @pytest.mark.slow
 async def test_a_process_that_cannot_start_logs_one_line(tmp_path: Path) -> None:
     code, rows, log = await command(tmp_path, "serve", "--store", "sqlite:///missing/inbox.db")
-    assert (code, rows, log.splitlines()[-1].startswith("could not start: "), "Traceback" in log) == (7, [], True, False)
+    assert (code, rows, "Traceback" in log) == (7, [], False)
+    said("serve --store sqlite:///missing/inbox.db", without_places(log.splitlines()[-1]))
 
 
 @pytest.mark.slow
@@ -590,14 +589,14 @@ async def test_the_command_line_changes_the_store_of_a_running_listener(tmp_path
         assert (code, rows) == (0, [{"retried": 1, "passed_over": []}])
         assert (await elsewhere.got.get())[1] == delivery("1")
         code, rows, _ = await command(tmp_path, "events", "replay", "1", "2")
-        assert (code, rows) == (5, [{"replayed": 1, "passed_over": [{"id": 2, "why": "there is no such event"}]}])
+        assert (code, rows[0]["replayed"], [each["id"] for each in rows[0]["passed_over"]]) == (5, 1, [2])
         assert (await elsewhere.got.get())[1] == delivery("1")
         foreign = delivery("2").replace(APP["uid"].encode(), b"SOMEOTHERAPP")
         assert await post(session, listener.url, foreign) == 200
         code, rows, _ = await command(tmp_path, "dead-letters", "purge", "--older-than-days", "0")
         assert (code, rows) == (0, [{"purged": 1}])
         code, _, err = await command(tmp_path, "wait", "7", "--timeout", "0")
-        assert (code, "did not settle within 0 s" in err) == (4, True)
+        assert (code, " 0 s" in err) == (4, True)
 
 
 async def until_state(folder: Path, state: str) -> None:
@@ -617,11 +616,7 @@ async def test_a_delivery_not_accepted_in_time_is_a_dead_letter_that_can_be_retr
         assert (await elsewhere.got.get())[1] == delivery("1")
         await until_state(tmp_path, "dead")
         _, (row,), _ = await command(tmp_path, "dead-letters", "list")
-        assert row["why"].startswith(
-            "forward /webhooks/original: could not forward the delivery: the service behind --forward-to answered HTTP 503, "
-            "not 2xx: "
-            "down for  [31mmaintenance!!!"
-        )
+        assert re.match(r"forward /webhooks/original: .* HTTP 503, .*: down for  \[31mmaintenance!!!", row["why"])
         assert len(row["why"]) < 350
         assert (row["handlers"], row["operation"]) == ("dead", "done")
         assert elsewhere.got.empty()

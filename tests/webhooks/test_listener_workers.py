@@ -18,6 +18,7 @@ import pytest
 import trustme
 
 from original_async import OriginalClient, OriginalWebhooks
+from tests.texts import said, without_places
 from tests.webhooks.listener_process import KEYS, ListenerProcess, delivery, environment, post, signed, start
 from tests.webhooks.workers_kit import Workers, client, working
 from vendor_sandboxes.original import API_KEY, API_SECRET, REWARDS, OriginalSandbox
@@ -135,14 +136,15 @@ async def test_the_counts_of_a_worker_remain_after_its_exit(tmp_path: Path) -> N
 async def test_it_is_ready_while_one_worker_is_and_names_the_others(tmp_path: Path) -> None:
     async with working(tmp_path) as workers:
         with workers.suspended(1):
-            assert await workers.get("/readyz") == (200, "ready\nworker 1: does not answer\n")
+            ready, one = await workers.get("/readyz")
             assert await workers.metric("webhooks_store_ready") == 1
             with workers.suspended(0):
-                lines = "worker 0: does not answer\nworker 1: does not answer\n"
-                assert await workers.get("/readyz") == (503, lines)
+                unready, none = await workers.get("/readyz")
                 assert await workers.get("/healthz") == (200, "ok\n")
         while await workers.get("/readyz") != (200, "ready\n"):
             pass
+    assert (ready, unready) == (200, 503)
+    said("workers: one of two answers, then none", f"{one}\n{none}")
 
 
 @pytest.mark.slow
@@ -165,14 +167,12 @@ async def test_keys_are_reloaded_by_all_workers_or_by_none(tmp_path: Path) -> No
     async with working(tmp_path, "--keys-file", str(keys)) as workers, client() as session:
         keys.write_text("nonsense with a two_secret_of_this_length")
         workers.listener.send_signal(signal.SIGHUP)
-        assert "two_secret" not in await workers.log_until("could not reload")
+        assert "two_secret" not in await workers.log_until(" ERROR ")
         assert await verify(first) == [200, 200]
         keys.write_text("second:two_secret_of_this_length\n")
         workers.listener.send_signal(signal.SIGHUP)
-        reloaded = {
-            (await workers.log_until("reloaded keys and certificate")).partition("webhooks.listener: ")[2] for _ in range(3)
-        }
-        assert reloaded == {f"{who}reloaded keys and certificate\n" for who in ("", "worker 0: ", "worker 1: ")}
+        reloaded = {(await workers.log_until("reloaded ")).partition("webhooks.listener: ")[2] for _ in range(3)}
+        said("workers: reloaded", "".join(sorted(reloaded)))
         assert await verify(second) == [200, 200]
         assert await verify(first) == [401, 401]
         assert len([line for line in workers.lines if " ERROR " in line]) == 1
@@ -247,8 +247,8 @@ async def test_a_killed_worker_is_replaced_and_the_others_continue(tmp_path: Pat
         os.kill(killed, signal.SIGKILL)
         for number in range(20):
             assert await post(session, workers.url, delivery(f"{number}")) == 200
-        line = await workers.log_until("crashed and is restarted")
-        assert f"worker 1 crashed and is restarted in 0.1 s: process {killed} was ended by SIGKILL" in line
+        line = (await workers.log_until(" crashed ")).partition("webhooks.")[2]
+        said("workers: one was killed", line.replace(str(killed), "N"))
         assert await workers.replaced() == 1
         async with workers.only(1):
             assert await post(session, workers.url, delivery("x")) == 200
@@ -333,7 +333,7 @@ async def test_the_path_of_a_unix_socket_is_shared_by_the_workers_and_removed_at
             connector = aiohttp.UnixConnector(str(path))
             async with workers.only(number), aiohttp.ClientSession(connector=connector) as session:
                 assert await post(session, workers.url, delivery(f"{number}")) == 200
-        with pytest.raises(AssertionError, match="another server listens on"):
+        with pytest.raises(AssertionError, match=r"in\.sock"):
             await start(tmp_path, "--workers", "2", "--unix", str(path))
         os.kill(workers.listener.process.pid, signal.SIGKILL)
         await workers.rest_of_log()
@@ -360,12 +360,12 @@ async def test_a_certificate_is_reloaded_by_all_workers_or_by_none(tmp_path: Pat
         assert await works_with(authority)
         other.issue_cert("127.0.0.1").cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))  # its key is not there yet
         workers.listener.send_signal(signal.SIGHUP)
-        await workers.log_until("could not reload")
+        await workers.log_until(" ERROR ")
         assert await works_with(authority)
         tls_options(other, tmp_path)
         workers.listener.send_signal(signal.SIGHUP)
         for _ in range(3):
-            await workers.log_until("reloaded keys and certificate")
+            await workers.log_until("reloaded ")
         assert await works_with(other)
         assert not await works_with(authority)
 
@@ -378,8 +378,8 @@ async def test_a_worker_that_cannot_restart_is_retried_until_it_can(tmp_path: Pa
         keys.write_text("nonsense")
         os.kill(workers.pids[0], signal.SIGTERM)
         for seconds in ("0.1", "0.2"):
-            line = await workers.log_until("crashed and is restarted")
-            assert f"worker 0 crashed and is restarted in {seconds} s: {keys}: " in line
+            line = await workers.log_until(" crashed ")
+            assert f" in {seconds} s: {keys}: " in line
         status, text = await workers.get("/readyz")
         assert (status, text.startswith("ready\nworker 0: ")) == (200, True)
         keys.write_text("first:one_secret_of_this_length\n")
@@ -433,7 +433,7 @@ async def test_a_listener_that_cannot_start_says_why_in_its_last_line(tmp_path: 
     (tmp_path / "taken").write_text("")
     ended = await not_started(tmp_path, *options)
     assert ended[0] == code
-    assert ended[1].startswith("could not start: ") == (code == 7)
+    said(f"serve {' '.join(options)}", ended[1])
 
 
 @pytest.mark.processes_are_measured
@@ -443,7 +443,7 @@ async def test_if_one_worker_cannot_start_the_others_exit_too(tmp_path: Path) ->
     )
     code, line = await not_started(tmp_path, PYTHONPATH=path)
     assert code == 7
-    assert re.fullmatch(r"could not start worker [01]: process \d+ ended with exit code 9", line)
+    said("workers: one that cannot start", re.sub(r"worker [01]", "worker N", without_places(line)))
 
 
 @pytest.mark.slow
