@@ -172,7 +172,7 @@ async def test_every_request_says_which_version_sends_it(door: Door) -> None:
 async def test_a_client_is_neither_copied_nor_pickled_and_shows_its_address(door: Door) -> None:
     async with door.make() as client:
         for copier in (pickle.dumps, copy.copy, copy.deepcopy):
-            with pytest.raises(TypeError, match="cannot be copied or pickled"):
+            with pytest.raises(TypeError, match=type(client).__name__):
                 copier(client)
         assert door.address in repr(client)
 

@@ -82,7 +82,7 @@ async def walk(client: EnkashClient) -> None:
     assert (changed.amount, changed.configuration, changed.company_id) == (10, CoinConfiguration.CUSTOM, None)
     await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="R2")
     assert await client.get_balance("EKQZVMQK") == 16
-    with pytest.raises(NotFound, match="Coin configuration not found"):
+    with pytest.raises(NotFound):
         await client.get_event("WCC1")
 
 
@@ -90,7 +90,7 @@ async def test_the_vendors_no_moves_no_coins(sandbox: EnkashSandbox, client: Enk
     await client.create_event(event="REFERRAL_EVENT", amount=6)
     sandbox.funds = 5
 
-    with pytest.raises(RequestRejected, match="Insufficient balance in card account") as caught:
+    with pytest.raises(RequestRejected) as caught:
         await client.allocate_coins(event="REFERRAL_EVENT", user_id="EKQZVMQK", request_id="R1")
 
     assert (caught.value.status, caught.value.code) == (200, "1")

@@ -15,6 +15,7 @@ from original_async.webhooks import OriginalWebhooks
 from rewards_core.errors import SignatureError
 from rewards_core.operations import Event, EventSource, OperationRef
 from tests.original_async.event_kit import ALLOCATION, ALLOCATION_REF, CLAIM, CLAIM_REF, LOG, TIME, body, source
+from tests.texts import said
 from webhooks import MemoryStore, Receiver
 
 
@@ -35,7 +36,7 @@ def test_it_knows_the_events_that_the_vendor_names(caplog: pytest.LogCaptureFixt
         receiver.on(name)(handle)
     assert caplog.text == ""
     receiver.on("reward.alocated")(handle)
-    assert "did you mean 'reward.allocated'?" in caplog.text
+    assert "'reward.allocated'" in caplog.text
 
 
 def test_what_it_signs_it_verifies() -> None:
@@ -111,7 +112,7 @@ def test_a_numeric_amount_keeps_every_digit() -> None:
 )
 def test_a_body_that_is_no_json_object_is_a_problem(raw: bytes) -> None:
     event = source.parse(raw, {"x-webhook-attempt": "1"})
-    assert event.problem == "the body is not a readable JSON object"
+    said("events: a body that is no JSON object", event.problem)
     assert (event.name, event.body, event.ref, event.attempt) == ("", raw, None, "1")
     assert event.identity != source.parse(raw + b" ").identity
 
@@ -124,7 +125,7 @@ def test_a_body_nested_too_deeply_to_be_written_again_is_a_problem() -> None:
 @pytest.mark.parametrize("name", [None, 7, "", ["reward.allocated"]])
 def test_a_body_that_names_no_event_is_a_problem(name: Any) -> None:
     event = source.parse(body(name, allocation=ALLOCATION))
-    assert event.problem == "the body does not name its event"
+    said("events: a body that names no event", event.problem)
     assert (event.name, event.ref, event.resource) == ("", None, None)
 
 
@@ -137,14 +138,10 @@ def test_an_event_of_another_app_is_a_problem() -> None:
     mine = OriginalWebhooks({"a": "s"}, app_uid="UB2DG8MW5KBQ")
     assert mine.parse(body(allocation=ALLOCATION)).problem is None
     other = OriginalWebhooks({"a": "s"}, app_uid="AAAAAAAAAAAA")
-    assert (
-        other.parse(body(allocation=ALLOCATION)).problem
-        == "the event belongs to app UB2DG8MW5KBQ; this source is configured for app AAAAAAAAAAAA"
-    )
-    assert (
-        other.parse(body(app={"uid": 7}, allocation=ALLOCATION)).problem
-        == "the event belongs to an app whose uid is not text; this source is configured for app AAAAAAAAAAAA"
-    )
+    problems = [
+        other.parse(given).problem for given in (body(allocation=ALLOCATION), body(app={"uid": 7}, allocation=ALLOCATION))
+    ]
+    said("events: of another app", "\n".join(map(str, problems)))
     assert other.parse(body(app={"name": "no uid"}, allocation=ALLOCATION)).problem is None
     assert other.parse(body(app="UB2DG8MW5KBQ", allocation=ALLOCATION)).problem is None
 

@@ -55,7 +55,7 @@ def test_what_verify_accepts_reads_as_hex_over_the_raw_body_and_differs_in_nothi
     (reading,) = read(value)
     assert accepted({SIGNATURE_HEADER: value})
     assert (reading.names_key, reading.made_with, reading.known_key, reading.differs) == (FIRST, FIRST, True, ())
-    assert reading.reads_as == f"HMAC-SHA256 of the raw body with the secret of key {FIRST} as text, in {reading.written}"
+    said("a signature that verifies", str(reading.reads_as).replace(str(reading.written), "HEX"))
 
 
 REJECTED = [
@@ -170,7 +170,7 @@ def test_a_secret_leaves_its_reader_in_no_way() -> None:
     with pytest.raises(TypeError):
         pickle.dumps(reader)
     assert reader.without_secrets('x a"secret y a\\"secret') == "x [a webhook secret] y [a webhook secret]"
-    with pytest.raises(ValueError, match="webhook secret of k"):
+    with pytest.raises(ValueError, match=" of k"):
         SignatureReader({"k": "with a\nbreak"})
 
 

@@ -205,7 +205,7 @@ async def test_deposit_needs_an_asset_outside_of_the_app(caller_of: CallerOf) ->
         caller = caller_of(sandbox)
         pending, held = (await caller.mint("asset_2")).data["uid"], await caller.minted(sandbox)
         for uid in (pending, held):
-            with pytest.raises(ValueError, match="not in a wallet outside of the app"):
+            with pytest.raises(ValueError, match="outside"):
                 await sandbox.deposit(uid, "finder")
         with pytest.raises(KeyError):
             await sandbox.deposit("000", "finder")
@@ -308,7 +308,7 @@ async def test_operation_has_only_the_ends_that_the_vendor_documents(caller_of: 
     async with OriginalSandbox(confirm=None) as sandbox:
         caller = caller_of(sandbox)
         asset = (await caller.mint()).data["uid"]
-        with pytest.raises(ValueError, match=f"asset {asset} cannot end as '{status}': give done"):
+        with pytest.raises(ValueError, match=f"{asset} .* '{status}'"):
             await sandbox.settle(asset, status, kind="asset")
         await sandbox.settle(asset, kind="asset")
         burn = (await caller.burn(asset)).data["uid"]

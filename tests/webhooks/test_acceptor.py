@@ -15,6 +15,7 @@ import attrs
 import pytest
 import trustme
 
+from tests.texts import said
 from webhooks.ingress.acceptor import Acceptor
 from webhooks.ingress.hardened_server import HardenedServer
 from webhooks.ingress.limits import ServerLimits
@@ -216,7 +217,7 @@ async def test_after_an_error_it_pauses_and_resumes(contexts: Any, caplog: pytes
         async with serving(contexts, listening=listening) as running:
             assert await running.status() == 404
     assert loop.time() - began_at >= 0.4  # for a file to come free
-    assert caplog.messages == [f"cannot accept connections on port {running.port}: Too many open files; retrying"]
+    said("listener: no file for a connection", "\n".join(caplog.messages).replace(str(running.port), "PORT"))
 
 
 async def test_it_can_be_closed_during_a_pause(contexts: Any) -> None:

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from rewards_core.secrets import Secret
+from tests.texts import said
 from tests.webhooks.console_kit import FakeWatched, heard, split_link, watching
 from tests.webhooks.store_contract import event
 from webhooks.cli.admin import open_admin
@@ -182,7 +183,7 @@ async def test_a_closed_store_is_said() -> None:
         await served.store.aclose()
         reply = await served.get("pending")
         assert reply.status == 503
-        assert (await reply.json())["problem"].startswith("The store does not answer: This store was closed")
+        said("console: a closed store", (await reply.json())["problem"])
 
 
 async def test_the_ninth_viewer_is_told_and_a_viewer_that_leaves_makes_room() -> None:

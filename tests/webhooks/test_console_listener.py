@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.texts import said
 from tests.webhooks.command_kit import alone, run
 from tests.webhooks.console_kit import asked, heard, split_link, watching
 from tests.webhooks.listener_process import Workers, client, delivery, post, running, start, working
@@ -154,7 +155,7 @@ async def test_the_link_is_printed_once_and_its_token_stands_nowhere_else(tmp_pa
 def test_the_console_needs_the_admin_port(folder: Path) -> None:
     result = run("serve", "--console", "--admin-port", "-1")
     assert result.exit_code == 2
-    assert "--console needs the admin port." in " ".join(result.stderr.replace("│", " ").split())
+    said("serve: a console without the admin port", result.stderr)
 
 
 @pytest.mark.slow
@@ -187,7 +188,7 @@ async def test_a_console_beside_a_store_follows_its_events(tmp_path: Path) -> No
         assert await verdicts(frames, 2) == {"new": 1, "dead letter": 1}
         refused = await asked(console.where["console"], "refused")
         assert refused["rows"] == []
-        assert refused["note"].startswith("Refused deliveries are kept by the listener, not by the store.")
+        said("console: refused deliveries beside a store", refused["note"])
         assert (await heard(frames, "status"))["workers"] is None
         url, headers = split_link(console.where["console"])
         async with aiohttp.ClientSession() as session:
@@ -255,4 +256,4 @@ async def test_a_port_in_use_is_said(tmp_path: Path) -> None:
         port = console.where["admin"].rpartition(":")[2]
         store_url = f"sqlite:///{tmp_path / 'inbox.db'}"
         result = await asyncio.to_thread(alone, "console", "--store", store_url, "--console-port", port)
-        assert (result.returncode, "could not start" in result.stderr) == (7, True)
+        assert (result.returncode, port in result.stderr) == (7, True)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from tests.texts import said
 from tests.webhooks.command_kit import alone
 from tests.webhooks.console_kit import FakeWatched
 from tests.webhooks.store_contract import PAY, Ear, claim, event, outcome, ref, resource, wants
@@ -47,17 +48,21 @@ def told(found: dict[str, Any]) -> list[tuple[str, float]]:
     return [(step["name"], step["at"] - NOW) for step in found["steps"]]
 
 
+def labels(found: dict[str, Any]) -> str:
+    return "\n".join(f"{one['label']}: {one['command']}" for one in found["commands"])
+
+
 async def test_a_pending_operation_says_when_it_is_polled_next_and_why() -> None:
     store = memory()
     await store.add_pending([ref()], poll_in=60)
     found = await story(store)
     assert (found["status"], told(found)) == ("pending", [("asked", 0.0)])
-    assert found["next"] == "The next poll is due in 60 s: nobody waits. It was polled 0 times."
-    assert [one["label"] for one in found["commands"]] == ["Its events", "Stop polling it"]
+    said("console: commands of a pending operation", labels(found))
+    polls = [found["next"]]
     await store.watch([ref()], poll_in=60)
-    assert "a caller waits" in (await story(store))["next"]
+    polls.append((await story(store))["next"])
     await store.hurry_polls([ref()], Priority.LOOKUP)
-    assert (await story(store))["next"].startswith("The next poll is due as soon as the budget allows: an event mentioned it.")
+    said("console: when a pending operation is polled", "\n".join([*polls, (await story(store))["next"]]))
 
 
 async def test_a_settled_operation_says_who_told_and_whom_it_woke() -> None:
@@ -76,9 +81,7 @@ async def test_a_settled_operation_says_who_told_and_whom_it_woke() -> None:
     steps = {step["name"]: step for step in found["steps"]}
     assert (steps["delivered"]["after"], steps["delivered"]["since"], steps["delivered"]["event_id"]) == (4.0, "chain", 1)
     assert (steps["awake"]["after"], steps["awake"]["since"]) == (pytest.approx(0.005, abs=1e-6), "delivered")
-    assert steps["settled"]["words"] == (
-        "By a delivery, or the look-up that it caused, as done. The vendor's API has not confirmed it."
-    )
+    said("console: settled by a delivery", steps["settled"]["words"])
     assert (found["status"], found["next"]) == ("done", "")
 
 
@@ -90,8 +93,8 @@ async def test_an_outcome_by_a_poll_and_its_conflicts_are_told() -> None:
     assert told(found)[:2] == [("delivered", 0.0), ("settled", 0.0)]
     assert told(found)[-1] == ("conflict", 9.0)
     assert found["conflicts"] == 1
-    assert next(step for step in found["steps"] if step["name"] == "settled")["words"] == "By a poll as done."
-    assert "No caller is known to have been woken." in found["next"]
+    settled = next(step for step in found["steps"] if step["name"] == "settled")
+    said("console: settled by a poll, with a conflict", f"{settled['words']}\n{found['next']}")
     assert [one["command"] for one in found["commands"]][1] == (
         "webhook-listener outcomes list --uid=1 --store sqlite:////var/lib/rewards/inbox.db"
     )
@@ -148,10 +151,8 @@ async def test_an_operation_that_is_only_mentioned_is_told_as_unknown() -> None:
     await store.accept(event(of=ref("2"), also=(ref(),), complete=resource("2")))
     await store.remove_pending([ref()])
     found = await story(store)
-    assert (found["status"], found["next"]) == (
-        "unknown",
-        "No outcome is stored, and nothing polls it. An application that waits for it makes it pending.",
-    )
+    assert found["status"] == "unknown"
+    said("console: an operation that is only mentioned", found["next"])
 
 
 # lists
@@ -240,7 +241,7 @@ async def test_an_event_says_what_its_handlers_do() -> None:
     assert found is not None
     job = found["jobs"][0]
     assert (job["running"], job["attempts"], job["why"], job["due_in"]) == (False, 1, "busy", pytest.approx(60, abs=5))
-    assert [one["label"] for one in found["commands"]] == ["Show it in a terminal"]
+    said("console: commands of an event", labels(found))
 
 
 DEEP = b"[" * 60 + b"1" + b"]" * 60
@@ -324,7 +325,7 @@ async def test_the_strip_counts_what_all_processes_say() -> None:
 def test_commands_of_a_store_that_none_reaches_are_left_out() -> None:
     commands = Commands(StoreUrl("memory:"))
     assert commands.show(1) is None
-    assert commands.note == "This store is in the memory of the listener, where no command reaches it."
+    said("console: a store that no command reaches", commands.note)
 
 
 def test_a_command_shows_no_password() -> None:

@@ -48,7 +48,7 @@ async def test_settings_arrive_as_they_were_sent() -> None:
 
 @pytest.mark.parametrize(("workers", "kind"), [(0, ValueError), (65, ValueError), (2.0, TypeError)])
 def test_there_are_1_to_64_workers(workers: Any, kind: type[Exception]) -> None:
-    with pytest.raises(kind, match=r"^workers: give a whole number of at least 1 and at most 64"):
+    with pytest.raises(kind, match=r"^workers: .* 64"):
         ListenerSettings(sources=[SourceSpec()], store="memory:", workers=workers)
 
 

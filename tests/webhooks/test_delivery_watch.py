@@ -207,7 +207,7 @@ async def test_an_observer_that_raises_is_logged_and_changes_no_reply(
 async def test_an_observer_that_cannot_be_called_is_refused_and_the_one_before_stays() -> None:
     receiver, seen = Receiver(SOURCE, MemoryStore()), list[Delivery]()
     receiver.observe(seen.append)
-    with pytest.raises(TypeError, match=r"^observer: give a function, not int\.$"):
+    with pytest.raises(TypeError, match=r"^observer: .* int\.$"):
         receiver.observe(5)  # type: ignore[arg-type]
     body = delivery("7")
     assert (await receiver.receive(signed(body), body)).status == 200

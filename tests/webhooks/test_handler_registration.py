@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from functools import partial
 from typing import Any, cast
 
@@ -52,23 +53,15 @@ async def by_keyword(*, event: Event) -> None:
     """Do nothing."""
 
 
-@pytest.mark.parametrize(
-    ("handler", "words"),
-    [
-        (synchronous, "is not an async function"),
-        ("app.note", "is not an async function"),
-        (Callable_, "is not an async function"),
-        (lambda event: plain(event), "is not an async function"),
-        (without, "too many positional arguments"),
-        (with_two, "missing a required argument: 'attempt'"),
-        (by_keyword, "too many positional arguments"),
-        (partial(plain, cast("Event", None)), "too many positional arguments"),
-    ],
-)
-def test_what_cannot_be_called_with_an_event_alone_is_refused_with_the_right_shape(handler: Any, words: str) -> None:
-    with pytest.raises(TypeError, match=words) as refused:
-        Post().receiver.on("*")(handler)
-    assert "async def handle(event: Event) -> None" in str(refused.value)
+def test_what_cannot_be_called_with_an_event_alone_is_refused_with_the_right_shape() -> None:
+    unasynchronous: tuple[Any, ...] = (synchronous, "app.note", Callable_, lambda event: plain(event))
+    unfit: tuple[Any, ...] = (without, with_two, by_keyword, partial(plain, cast("Event", None)))
+    told = []
+    for handler in (*unasynchronous, *unfit):
+        with pytest.raises(TypeError) as refused:
+            Post().receiver.on("*")(handler)
+        told.append(re.sub(r" at 0x\w+", "", str(refused.value)))
+    said("what cannot be called with an event alone is refused", "\n".join(told))
 
 
 def test_an_event_name_that_no_source_knows_is_warned_about_once_with_the_closest(caplog: pytest.LogCaptureFixture) -> None:

@@ -163,7 +163,7 @@ async def test_a_queue_that_goes_away_makes_it_unready_until_it_is_back(tmp_path
         await gate.close()
         while (found := await get(f"{process.where['admin']}/readyz"))[0] == 200:
             pass
-        assert found[1].startswith(f"SQS at {gate.url} does not answer (")
+        assert gate.url in found[1]
         assert "webhooks_queue_readable 0.0" in (await get(f"{process.where['admin']}/metrics"))[1]
         await send(sqs, "1")
         await gate.open()
@@ -180,7 +180,7 @@ async def test_lost_credentials_make_it_unready_until_they_are_valid_again(tmp_p
         await send(sqs, "1")  # ends the requests that wait
         while (found := await get(f"{process.where['admin']}/readyz"))[0] == 200:
             pass
-        assert found[1].startswith("AWS rejects the credentials (ExpiredToken).")
+        assert "ExpiredToken" in found[1]
         gate.answers["ReceiveMessage"].clear()
         await send(sqs, "2")
         await sqs.until_empty()
@@ -240,12 +240,10 @@ async def test_the_doctor_checks_a_queue(folder: Path, gate: Gate, sqs: Sqs, sqs
     await sqs.send("x", {})
     found = await finding(sqs.url)
     assert found["ok"]
-    assert found["found"].endswith(": 1 message waiting, 0 in progress, dead letters after 1,000 receipts")
     async with a_queue(sqs_endpoint, "careless", None) as careless:
-        assert (await finding(careless.url))["advice"].startswith("The queue has no redrive policy")
-    assert (await finding("sqs://missing"))[
-        "found"
-    ] == f"There is no queue missing at {gate.url}. Check its name, region and account."
+        advice = (await finding(careless.url))["advice"]
+    missing = (await finding("sqs://missing"))["found"].replace(gate.url, "URL")
+    said("doctor: queues", f"{found['found'].partition(': ')[2]}\n{advice}\n{missing}")
 
 
 def test_without_the_extra_it_says_how_to_install_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,4 +251,4 @@ def test_without_the_extra_it_says_how_to_install_it(folder: Path, monkeypatch: 
     monkeypatch.delitem(sys.modules, "webhooks.ingress.sqs", raising=False)
     monkeypatch.setitem(sys.modules, "aiobotocore.config", None)
     done = run("consume", "sqs://rewards?region=eu-west-1")
-    assert (done.exit_code, done.stderr) == (2, f"SQS needs the package aiobotocore. Run {install_hint('sqs')}.\n")
+    assert (done.exit_code, "aiobotocore" in done.stderr, install_hint("sqs") in done.stderr) == (2, True, True)

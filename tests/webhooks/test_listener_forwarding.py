@@ -14,6 +14,7 @@ from attrs import evolve
 from prometheus_client import CollectorRegistry
 
 from rewards_core.backoff import delay
+from tests.texts import raises
 from tests.webhooks.command_kit import command
 from tests.webhooks.listener_process import APP, SOURCE, delivery, kept, post, running, signed
 from tests.webhooks.store_contract import event, outcome, ref
@@ -32,14 +33,14 @@ from webhooks.store.readings import StoreStatistics
 async def test_a_conflict_event_of_this_store_is_not_forwarded() -> None:
     async with aiohttp.ClientSession() as session:
         await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(event("1", name=CONFLICT_EVENT))
-        with pytest.raises(ForwardFailed, match=r"^could not forward the delivery: .* did not answer"):
+        with raises(ForwardFailed, "forward: no answer"):
             await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(event("1"))
 
 
 async def test_a_signed_event_of_the_same_name_is_forwarded() -> None:
     body = b'{"event": "outcome.conflict", "data": {}}'
     async with aiohttp.ClientSession() as session:
-        with pytest.raises(ForwardFailed, match="did not answer"):
+        with raises(ForwardFailed, "forward: no answer"):
             await Forwarder(session, "http://127.0.0.1:9/", timeout=1)(SOURCE.parse(body, signed(body)))
 
 
@@ -75,7 +76,7 @@ async def test_a_failed_forward_logs_one_line_without_a_traceback(caplog: pytest
                 await told.wait()
         finally:
             logging.getLogger("webhooks.handlers").removeHandler(teller)
-    assert "could not forward the delivery: the service behind --forward-to did not answer (ClientConnectorError)" in caplog.text
+    assert "ClientConnectorError" in caplog.text
     assert "again later" not in caplog.text
     assert "Traceback" not in caplog.text
 

@@ -101,10 +101,8 @@ def test_a_retired_handler_gets_no_more_jobs_and_its_own_can_be_retried(folder: 
 
 def test_a_person_is_told_how_many_jobs_became_dead_letters(folder: Path) -> None:
     fill(folder, two_handlers)
-    assert screen("handlers", "retire", FORWARD) == [f"{FORWARD} retired; 2 waiting jobs became dead letters"]
-    assert screen("handlers", "retire", "shop.orders.credit", "--service", "shop") == [
-        "shop.orders.credit retired; 1 waiting job became a dead letter"
-    ]
+    told = screen("handlers", "retire", FORWARD) + screen("handlers", "retire", "shop.orders.credit", "--service", "shop")
+    said("handlers retire: jobs that wait", "\n".join(told))
 
 
 def test_a_handler_that_left_only_jobs_can_be_retired(folder: Path) -> None:
@@ -178,14 +176,7 @@ def test_a_long_list_of_pending_operations_is_fetched_in_pages(folder: Path, mon
 
 def test_a_person_sees_pending_operations_in_80_columns(folder: Path) -> None:
     fill(folder, some_pending, clock=lambda: EPOCH)
-    heading, first, *others = screen("pending", "list")
-    assert heading == "scope  kind        uid  since (UTC)          polls  next poll  why"
-    assert re.fullmatch(r"       allocation  1    2025-10-09 08:53:20      0 +(in \d+ s|due)  not waited for", first)
-    assert others[:2] == [
-        "       allocation  3    2025-10-09 08:53:20      0        due  requested",
-        "       allocation  4    2025-10-09 08:53:20      0        due  in an event",
-    ]
-    assert others[2].startswith("shop   claim       2    ")
+    said("pending list", re.sub(r"in \d+ s", lambda near: "due".rjust(len(near[0])), "\n".join(screen("pending", "list"))))
 
 
 # pending forget

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -107,7 +108,7 @@ def test_what_cannot_be_moved_is_wrong_usage(folder: Path, arguments: tuple[str,
 
 def test_a_missing_source_is_not_made(folder: Path) -> None:
     result = run("move", "--from", "sqlite:///none.db", "--to", "sqlite:///new.db")
-    assert (result.exit_code, result.stderr.strip()) == (7, "There is no store at sqlite:///none.db. Nothing was changed.")
+    assert (result.exit_code, "sqlite:///none.db" in result.stderr) == (7, True)
     assert list(folder.iterdir()) == []
 
 
@@ -133,8 +134,7 @@ def test_a_move_killed_between_slices_goes_on_and_nothing_comes_twice(
             assert (killed.returncode, writes) == (0, 20), killed.stderr
             break
         refused = run("wait", "1", "--timeout", "0", "--store", target)
-        assert refused.exit_code == 7
-        assert "Finish the move first" in refused.stderr
+        assert (refused.exit_code, " being moved here" in refused.stderr) == (7, True)
     done = lines(run("move", "--from", HERE, "--to", target))
     assert done[-1]["moved"]["event"] == len(expected)
     assert _ids(target) == expected
@@ -165,7 +165,7 @@ def test_a_store_that_a_listener_uses_is_not_moved(folder: Path) -> None:
         await store.subscribe(Subscriber())
         done = alone("move", "--from", HERE, "--to", "sqlite:///new.db", cwd=folder)
         assert done.returncode == 7
-        assert "was used by another process" in done.stderr
+        said("move: a store in use", re.sub(r"\d+ s ago", "N s ago", done.stderr))
         await store.accept(event())
 
     fill(folder, with_listener)

@@ -155,4 +155,4 @@ async def test_a_large_body_that_its_source_cannot_read_is_kept_as_a_dead_letter
     receiver = Receiver(Failing(), MemoryStore())
     assert await deliver(receiver, LARGE) == 200
     (kept,) = await receiver.store.list_events()
-    assert kept.event.problem == "could not be read (LookupError)"
+    assert "LookupError" in (kept.event.problem or "")

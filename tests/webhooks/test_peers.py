@@ -94,7 +94,7 @@ def test_no_networks_are_false_and_contain_no_address() -> None:
 
 @pytest.mark.parametrize("text", ["", "10.0.0.1/8", "example.com", "10.0.0.0/33"])
 def test_an_invalid_network_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r'give an address or a CIDR range such as "10\.0\.0\.0/8"'):
+    with pytest.raises(ValueError, match=r"^networks: "):
         Networks([text])
 
 

@@ -20,6 +20,7 @@ from rewards_core.postgres.engine import Engine
 from rewards_core.postgres.listen import Listener
 from rewards_core.postgres.migrations import Schema
 from tests.postgres_server import Server, postgres_server
+from tests.texts import raises
 from tests.webhooks.postgres_kit import pooler_before, schema_of_its_own
 from tests.webhooks.store_contract import claim, event, outcome, ref, wants
 from tests.webhooks.tcp_proxy import tcp_proxy
@@ -142,14 +143,14 @@ async def test_if_no_host_is_of_use_the_error_is_that_of_the_one_that_hangs(serv
         proxy.swallow = True
         url = f"postgresql://postgres@127.0.0.1:{proxy.port},127.0.0.1:1/postgres"
         store = PostgresStore(url, command_timeout=0.5)
-        with pytest.raises(StoreError, match="did not answer in time"):
+        with raises(StoreError, "postgres: a host that hangs"):
             await store.ping()
         await store.aclose()
 
 
 @pytest.mark.slow  # the server cancels the statement after nine tenths of the time
 async def test_a_slow_statement_of_a_healthy_server_refuses_no_other_call(engine: Engine, server: Server) -> None:
-    with pytest.raises(StoreError, match="Find out what slows the server"):
+    with raises(StoreError, "postgres: a slow statement"):
         await engine.run(lambda db: db.fetchval("SELECT pg_sleep(600)"))
     slow = asyncio.ensure_future(engine.run(lambda db: db.fetchval("SELECT pg_sleep(600)")))
     connection = await asyncpg.connect(server.url)
@@ -293,7 +294,7 @@ async def test_a_database_that_cannot_hold_every_text_is_refused(server: Server)
     connection = await asyncpg.connect(server.url)
     await connection.execute("CREATE DATABASE narrow ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     store = PostgresStore(server.tcp_url.removesuffix("postgres") + "narrow")
-    with pytest.raises(StoreError, match="Create a database with the encoding UTF8"):
+    with raises(StoreError, "postgres: a database of another encoding"):
         await store.ping()
     await store.aclose()
     await connection.execute("DROP DATABASE narrow")
@@ -327,11 +328,11 @@ async def test_two_processes_that_start_at_one_time_migrate_once_and_a_newer_lay
     connection = await asyncpg.connect(server.url)
     await connection.execute("UPDATE fresh.layout SET version = 99")
     newer = PostgresStore(server.tcp_url, schema="fresh")
-    with pytest.raises(StoreError, match="layout 99 of a newer version of rewards-async"):
+    with pytest.raises(StoreError, match="layout 99 "):
         await newer.ping()
     await connection.execute("CREATE SCHEMA foreign_one; CREATE TABLE foreign_one.account (id int)")
     foreign = PostgresStore(server.tcp_url, schema="foreign_one")
-    with pytest.raises(StoreError, match="belongs to another program"):
+    with raises(StoreError, "postgres: a schema of another program"):
         await foreign.ping()
     for store in (*stores, newer, foreign):
         await store.aclose()
@@ -349,7 +350,7 @@ async def test_a_process_that_connects_again_refuses_a_layout_that_is_newer_by_n
     )
     with suppress(StoreError):
         await store.list_events()  # its connection has ended
-    with pytest.raises(StoreError, match="layout 99 of a newer version of rewards-async"):
+    with pytest.raises(StoreError, match="layout 99 "):
         await store.accept(event("2"))
     await connection.execute("UPDATE migrated.layout SET version = 1")
     assert await store.accept(event("2")) is Acceptance.NEW
@@ -361,7 +362,7 @@ async def test_a_process_that_connects_again_refuses_a_layout_that_is_newer_by_n
 async def test_a_store_is_not_closed_from_another_loop_than_its_own(server: Server) -> None:
     store = PostgresStore(server.url, schema="loops")
     await store.ping()
-    with pytest.raises(StoreError, match="another event loop"):
+    with raises(StoreError, "postgres: another event loop"):
         await asyncio.to_thread(asyncio.run, store.aclose())
     await store.ping()
     await store.aclose()

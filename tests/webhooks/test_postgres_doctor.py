@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,12 +118,11 @@ def test_a_healthy_server_passes_before_and_after_the_first_listener(
     monkeypatch.setenv("ORIGINAL_WEBHOOK_KEYS", KEYS)
     result = run("doctor", "--store", url, "--port", "1", "--unix", str(folder / "missing"))
     before = {row["check"]: row for row in records(result)}
-    assert before["store"]["found"] == f"{shown_url(durable)} holds no store yet; the listener will create it"
     assert run_sql(durable, "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'rewards%'") == "0"
     fill_database(url, lambda store: store.accept(event()))
     after = findings(url)
     assert all(one.ok for one in after.values())
-    assert after["store"].found == f"{shown_url(durable)} is writable; 1 event, 0 waiting for handlers"
+    said("doctor: a database", f"{before['store']['found']}\n{after['store'].found}".replace(shown_url(durable), "URL"))
     assert PASSWORD not in result.stdout + result.stderr + tell(*after.values())
     assert not {"sqlite", "space", "integrity"} & set(before)
 
@@ -139,11 +139,11 @@ def test_dead_letters_and_handlers_that_differ_are_told(url: str) -> None:
         return found
 
     told = asyncio.run(differing())["store"]
-    assert (told.ok, "want different events for app.pay" in told.found) == (True, True)
+    assert (told.ok, "app.pay" in told.found) == (True, True)
     assert told.advice
     fill_database(url, lambda store: store.accept(event(problem="unreadable")))
     dead = findings(url)["store"]
-    assert (dead.ok, dead.advice) == (False, "Run webhook-listener dead-letters list")
+    assert (dead.ok, "dead-letters list" in dead.advice) == (False, True)
 
 
 def _grant(server: Server, rights: str) -> None:
@@ -167,14 +167,14 @@ def test_a_user_without_rights_and_a_store_of_another_layout(durable: Server, ur
     found = findings(as_guest)
     assert "event" in found["rights"].found
     assert "store" not in found
-    assert "not visible to this user" in found["standbys"].found
+    said("doctor: standbys, for a user without rights", found["standbys"].found)
     assert not found["durability"].advice
     run_sql(durable, "ALTER ROLE guest SET synchronous_commit = off")
     told = findings(as_guest)["durability"]
     assert (told.ok, "synchronous_commit is off" in told.found) == (True, True)
     _grant(durable, "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES")
-    assert findings(as_guest)["rights"].found == "this user may not read and write event_id, outcome_seq"
-    with pytest.raises(StoreError, match="the sequence event_id"):
+    assert findings(as_guest)["rights"].found.endswith(" event_id, outcome_seq")
+    with pytest.raises(StoreError, match="sequence event_id"):
         asyncio.run(_ping(as_guest))
     _grant(durable, "USAGE ON ALL SEQUENCES")
     assert findings(as_guest)["rights"].ok
@@ -185,10 +185,11 @@ def test_a_user_without_rights_and_a_store_of_another_layout(durable: Server, ur
     run_sql(durable, "UPDATE rewards_webhooks.layout SET version = 0")
     older = findings(url)["store"]
     assert older.ok
-    assert "upgrades it to layout" in older.found
     assert run_sql(durable, "SELECT version FROM rewards_webhooks.layout") == "0"
     run_sql(durable, "UPDATE rewards_webhooks.layout SET version = 99")
-    assert "newer version" in findings(url)["store"].found
+    newer = findings(url)["store"]
+    both = re.sub(r"to layout \d+", "to layout N", f"{older.found}\n{newer.found}")
+    said("doctor: a store of an older or a newer layout", both.replace(shown_url(durable), "URL"))
 
 
 @contextmanager
@@ -216,10 +217,8 @@ def test_standbys(durable: Server, url: str, tmp_path: Path) -> None:
         while run_sql(durable, "SELECT sync_state FROM pg_stat_replication") != "sync":
             pass
         told = findings(url)["standbys"]
-        assert (told.ok, told.found) == (
-            True,
-            "commits wait for pg_receivewal: no acknowledged event is lost at a failover to it",
-        )
+        assert told.ok
+        said("doctor: a synchronous standby", told.found)
     told = findings(url)["standbys"]
     assert not told.ok
     assert "every commit waits" in told.found or "commits wait" in told.found
@@ -230,9 +229,8 @@ def test_standbys(durable: Server, url: str, tmp_path: Path) -> None:
 def test_a_pooler_in_transaction_mode_is_noticed(durable: Server, url: str) -> None:
     with pooler_before(durable) as port:
         told = findings(f"postgresql://postgres@127.0.0.1:{port}/postgres")["notifications"]
-    assert (told.ok, "none arrive" in told.found) == (True, True)
-    assert told.advice
-    assert findings(url)["notifications"].found == "a session receives those of another"
+    assert (told.ok, bool(told.advice)) == (True, True)
+    said("doctor: notifications behind a pooler, and without", f"{told.found}\n{findings(url)['notifications'].found}")
 
 
 def test_a_server_that_cannot_be_reached_fails_once(url: str) -> None:

@@ -19,6 +19,7 @@ import pytest_asyncio
 from rewards_core.errors import StoreError, StoreFull
 from rewards_core.postgres import engine as postgres_engine
 from tests.postgres_server import Server, as_server_user, postgres_server
+from tests.texts import raises
 from tests.webhooks.store_contract import EPOCH, PAY, Ear, claim, event, outcome, ref, resource, wants
 from tests.webhooks.tcp_proxy import tcp_proxy
 from webhooks.store.postgres import PostgresStore
@@ -110,11 +111,11 @@ async def test_an_answer_that_was_lost_after_the_commit_leaves_a_duplicate(datab
         store = database.open(f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres", command_timeout=BRIEF)
         await until(lambda: store.accept(event("first")))
         proxy.swallow = True
-        with pytest.raises(StoreError, match="may or may not have changed the store"):
+        with raises(StoreError, "postgres: no answer"):
             await store.accept(event("lost", of=ref(), complete=resource()))
         while not await database.connection.fetchval("SELECT count(*) FROM faults.outcome"):
             pass
-        with pytest.raises(StoreError, match="may or may not have changed the store"):
+        with raises(StoreError, "postgres: no answer"):
             await store.add_pending([ref("2")], poll_in=0)
         proxy.swallow = False
         await store.add_pending([ref("2")], poll_in=0)
@@ -169,7 +170,7 @@ async def test_calls_of_a_server_that_hangs_fail_early_and_do_not_pile_up(databa
             answers = await asyncio.gather(*calls, return_exceptions=True)
             assert {type(answer) for answer in answers} == {StoreError}
             told = [str(answer) for answer in answers]
-        assert any("has not answered for" in each for each in told)  # known since the first turn
+        assert any("not answered" in each for each in told)  # known since the first turn
     finally:
         database.server.signal(signal.SIGCONT)
     assert await until(lambda: store.accept(event("afterwards"))) is Acceptance.NEW
@@ -184,7 +185,7 @@ async def test_a_lock_that_another_session_holds_ends_a_call_and_no_more(databas
     await until(lambda: store.accept(event("first")))
     async with database.connection.transaction():
         await database.connection.execute("LOCK TABLE faults.identity")
-        with pytest.raises(StoreError, match="End the session that holds the lock"):
+        with raises(StoreError, "postgres: a lock of another session"):
             await store.accept(event("second"))
     assert await until(lambda: store.accept(event("second"))) is Acceptance.NEW
 
@@ -213,7 +214,7 @@ async def test_calls_beyond_what_may_wait_for_a_connection_fail_at_once(
         await database.connection.execute("LOCK TABLE faults.pending")
         stuck = [asyncio.ensure_future(store.remove_pending([ref(uid)])) for uid in "12"]
         await asyncio.sleep(0)
-        with pytest.raises(StoreError, match="1 calls wait for it"):
+        with raises(StoreError, "postgres: too many calls"):
             await store.remove_pending([ref("3")])
     await asyncio.gather(*stuck)
 
@@ -286,7 +287,7 @@ async def test_a_commit_whose_wait_for_the_standby_an_administrator_ends_is_not_
         call = asyncio.ensure_future(store.accept(event("told")))
         while not call.done():
             await database.connection.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
-        with pytest.raises(StoreError, match="wait for the synchronous standby was cancelled"):
+        with raises(StoreError, "postgres: the wait for a standby was cancelled"):
             await call
     finally:
         await resume(database)
@@ -320,7 +321,7 @@ async def test_a_full_disk_is_told_and_forgotten_once_there_is_space(database: D
         await store.ping()
         await database.connection.execute("ALTER TABLE faults.event SET TABLESPACE small")
         many = (store.accept(event(f"{number}", said=os.urandom(4_000).hex())) for number in range(1_000))
-        with pytest.raises(StoreFull, match="Free some space; nothing else is needed"):
+        with raises(StoreFull, "postgres: a full disk"):
             await _each(many)
         subprocess.run(["mount", "-o", "remount,size=64M", disk], check=True)
         assert await store.accept(event("afterwards")) is Acceptance.NEW
@@ -386,7 +387,7 @@ async def test_a_primary_that_is_set_read_only_is_told_and_used_again_once_it_is
     store = database.open()
     await database.connection.execute("ALTER DATABASE postgres SET default_transaction_read_only = on")
     try:
-        with pytest.raises(StoreError, match="see its default_transaction_read_only"):
+        with pytest.raises(StoreError, match="default_transaction_read_only"):
             await store.ping()
     finally:
         await database.connection.execute("ALTER DATABASE postgres RESET default_transaction_read_only")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from rewards_core.errors import ConfigurationError
+from tests.texts import said
 from tests.virtual_time import virtual_time
 from tests.webhooks.queue_kit import BUSY, GONE, body, no_answer, running
 from tests.webhooks.world import now
@@ -20,7 +21,7 @@ async def test_a_queue_that_deletes_nothing_is_trouble_until_it_deletes_again() 
         scene.queue.faults["delete"] = [no_answer() for _ in range(3)]
         scene.queue.send(body("1"))
         await scene.until(lambda: scene.ingress.trouble)
-        assert scene.ingress.trouble == "What was stored cannot be deleted, and returns. The queue does not answer."
+        said("queue: nothing can be deleted", scene.ingress.trouble)
         assert await scene.stored() == ["1"]
         scene.queue.send(body("2"))
         await scene.until(lambda: scene.ingress.trouble is None)

@@ -80,7 +80,7 @@ def test_anything_else_is_refused(url: str, options: dict[str, object]) -> None:
     ],
 )
 def test_credentials_are_refused_and_not_shown(url: str) -> None:
-    with pytest.raises(ValueError, match="there are credentials in it") as caught:
+    with pytest.raises(ValueError, match="credentials") as caught:
         parse_queue_url(url)
     assert "wJalr" not in str(caught.value)
     trace = caught.value.__traceback__

@@ -143,7 +143,7 @@ async def test_a_source_that_fails_to_read_a_verified_body_makes_a_dead_letter()
     assert (await inbox.send(body_of(uid="1"))).status == 200
     assert (await inbox.send(body_of(uid="1"))).status == 200
     (kept,) = await inbox.store.list_events()
-    assert kept.event.problem == "could not be read (KeyError)"
+    assert "KeyError" in (kept.event.problem or "")
 
 
 async def test_a_source_that_fails_to_verify_lets_nothing_in() -> None:

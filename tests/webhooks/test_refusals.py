@@ -14,6 +14,7 @@ import pytest
 
 import webhooks
 from original_async import OriginalWebhooks
+from tests.texts import said
 from tests.virtual_time import virtual_time
 from webhooks import MemoryStore, Receiver
 from webhooks.refusals import ADVICE, MAX_KEPT, Refusal, RefusalRing, Refusals, merged
@@ -104,15 +105,8 @@ async def test_a_line_a_minute_tells_of_each_reason(caplog: pytest.LogCaptureFix
         else:
             book.note(reason, advice="Look at it.")
     book.note("unknown_key", "203.0.113.7", status=401, key_ids=["k", "l"], advice="Look.")
-    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "GET /x from 203.0.113.7 was answered 404 (path); 1 so far for this reason. Look at the path."),
-        ("WARNING", "a connection was closed (handshake); 1 so far for this reason. Look at it."),
-        ("WARNING", "GET /x from 203.0.113.7 was answered 404 (path); 3 so far for this reason. Look at the path."),
-        (
-            "WARNING",
-            "a delivery from 203.0.113.7 was answered 401 (unknown_key); 1 so far for this reason. It claims the key k, l. Look.",
-        ),
-    ]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+    said("refusals: a line a minute for each reason", "\n".join(caplog.messages))
 
 
 def test_lists_of_several_become_one_that_is_as_fair() -> None:
@@ -159,7 +153,7 @@ async def test_a_receiver_keeps_what_it_refused_and_says_what_to_do(receiver: Re
         12,
     )
     assert kept.count == 2
-    assert "compare their ids" in kept.advice
+    said("refusals: an unknown key", kept.advice)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ async def test_an_outcome_that_was_kept_though_the_call_failed_is_the_same_when_
     recording = asyncio.ensure_future(store.record_outcome(outcome(ref("1"), key="k")))
     moving = asyncio.ensure_future(on_file(store, lambda _: store.path.rename(away)))  # in the same commit
     for future in (recording, moving):
-        with pytest.raises(StoreError, match="was moved or removed"):
+        with pytest.raises(StoreError, match="moved"):
             await future
     away.rename(store.path)
     assert (await store.record_outcome(outcome(ref("1"), key="k"))).verdict is Verdict.SAME
@@ -227,7 +227,7 @@ async def test_a_backup_is_a_store(host: Host, store: SQLiteStore) -> None:
     copy = host.path.with_name("copy.db")
     await store.back_up(copy)
     await store.accept(event("after"))
-    with pytest.raises(StoreError, match="this is the database itself"):
+    with pytest.raises(StoreError, match="itself"):
         await store.back_up(store.path)
     with pytest.raises(TypeError, match="to"):
         await store.back_up(5)  # type: ignore[arg-type]

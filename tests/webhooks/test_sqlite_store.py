@@ -15,7 +15,7 @@ import pytest
 
 from rewards_core.errors import StoreClosed, StoreError
 from tests.rewards_core.sqlite_kit import run_elsewhere, until
-from tests.texts import said
+from tests.texts import said, without_places
 from tests.webhooks.sqlite_kit import Host, ear_of, on_file, rows
 from tests.webhooks.store_contract import PAY, claim, event, outcome, ref, wants
 from webhooks.store import sqlite_events, sqlite_hints
@@ -176,7 +176,7 @@ async def test_a_store_that_cannot_say_farewell_closes(host: Host, caplog: pytes
     await ear_of(here)
     await rows(here, "PRAGMA query_only = ON")
     await here.aclose()
-    assert "the other processes were not notified" in caplog.text
+    said("sqlite: a store that cannot say farewell", without_places("\n".join(caplog.messages)))
 
 
 async def test_an_unwatch_that_fails_is_logged(host: Host, caplog: pytest.LogCaptureFixture) -> None:
@@ -186,7 +186,7 @@ async def test_an_unwatch_that_fails_is_logged(host: Host, caplog: pytest.LogCap
     await rows(here, "PRAGMA query_only = ON")
     here.unwatch([ref("1")])
     await here.list_pending()
-    assert "could not stop watching" in caplog.text
+    said("sqlite: an unwatch that fails", without_places("\n".join(caplog.messages)))
 
 
 async def test_a_look_for_outcomes_ends_before_the_store_does(host: Host) -> None:

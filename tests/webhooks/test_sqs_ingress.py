@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import re
 import subprocess
 import sys
 import traceback
@@ -189,7 +190,7 @@ async def test_an_endpoint_that_goes_away_is_asked_again(sqs: Sqs, gate: Gate) -
         await gate.close()
         while ingress.sqs.trouble is None:
             await sqs.counts()
-        assert ingress.sqs.trouble.startswith(f"SQS at {gate.url} does not answer (")
+        assert gate.url in ingress.sqs.trouble
         await sqs.send(body("2"), signed(body("2")))
         await gate.open()
         await sqs.until_empty()
@@ -250,15 +251,16 @@ async def test_credentials_that_a_running_queue_loses_are_an_error_of_the_queue(
     await queue.open()
     try:
         monkeypatch.setattr(AioRequestSigner, "sign", sign_without_credentials)
-        with pytest.raises(QueueError, match="AWS credentials are gone from queue"):
+        with pytest.raises(QueueError) as lost:
             await queue.receive(wait=1, visibility=60)
+        said("queue: its credentials are gone", re.sub(r"q-\d+", "Q", str(lost.value)))
     finally:
         await queue.aclose()
 
 
 async def test_without_a_region_it_says_where_to_give_one(gate: Gate) -> None:
     queue = SqsQueue("sqs://rewards", endpoint=gate.url)
-    with pytest.raises(ConfigurationError, match="The region of queue rewards is not known"):
+    with pytest.raises(ConfigurationError, match="region"):
         await queue.open()
     await queue.aclose()
 
@@ -266,7 +268,8 @@ async def test_without_a_region_it_says_where_to_give_one(gate: Gate) -> None:
 def test_without_the_extra_it_says_how_to_install_it() -> None:
     code = "import sys; sys.modules['aiobotocore'] = None; sys.modules['aiobotocore.config'] = None\nimport webhooks.ingress.sqs"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.endswith(f"ImportError: SQS needs the package aiobotocore. Run {install_hint('sqs')}.\n")
+    told = done.stderr.splitlines()[-1]
+    assert (told.startswith("ImportError: "), install_hint("sqs") in told) == (True, True)
 
 
 @pytest.fixture

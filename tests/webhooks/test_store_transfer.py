@@ -238,9 +238,9 @@ async def test_neither_store_can_be_used_until_the_move_ends(urls: tuple[StoreUr
         async def write(self, *args: Any) -> None:
             for url in urls:
                 async with opened(url) as store:
-                    with pytest.raises(StoreError, match="is being moved") as error:
+                    with pytest.raises(StoreError, match="being moved") as error:
                         await store.accept(event("meanwhile"))
-                    with pytest.raises(StoreError, match="is being moved"):
+                    with pytest.raises(StoreError, match="being moved"):
                         await store.ping()
                     refused.append(str(error.value))
             await self.mover.write(*args)
@@ -248,7 +248,7 @@ async def test_neither_store_can_be_used_until_the_move_ends(urls: tuple[StoreUr
     await move(urls, lambda mover, number: Trying(mover) if number else mover)
     assert len(set(refused)) == 2
     async with opened(urls[0]) as store:
-        with pytest.raises(StoreError, match="was moved to"):
+        with pytest.raises(StoreError, match="moved to"):
             await store.accept(event("by mistake"))
         assert await everything(store) == before
     async with opened(urls[1]) as store:
@@ -258,12 +258,12 @@ async def test_neither_store_can_be_used_until_the_move_ends(urls: tuple[StoreUr
 async def test_a_store_in_use_is_not_moved(urls: tuple[StoreUrl, StoreUrl]) -> None:
     async with opened(urls[0]) as store:
         await store.subscribe(Subscriber())
-        with pytest.raises(StoreError, match="used by another process"):
+        with pytest.raises(StoreError, match="another process"):
             await move(urls)
         assert await store.accept(event()) is Acceptance.NEW
     async with opened(urls[1]) as store:
         await store.subscribe(Subscriber())
-        with pytest.raises(StoreError, match="used by another process"):
+        with pytest.raises(StoreError, match="another process"):
             await move(urls)
     async with opened(urls[0]) as store:
         assert await store.accept(event("later")) is Acceptance.NEW
@@ -273,7 +273,7 @@ async def test_a_store_that_holds_something_else_is_no_target(urls: tuple[StoreU
     for url in urls:
         async with opened(url) as store:
             await store.accept(event())
-    with pytest.raises(StoreError, match="is not empty"):
+    with pytest.raises(StoreError, match="not empty"):
         await move(urls)
     for url in urls:
         async with opened(url) as store:
@@ -295,7 +295,7 @@ async def test_a_second_run_changes_nothing_and_undo_opens_the_source_again(urls
     async with opened(urls[0]) as store:
         await store.accept(event("new here"))
         await store.subscribe(Subscriber())
-    with pytest.raises(StoreError, match="is not empty"):
+    with pytest.raises(StoreError, match="not empty"):
         await move(urls)
 
 
@@ -304,7 +304,7 @@ async def test_a_source_moves_to_one_target_only(urls: tuple[StoreUrl, StoreUrl]
     async with opened(urls[0]) as store:
         await store.accept(event())
     await move(urls)
-    with pytest.raises(StoreError, match="was moved to"):
+    with pytest.raises(StoreError, match="moved to"):
         await move((urls[0], StoreUrl(f"sqlite:///{tmp_path / 'third.db'}")))
     await move((urls[1], StoreUrl(f"sqlite:///{tmp_path / 'third.db'}")))
 
@@ -342,10 +342,10 @@ async def test_a_move_that_lost_rows_does_not_end(urls: tuple[StoreUrl, StoreUrl
             rows = {name: [] if name == "job" else rows for name, rows in part.rows.items()}
             await self.mover.write(type(part)(rows=rows, last=part.last), *rest)
 
-    with pytest.raises(StoreError, match=r"differ in the number of rows \(job: "):
+    with pytest.raises(StoreError, match=r"\(job: "):
         await move(urls, lambda mover, number: Losing(mover) if number else mover)
     async with opened(urls[1]) as store:
-        with pytest.raises(StoreError, match="is being moved here"):
+        with pytest.raises(StoreError, match="moved here"):
             await store.accept(event("too early"))
 
 

@@ -77,9 +77,8 @@ def test_a_receiver_that_cannot_be_made_shows_no_password_of_its_store(url: str,
 def test_a_database_without_its_driver_says_what_to_install() -> None:
     program = "import sys; sys.modules['asyncpg'] = None; from webhooks import open_store; open_store('postgresql://db/inbox')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=webhooks.__path__[0] + "/..")
-    assert done.stderr.splitlines()[-1] == (
-        f"ValueError: store: PostgreSQL needs the package asyncpg. Run {install_hint('postgres')}."
-    )
+    told = done.stderr.splitlines()[-1]
+    assert (told.startswith("ValueError: store: "), install_hint("postgres") in told) == (True, True)
 
 
 @pytest.mark.parametrize("url", [None, 7, b"memory:", Path("inbox.db")])

@@ -81,7 +81,7 @@ def test_receivers_and_ingresses_leave_no_frame_that_holds_a_secret() -> None:
 async def test_who_forwards_leaves_no_frame_that_holds_the_url() -> None:
     async with aiohttp.ClientSession() as session:
         error = refused(lambda: Forwarder(session, URL, timeout=1.0))
-    assert str(error).startswith("--forward-to: there are credentials before")
+    assert str(error).startswith("--forward-to: ")
 
 
 def test_a_listener_that_cannot_start_leaves_no_frame_that_holds_a_secret(keys_file: Path) -> None:

@@ -188,7 +188,7 @@ def test_wrong_arguments_of_completions_are_refused(name: str, value: Any, error
 
 
 def test_completions_do_not_recommend_the_url_that_they_refuse() -> None:
-    with pytest.raises(TypeError, match=r"^store: give a MemoryStore, a SQLiteStore, another Store or open_store\(url\), with "):
+    with pytest.raises(TypeError, match=r"^store: .*open_store\(url\)"):
         Completions(FakeVendor(), "memory:")  # type: ignore[arg-type]
 
 
@@ -231,14 +231,14 @@ def test_wrong_arguments_of_file_stores_are_refused_before_a_file_is_made(
 
 @pytest.mark.parametrize("path", [":memory:", Path(":memory:"), "sqlite:///inbox.db", "postgresql://me:hunter2@db/rewards"])
 def test_a_file_store_takes_neither_memory_nor_a_url_for_a_file(path: str | Path) -> None:
-    with pytest.raises(ValueError, match=r"^path: give the path of a file, not .*MemoryStore\(\) or open_store\(url\)") as caught:
+    with pytest.raises(ValueError, match=r"^path: .*MemoryStore\(\) or open_store\(url\)") as caught:
         SQLiteStore(path)
     assert "hunter2" not in str(caught.value)
     assert not any("hunter2" in repr(each.frame.f_locals) for each in caught.traceback[1:])
 
 
 def test_the_url_of_memory_as_others_write_it_names_no_file() -> None:
-    with pytest.raises(ValueError, match=r"^store: give .* or 'memory:', not a URL that begins with 'sqlite:'"):
+    with pytest.raises(ValueError, match=r"^store: .*'memory:'.*'sqlite:'"):
         open_store("sqlite:///:memory:")
 
 
@@ -311,7 +311,7 @@ def test_a_name_that_nothing_can_have_registers_no_handler(which: str, value: An
     receiver = Receiver(FakeSource(), MemoryStore())
     with pytest.raises(error, match=rf"^{which}: "):
         receiver.on(**{"event_name": "*", which: value})
-    with pytest.raises(TypeError, match=r"^event_name: give a str, not None"):
+    with pytest.raises(TypeError, match=r"^event_name: .*None"):
         receiver.on(None)  # type: ignore[arg-type]
 
 
@@ -345,7 +345,7 @@ def test_wrong_sizes_of_a_ring_of_refusals_are_refused(name: str, value: Any, er
 @pytest.mark.parametrize("lacking", ["scope", "parse_operation"])
 def test_what_lacks_a_part_of_a_client_is_refused(lacking: str) -> None:
     vendor: Any = type("Vendor", (), dict.fromkeys(A_CLIENT - {lacking}, len))()
-    with pytest.raises(TypeError, match=rf"^client: give a vendor's client, with {lacking}, not Vendor"):
+    with pytest.raises(TypeError, match=rf"^client: .* {lacking}, not Vendor"):
         Completions(vendor, MemoryStore())
 
 

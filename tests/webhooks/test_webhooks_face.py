@@ -34,7 +34,7 @@ def test_all_that_a_queue_of_ones_own_takes_and_returns_stands_beside_it() -> No
 
 
 def test_what_is_not_there_is_said_as_python_says_it() -> None:
-    with pytest.raises(AttributeError, match="module 'webhooks' has no attribute 'Nothing'"):
+    with pytest.raises(AttributeError, match="'Nothing'"):
         getattr(webhooks, "Nothing")  # noqa: B009 - a type checker knows it too
 
 
