@@ -38,7 +38,7 @@ _TEXT = "as text"
 
 
 @frozen(kw_only=True)
-class Reading:
+class SignatureReading:
     """How one digest in a delivery's signature was made, as far as that can be found out.
 
     Attributes:
@@ -92,7 +92,7 @@ class SignatureReader(SecretHolder):
         self.__forms = {key_id: _forms_of(secret) for key_id, secret in keys.items()}
 
     @shielded
-    def read(self, headers: Iterable[tuple[str, str]], body: bytes) -> list[Reading]:
+    def read(self, headers: Iterable[tuple[str, str]], body: bytes) -> list[SignatureReading]:
         """Return how each digest of a delivery's signature was made, in the order of the headers.
 
         Args:
@@ -123,10 +123,10 @@ class SignatureReader(SecretHolder):
     def __repr__(self) -> str:
         return f"<SignatureReader of {', '.join(self.__secrets)}>"
 
-    def _reading(self, each: _Digest, match: tuple[str, str, str] | None) -> Reading:
+    def _reading(self, each: _Digest, match: tuple[str, str, str] | None) -> SignatureReading:
         known = each.label in self.__secrets
         label = each.label if known or each.separator == "," else None
-        reading = Reading(header=each.header, names_key=label, known_key=known, written=each.encoding)
+        reading = SignatureReading(header=each.header, names_key=label, known_key=known, written=each.encoding)
         if match is None:
             return reading
         message, key_id, form = match

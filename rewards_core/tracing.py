@@ -104,7 +104,7 @@ UNRECORDED = Span()
 _TRACEPARENT_LENGTH = 55
 
 
-class _Recorded(Span):
+class _RecordedSpan(Span):
     __slots__ = ("_span", "_token")
 
     def __init__(self, span: trace.Span) -> None:
@@ -193,7 +193,7 @@ def start_span(
         from opentelemetry.propagate import extract  # noqa: PLC0415 - needs an extra
         from opentelemetry.trace import Link, SpanKind  # noqa: PLC0415 - needs an extra
 
-        return _Recorded(
+        return _RecordedSpan(
             tracer.start_span(
                 one_line(name, _MAX_LENGTH),
                 extract(_sent_by(remote), Context()) if remote is not None else Context() if root else None,

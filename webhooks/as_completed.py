@@ -19,7 +19,7 @@ from webhooks.errors import CompletionsClosed, timed_out
 from webhooks.polling import DEADLINE_LEAD
 from webhooks.store.records import Priority
 from webhooks.supervise import is_cancelled
-from webhooks.waiters import Settled
+from webhooks.waiters import SettledOutcome
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -188,7 +188,7 @@ class CompletionStream(Generic[A]):
             if uid in kinds.get(kind, ()):
                 del kinds[kind][uid]
                 self._keep(kind, uid, ending)
-                if not isinstance(ending, Settled):
+                if not isinstance(ending, SettledOutcome):
                     self._stop_waiting(kind, [uid])
 
     def note_poll(self, _seen: Operation | None, _error: Exception | None, /) -> None:

@@ -26,7 +26,7 @@ from webhooks.spans import links_of, note_operation, note_settled, wait_span
 from webhooks.store.base import Store
 from webhooks.store.records import Priority
 from webhooks.supervise import RestartPolicy, keep_running
-from webhooks.waiters import Ending, OperationWaiter, Settled, TimedWaiter
+from webhooks.waiters import Ending, OperationWaiter, SettledOutcome, TimedWaiter
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -338,14 +338,14 @@ class Completions:
             ending = await waiter.future
             if ending is None:
                 ending = await settlement.final_lookup(ref)
-            elif isinstance(ending, Settled):
+            elif isinstance(ending, SettledOutcome):
                 settlement.record_wake(ending, asked_at)
             return ending
         finally:
             self._callers.discard(waiter)
             waiter.stop_timer()
             settlement.table.remove(ref.kind, ref.uid, waiter)
-            if not isinstance(ending, Settled):
+            if not isinstance(ending, SettledOutcome):
                 settlement.unwatch((ref,))
 
     async def _register(self, ref: OperationRef, *, poll_now: bool) -> None:

@@ -20,7 +20,7 @@ from webhooks.store.base import Store, Subscriber
 from webhooks.store.outcomes import contradiction
 from webhooks.store.readings import Wake
 from webhooks.store.records import Outcome, Priority, Verdict, Via
-from webhooks.waiters import FINAL_LOOKUP_TIMEOUT, Settled, WaiterTable, answer_by
+from webhooks.waiters import FINAL_LOOKUP_TIMEOUT, SettledOutcome, WaiterTable, answer_by
 
 if TYPE_CHECKING:
     from rewards_core.operations import Operation, OperationReader
@@ -75,12 +75,12 @@ class Settlement(Subscriber):
         with suppress(StoreError):
             self.store.unwatch([ref for ref in refs if not self.table.has(ref.kind, ref.uid)], waiter=self._waiter_name)
 
-    def as_settled(self, outcome: Outcome) -> Settled | None:
+    def as_settled(self, outcome: Outcome) -> SettledOutcome | None:
         """Return the outcome as waiters get it, None if the vendor must confirm it first."""
         if not (outcome.confirmed or self._trust_event_body):
             return None
         operation = read(self.client, outcome)
-        return Settled(operation, outcome.via, outcome.settled_at) if operation is not None else None
+        return SettledOutcome(operation, outcome.via, outcome.settled_at) if operation is not None else None
 
     def deliver(self, outcome: Outcome) -> bool:
         """Deliver a stored outcome to its waiters. If the vendor must confirm it first, request a poll and return False."""
@@ -94,11 +94,11 @@ class Settlement(Subscriber):
             self._finish(ref, settled)
         return settled is not None
 
-    async def final_lookup(self, ref: OperationRef) -> Settled | None:
+    async def final_lookup(self, ref: OperationRef) -> SettledOutcome | None:
         """Look the operation up once more after the timeout of a wait."""
         return await answer_by(loop_time() + FINAL_LOOKUP_TIMEOUT, self._look_up(ref), f"whether {ref} has ended")
 
-    async def record_known(self, operation: Operation, until: float) -> Settled | None:
+    async def record_known(self, operation: Operation, until: float) -> SettledOutcome | None:
         """Store a terminal state that the caller already has, deliver it to the waiters, and return the first outcome.
 
         If the store does not answer in time after `until`, return None: a slow store does not hold up this caller.
@@ -113,7 +113,7 @@ class Settlement(Subscriber):
             waiter.end(ref.kind, ref.uid, settled)
         return settled
 
-    def record_wake(self, settled: Settled, asked_at: float | None = None) -> None:
+    def record_wake(self, settled: SettledOutcome, asked_at: float | None = None) -> None:
         """Record that a caller got an outcome, and the seconds between the two."""
         woken_at = self._clock()
         self.delays[settled.via].append(woken_at - settled.settled_at)
@@ -208,7 +208,7 @@ class Settlement(Subscriber):
             return outcome
         return contradiction(outcome, await self.store.conflicts(outcome.ref)) or outcome
 
-    async def _look_up(self, ref: OperationRef) -> Settled | None:
+    async def _look_up(self, ref: OperationRef) -> SettledOutcome | None:
         outcome = await self.store.outcome(ref)
         return None if outcome is None else self.as_settled(await self._effective(outcome))
 
@@ -230,7 +230,7 @@ class Settlement(Subscriber):
                 self._missed = True
                 raise
 
-    async def _store_outcome(self, ref: OperationRef, operation: Operation, via: Via) -> tuple[Settled, bool]:
+    async def _store_outcome(self, ref: OperationRef, operation: Operation, via: Via) -> tuple[SettledOutcome, bool]:
         """Store what the vendor's API says. Return what the waiters get, and whether it was stored."""
         outcome = Outcome(
             ref=ref,
@@ -241,7 +241,7 @@ class Settlement(Subscriber):
             key=operation.key,
             confirmed=True,
         )
-        settled = Settled(operation, via, outcome.settled_at)
+        settled = SettledOutcome(operation, via, outcome.settled_at)
         try:
             recorded = await self.store.record_outcome(outcome)
         except Exception:
@@ -261,7 +261,7 @@ class Settlement(Subscriber):
             settled = self.as_settled(recorded.outcome) or settled
         return settled, True
 
-    def _finish(self, ref: OperationRef, settled: Settled) -> None:
+    def _finish(self, ref: OperationRef, settled: SettledOutcome) -> None:
         self.poller.cancel_hurry(ref)
         waiters = self.table.take(ref.kind, ref.uid)
         self.settlements[settled.via] += bool(waiters)

@@ -29,7 +29,7 @@ _TIMER_SLACK = 1e-9
 
 
 @frozen
-class Settled:
+class SettledOutcome:
     """An outcome as its waiters get it."""
 
     operation: Operation
@@ -37,7 +37,7 @@ class Settled:
     settled_at: float
 
 
-Ending = Settled | Exception
+Ending = SettledOutcome | Exception
 
 
 class Waiter(Protocol):

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from original_async.calls.reading import Reader, read_created
-from original_async.calls.reconciling import MAX_LOOKUP_RESERVE, Asked, Rules, reconcile
+from original_async.calls.reconciling import MAX_LOOKUP_RESERVE, ComparableRequest, Rules, reconcile
 from rewards_core.errors import Forbidden, OutcomeUnknown, RateLimited, RequestRejected, Unauthorized
 from rewards_core.http.calls import warn_of_cancellation
 from rewards_core.http.messages import Effect, Request
@@ -47,7 +47,7 @@ class Calls:
         url: URL,
         *,
         effect: Effect,
-        asked: Callable[[], Asked],
+        asked: Callable[[], ComparableRequest],
         build: Callable[[dict[str, Any]], M],
         look_up: Callable[[float], Awaitable[Listing[M]]],
         method: str = "POST",

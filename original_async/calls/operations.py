@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rewards_core.operations import Event, MaySend, Operation
 
 
-class Reading(NamedTuple):
+class ReadCall(NamedTuple):
     """How the operations of one kind are read."""
 
     model: type[Any]
@@ -38,15 +38,15 @@ class Reading(NamedTuple):
     path: tuple[str, ...]
 
 
-_READINGS: Mapping[str, Reading] = {
-    ALLOCATION: Reading(Allocation, "get_allocation", ()),  # at one of two paths
-    CLAIM: Reading(Claim, "get_claim", ("reward", "claim")),
-    ASSET: Reading(Asset, "get_asset", ("asset",)),
-    EDIT: Reading(Edit, "get_asset", ()),  # by its asset
-    TRANSFER: Reading(Transfer, "get_transfer", ("transfer",)),
-    BURN: Reading(Burn, "get_burn", ("burn",)),
-    COLLECTION: Reading(AssetCollection, "get_collection", ("collection",)),
-    REWARD: Reading(Reward, "get_reward", ("reward",)),
+_READINGS: Mapping[str, ReadCall] = {
+    ALLOCATION: ReadCall(Allocation, "get_allocation", ()),  # at one of two paths
+    CLAIM: ReadCall(Claim, "get_claim", ("reward", "claim")),
+    ASSET: ReadCall(Asset, "get_asset", ("asset",)),
+    EDIT: ReadCall(Edit, "get_asset", ()),  # by its asset
+    TRANSFER: ReadCall(Transfer, "get_transfer", ("transfer",)),
+    BURN: ReadCall(Burn, "get_burn", ("burn",)),
+    COLLECTION: ReadCall(AssetCollection, "get_collection", ("collection",)),
+    REWARD: ReadCall(Reward, "get_reward", ("reward",)),
 }
 """How the operations of each of `kinds.KINDS` are read."""
 

@@ -35,7 +35,7 @@ MAX_LOOKUP_RESERVE = 5.0
 """Seconds of a call reserved for the look-up, at most; otherwise a fifth of the call's time."""
 
 
-class Asked(Protocol):
+class ComparableRequest(Protocol):
     """The request of a call, which can be compared with what the vendor holds."""
 
     def is_met_by(self, found: Any, /) -> bool:
@@ -80,7 +80,7 @@ class Rules:
 async def reconcile(
     rules: Rules,
     key: str,
-    asked: Callable[[], Asked],
+    asked: Callable[[], ComparableRequest],
     trouble: RequestRejected | OutcomeUnknown,
     *,
     repeated: bool,
@@ -146,7 +146,7 @@ async def reconcile(
 class _Unknown:
     rules: Rules
     key: str
-    asked: Callable[[], Asked]
+    asked: Callable[[], ComparableRequest]
     trouble: RequestRejected | OutcomeUnknown
 
     def error(self, shown: str) -> OutcomeUnknown:

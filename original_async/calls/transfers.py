@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from original_async.calls.reading import BeforePage
-    from original_async.calls.reconciling import Asked
+    from original_async.calls.reconciling import ComparableRequest
 
 _ADVICE = (
     "wait for this error with Completions.wait, or repeat the call with repeated=True; "
@@ -230,7 +230,7 @@ class TransferCalls(Calls):
         model: Callable[..., M],
         url: URL,
         content: Mapping[str, str],
-        asked: Callable[[], Asked],
+        asked: Callable[[], ComparableRequest],
         find: Callable[[str, Collection[str], float], Awaitable[Listing[M]]],
         *,
         repeated: bool,

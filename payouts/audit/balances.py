@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from payouts.audit.comparison import Checked, Finding, KnownRow
+from payouts.audit.comparison import ComparisonResult, Finding, KnownRow
 from payouts.request_budget import FATAL, RequestBudget, raise_if_fatal
 from payouts.states import Entry, State
 from rewards_core.errors import VendorError
@@ -101,14 +101,14 @@ class BalanceBooks:
         self._coins = coins
         self._clock = clock
 
-    async def check(self, rows: Sequence[KnownRow]) -> Checked:
+    async def check(self, rows: Sequence[KnownRow]) -> ComparisonResult:
         """Compare the balances of one recipient, whose id may have several spellings.
 
         Raises:
             BudgetSpent: no further request may be made; nothing is known of these rows.
             VendorError: the vendor refused the credentials or cannot be reached.
         """
-        checked = Checked(rows=sum(row.in_scope for row in rows), asked_at=self._clock())
+        checked = ComparisonResult(rows=sum(row.in_scope for row in rows), asked_at=self._clock())
         by_recipient: dict[str, list[KnownRow]] = {}
         for row in rows:
             by_recipient.setdefault(row.entry.recipient, []).append(row)

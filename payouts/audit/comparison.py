@@ -97,7 +97,7 @@ class Finding:
 
 
 @define(kw_only=True)
-class Checked:
+class ComparisonResult:
     """The result for one recipient.
 
     Attributes:
@@ -128,14 +128,14 @@ class Books:
         self._owners = owners
         self._clock = clock
 
-    async def check(self, rows: Sequence[KnownRow]) -> Checked:
+    async def check(self, rows: Sequence[KnownRow]) -> ComparisonResult:
         """Compare all rows of one recipient, whose id may have several spellings.
 
         Raises:
             BudgetSpent: no further request may be made; nothing is known of these rows.
             VendorError: the vendor refused the credentials or cannot be reached.
         """
-        checked = Checked(rows=sum(row.in_scope for row in rows), asked_at=self._clock())
+        checked = ComparisonResult(rows=sum(row.in_scope for row in rows), asked_at=self._clock())
         held: dict[str, Held] = {}
         try:
             for recipient in dict.fromkeys(row.entry.recipient for row in rows):
@@ -154,7 +154,7 @@ class Books:
                 await self._check_row(row, owned[row.entry.number], held, checked)
         return checked
 
-    async def _check_row(self, row: KnownRow, owned: list[Held], held: Mapping[str, Held], checked: Checked) -> None:
+    async def _check_row(self, row: KnownRow, owned: list[Held], held: Mapping[str, Held], checked: ComparisonResult) -> None:
         uid = row.entry.uid
         if uid is not None and uid not in held:
             try:
@@ -169,7 +169,7 @@ class Books:
             checked.absent.append(row.entry.number)
         checked.findings.extend(_compare(row, owned))
 
-    async def _check_others(self, others: Sequence[Held], checked: Checked) -> None:
+    async def _check_others(self, others: Sequence[Held], checked: ComparisonResult) -> None:
         """Report payments that none of the recipient's rows owns: another recipient's row does, or no row."""
         owners = await self._owners({each.key for each in others}) if others else {}
         for each in others:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve, frozen
 
 from payouts.audit.absence import record_absent
-from payouts.audit.comparison import Checked, Finding, KnownRow
+from payouts.audit.comparison import ComparisonResult, Finding, KnownRow
 from payouts.keys import later_keys
 from payouts.ledger import decisions, steps
 from payouts.ledger.entries import COLUMNS, entry_of, marks
@@ -151,7 +151,7 @@ def owners(scope: Scope, keys: Collection[str], database: Database) -> Mapping[s
 def record(
     scope: Scope,
     number: int,
-    results: Sequence[Checked],
+    results: Sequence[ComparisonResult],
     requests: int,
     at: float,
     after: str | None,

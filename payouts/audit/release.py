@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from payouts.ledger import decisions
-from payouts.ledger.generation import GenerationNote, Noted, Standing, identity_in, standing
+from payouts.ledger.generation import GenerationNote, NoteContents, Standing, identity_in, standing
 from payouts.ledger.sqlite import Ledger
 from payouts.ledger.steps import states_of
 from payouts.ledger.stretches import whole_ledger
@@ -78,7 +78,7 @@ async def _release_database(ledger: CampaignLedger, at: float, state: Path | Non
     return doubted
 
 
-def _doubt_file(noted: Noted | None, at: float, branch: str, database: Database) -> tuple[int, int]:
+def _doubt_file(noted: NoteContents | None, at: float, branch: str, database: Database) -> tuple[int, int]:
     generation, known = database.execute("SELECT generation, branch FROM ledger").get
     doubted = 0
     if standing(generation, known, noted) is not Standing.NEWEST:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from payouts.audit import records
 from payouts.audit.balances import BalanceBooks
-from payouts.audit.comparison import NOT_DIFFERENT, Books, Checked, KnownRow
+from payouts.audit.comparison import NOT_DIFFERENT, Books, ComparisonResult, KnownRow
 from payouts.request_budget import BudgetSpent
 from rewards_core.errors import RewardsError
 
@@ -26,7 +26,7 @@ _Group = tuple[str, Sequence[KnownRow]]
 
 
 class _Books(Protocol):
-    async def check(self, rows: Sequence[KnownRow]) -> Checked: ...
+    async def check(self, rows: Sequence[KnownRow]) -> ComparisonResult: ...
 
 
 class AuditRun:
@@ -102,9 +102,9 @@ class AuditRun:
     async def _owners(self, keys: Collection[str]) -> Mapping[str, KnownRow]:
         return await self._ledger.transact(partial(records.owners, self._scope, keys))
 
-    async def _check(self, books: _Books, groups: Sequence[_Group]) -> list[Checked | None]:
+    async def _check(self, books: _Books, groups: Sequence[_Group]) -> list[ComparisonResult | None]:
         """Return the result of each group, None for those that were not finished."""
-        results: list[Checked | None] = [None] * len(groups)
+        results: list[ComparisonResult | None] = [None] * len(groups)
         waiting = iter(enumerate(groups))
         at_once = _AT_ONCE if self._budget.max_requests is None else 1  # a small budget finishes recipients one by one
         async with asyncio.TaskGroup() as tasks:
@@ -112,10 +112,10 @@ class AuditRun:
                 tasks.create_task(self._work(books, waiting, results))
         return results
 
-    async def _work(self, books: _Books, waiting: Iterator[tuple[int, _Group]], results: list[Checked | None]) -> None:
+    async def _work(self, books: _Books, waiting: Iterator[tuple[int, _Group]], results: list[ComparisonResult | None]) -> None:
         for place, (_, rows) in waiting:
             try:
-                checked = await books.check(rows) if any(row.in_scope for row in rows) else Checked(rows=0)
+                checked = await books.check(rows) if any(row.in_scope for row in rows) else ComparisonResult(rows=0)
             except BudgetSpent:
                 return
             except RewardsError as problem:
@@ -125,7 +125,7 @@ class AuditRun:
             results[place] = checked
             self._count(checked)
 
-    def _count(self, checked: Checked) -> None:
+    def _count(self, checked: ComparisonResult) -> None:
         self.done += checked.rows
         self.unchecked += checked.unchecked.total()
         self.reasons += checked.unchecked
@@ -134,7 +134,7 @@ class AuditRun:
             for each in checked.findings
         )
 
-    async def _record(self, results: Sequence[Checked], groups: Sequence[_Group]) -> None:
+    async def _record(self, results: Sequence[ComparisonResult], groups: Sequence[_Group]) -> None:
         requests, self._recorded = self._budget.spent - self._recorded, self._budget.spent
         after = groups[-1][0] if groups else None
         work = partial(records.record, self._scope, self.begun.number, results, requests, self._clock(), after)

@@ -113,7 +113,7 @@ def audit(
         with exit_on_value_error():
             client = client_of(audited, _CONCURRENCY)
         in_scope = _in_scope(known, audited, chosen, output)
-        job = _Job(
+        job = _AuditJob(
             place=ledger,
             scope=Scope(
                 vendor=audited,
@@ -139,7 +139,7 @@ def audit(
 
 
 @define(kw_only=True)
-class _Job:
+class _AuditJob:
     place: LedgerPlace
     scope: Scope
     opened: Campaign
@@ -223,7 +223,7 @@ def _vouch(place: LedgerPlace, known: Sequence[Campaign], lock: Lock, output: Ou
         output.record({"event": "released", "coins_unknown": 0}, text="Rows can be sent from this ledger again.")
 
 
-async def _audit(job: _Job, client: VendorClient, worth: Mapping[str, int]) -> tuple[AuditRun, Standing]:
+async def _audit(job: _AuditJob, client: VendorClient, worth: Mapping[str, int]) -> tuple[AuditRun, Standing]:
     """Return the audit, and the standing of the ledger after it."""
     async with job.open() as ledger, client:
         run = AuditRun(ledger, job.scope, job.budget, clock=ledger.now)
@@ -244,7 +244,7 @@ def _tell_continued(begun: Begun, output: Output) -> None:
             output.record(facts, text=f"Continuing the audit of {when}: {begun.done:,} of {begun.rows:,} rows are done.")
 
 
-async def _release(job: _Job, ledger: CampaignLedger, run: AuditRun, *, complete: bool) -> Standing:
+async def _release(job: _AuditJob, ledger: CampaignLedger, run: AuditRun, *, complete: bool) -> Standing:
     """Release a restored ledger if the audit allows it, and return its standing then."""
     found, since = await asyncio.to_thread(job.place.standing)
     if found is Standing.NEWEST:
@@ -268,7 +268,7 @@ async def _release(job: _Job, ledger: CampaignLedger, run: AuditRun, *, complete
     return Standing.NEWEST
 
 
-def _print_stderr(job: _Job, run: AuditRun, standing: Standing) -> Exit:
+def _print_stderr(job: _AuditJob, run: AuditRun, standing: Standing) -> Exit:
     """Report the result of the audit and return the exit code."""
     output, scope = job.output, job.scope
     with job.place.reader() as reader:
@@ -310,7 +310,7 @@ def _recipients(place: LedgerPlace, campaigns: Sequence[Campaign]) -> list[str]:
         return list(reader.recipients(campaigns))
 
 
-async def _store_balances(job: _Job, client: VendorClient, campaigns: Sequence[Campaign]) -> Exit:
+async def _store_balances(job: _AuditJob, client: VendorClient, campaigns: Sequence[Campaign]) -> Exit:
     async with job.open() as ledger, client:
         try:
             users = await asyncio.to_thread(_recipients, job.place, campaigns)

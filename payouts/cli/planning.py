@@ -13,7 +13,7 @@ from attrs import frozen
 from payouts.audit.balances import snapshot as take_snapshot
 from payouts.cli.connections import enkash_client, target_of
 from payouts.cli.display import counting_bar
-from payouts.cli.preflight import Prepared, Terms, prepare
+from payouts.cli.preflight import PreparedFile, Terms, prepare
 from payouts.cli.supervision import Supervision
 from payouts.pipeline.preflight import record_repeats
 from payouts.pipeline.work import plan_rows
@@ -39,7 +39,7 @@ class Source:
     file: FileOptions
     stream: BinaryIO
     layout: Layout
-    prepared: Prepared
+    prepared: PreparedFile
 
     @property
     def rows(self) -> int:

@@ -15,7 +15,7 @@ from payouts.cli.connections import target_of
 from payouts.ledger.fleet_note import is_paid_elsewhere
 from payouts.ledger.place import LedgerPlace
 from payouts.pipeline.preflight import Preflight, Repeat
-from payouts.source.checks import Checked, check_rows
+from payouts.source.checks import FileSummary, check_rows
 from payouts.source.mistakes import Mistake, quoted_sheet
 from payouts.vendors import FIELDS, ROW_TYPES
 from rewards_core.cli.exit_codes import Exit
@@ -48,14 +48,14 @@ class Terms:
 
 
 @frozen(kw_only=True)
-class Prepared:
+class PreparedFile:
     """A file that may be paid."""
 
-    checked: Checked
+    checked: FileSummary
     repeats: Sequence[int] = ()
 
 
-def prepare(stream: BinaryIO, layout: Layout, terms: Terms, output: Output, *, before_asking: Callable[[], None]) -> Prepared:
+def prepare(stream: BinaryIO, layout: Layout, terms: Terms, output: Output, *, before_asking: Callable[[], None]) -> PreparedFile:
     """Check the whole file; end the command if anything is wrong or a person refuses.
 
     Raises:
@@ -89,7 +89,7 @@ def prepare(stream: BinaryIO, layout: Layout, terms: Terms, output: Output, *, b
             repeats = preflight.repeated()
     if not terms.dry_run and known < checked.rows:
         _confirm(checked.rows - known, known - settled, terms)
-    return Prepared(checked=checked, repeats=repeats)
+    return PreparedFile(checked=checked, repeats=repeats)
 
 
 def _preflight(terms: Terms, stack: ExitStack) -> Preflight | None:
@@ -122,7 +122,7 @@ def _check_patterns(names: Sequence[str], terms: Terms) -> None:
             fail(f"--repeats-of {pattern}: {terms.ledger} has no such campaign. {there} Nothing was sent.", Exit.USAGE)
 
 
-def _check_total(checked: Checked, terms: Terms) -> None:
+def _check_total(checked: FileSummary, terms: Terms) -> None:
     if terms.max_total is None:
         return
     if sum(checked.counts.values()) < checked.rows:
@@ -135,7 +135,7 @@ def _check_total(checked: Checked, terms: Terms) -> None:
             fail(f"{told}. Nothing was sent.", Exit.USAGE)
 
 
-def _show(checked: Checked, terms: Terms, output: Output, preflight: Preflight | None) -> None:
+def _show(checked: FileSummary, terms: Terms, output: Output, preflight: Preflight | None) -> None:
     target = target_of(terms.vendor)
     known, settled = (0, 0) if preflight is None else (preflight.known, preflight.settled)
     if output.as_json:

@@ -27,7 +27,7 @@ _first_line = re.compile(rb"([0-9]{20}) ([0-9]{13}\.[0-9]{6})\n").match
 
 
 @frozen(kw_only=True)
-class FleetNoted:
+class FleetNoteContents:
     """The contents of a note.
 
     Attributes:
@@ -91,7 +91,7 @@ def mark_of(vendor: str, name: str) -> str:
     return sha256(f"{vendor}\0{name}".encode()).hexdigest()[:16]
 
 
-def fleet_notes(identity: str | None = None, folder: Path | None = None) -> Iterator[FleetNoted]:
+def fleet_notes(identity: str | None = None, folder: Path | None = None) -> Iterator[FleetNoteContents]:
     """Yield the notes of this machine's campaigns in one database, or in any.
 
     Raises:
@@ -114,7 +114,7 @@ def is_paid_elsewhere(identity: str | None, vendor: str, campaign: str, folder: 
     )
 
 
-def _read(path: Path) -> FleetNoted | None:
+def _read(path: Path) -> FleetNoteContents | None:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -127,7 +127,7 @@ def _read(path: Path) -> FleetNoted | None:
     vendor = name = ""
     with suppress(UnexpectedResponse, ValueError, TypeError):  # a line truncated by a full disk or a crash
         vendor, name = loads(content[known.end() :])
-    return FleetNoted(vendor=vendor, name=name, mark=path.name[-16:], generation=int(known[1]), at=float(known[2]))
+    return FleetNoteContents(vendor=vendor, name=name, mark=path.name[-16:], generation=int(known[1]), at=float(known[2]))
 
 
 def _unusable(path: Path, problem: OSError) -> LedgerError:

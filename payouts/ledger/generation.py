@@ -53,7 +53,7 @@ def state_folder() -> Path:
 
 
 @frozen(kw_only=True)
-class Noted:
+class NoteContents:
     """The contents of a note.
 
     Attributes:
@@ -69,7 +69,7 @@ class Noted:
     campaigns: tuple[tuple[str, str], ...] = ()
 
 
-def standing(generation: int, branch: str | None, noted: Noted | None) -> Standing:
+def standing(generation: int, branch: str | None, noted: NoteContents | None) -> Standing:
     """Return what a note says about a ledger."""
     if noted is None:
         return Standing.UNKNOWN if generation else Standing.NEWEST
@@ -163,7 +163,7 @@ class GenerationNote:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def read(self) -> Noted | None:
+    def read(self) -> NoteContents | None:
         """Return the contents of the note, None if there are none.
 
         Raises:
@@ -184,7 +184,7 @@ class GenerationNote:
                 vendor, name = loads(line)
                 campaigns.append((str(vendor), str(name)))
         branches = (known[3].decode(), known[4].decode())
-        return Noted(generation=int(known[1]), at=float(known[2]), branches=branches, campaigns=tuple(campaigns))
+        return NoteContents(generation=int(known[1]), at=float(known[2]), branches=branches, campaigns=tuple(campaigns))
 
     def _put(self, descriptor: int, data: bytes, place: int) -> None:
         """Write all bytes; a full disk may take only some of them."""

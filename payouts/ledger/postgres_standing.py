@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
-from payouts.ledger.fleet_note import FleetNote, FleetNoted, fleet_notes, mark_of
+from payouts.ledger.fleet_note import FleetNote, FleetNoteContents, fleet_notes, mark_of
 from payouts.ledger.generation import Standing, identity_in
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def standing_in(database: Database, folder: Path | None = None) -> tuple[Standin
     return standing_by(database, list(fleet_notes(identity_in(database), folder)))  # the notes are read first
 
 
-def standing_by(database: Database, notes: Collection[FleetNoted]) -> tuple[Standing, float]:
+def standing_by(database: Database, notes: Collection[FleetNoteContents]) -> tuple[Standing, float]:
     """Return what notes say of a database; they were read before: a worker of this machine may send, and note it, meanwhile."""
     counted = database.execute("SELECT vendor, name, generation FROM campaigns")
     sent = {mark_of(vendor, name): generation for vendor, name, generation in counted}
@@ -39,7 +39,7 @@ def standing_by(database: Database, notes: Collection[FleetNoted]) -> tuple[Stan
     return (Standing.NEWEST if intact else Standing.UNKNOWN), 0.0
 
 
-def renew_in(database: Database, notes: Collection[FleetNoted], at: float, folder: Path | None) -> Callable[[], None]:
+def renew_in(database: Database, notes: Collection[FleetNoteContents], at: float, folder: Path | None) -> Callable[[], None]:
     """Make a database the newest copy; return what notes that on this machine, once it is durable."""
     noted = {each.mark: each.generation for each in notes}
     for number, vendor, name in database.execute("SELECT number, vendor, name FROM campaigns"):

@@ -21,7 +21,7 @@ from payouts.ledger.generation import GenerationNote, identity_in, require_newes
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.place import DatabasePlace
 from payouts.ledger.postgres_planner import copy_rows
-from payouts.ledger.schema import Moved, connect_to_write, mark_moved, moved_of, seal_branch
+from payouts.ledger.schema import MoveMark, connect_to_write, mark_moved, moved_of, seal_branch
 from payouts.states import LedgerError, LedgerUnavailable
 from rewards_core.errors import StoreError
 from rewards_core.postgres.statements import Statements, run_work
@@ -82,7 +82,7 @@ class _Source:
         generation, branch = self.file.execute("SELECT generation, branch FROM ledger").get
         require_newest(self.path, standing(generation, branch, self.note.read()))
 
-    def mark(self, moved: Moved | None) -> None:
+    def mark(self, moved: MoveMark | None) -> None:
         """Change the mark, and let no other copy count as the newest from then on."""
         generation, branch = self.file.execute("SELECT generation, branch FROM ledger").get
         new, at = secrets.token_hex(8), time.time()
@@ -176,7 +176,7 @@ def _held(source: FilePlace) -> Iterator[_Source]:
 
 
 def _move(
-    held: _Source, target: DatabasePlace, planning: PostgresLock, moved: Moved | None, progress: Callable[[int, int], None]
+    held: _Source, target: DatabasePlace, planning: PostgresLock, moved: MoveMark | None, progress: Callable[[int, int], None]
 ) -> None:
     """Mark the file, fill the database, and mark the file as moved."""
     identity, empty = _found_in(target)
@@ -188,7 +188,7 @@ def _move(
                 f"{target} is not the database with which the move began: its tables were made again since. Nothing was copied. "
                 f"If they hold nothing, give that move up, then begin again: payouts move --ledger {held.path} --cancel"
             )
-        held.mark(Moved(to=str(target), begun_with=identity))
+        held.mark(MoveMark(to=str(target), begun_with=identity))
         try:
             _transact(target, partial(_fill, held, planning, identity, progress))
         except LedgerUnavailable as problem:
@@ -197,7 +197,7 @@ def _move(
                 f"the move up: payouts move --ledger {held.path} --cancel"
             ) from None
     with transaction(held.file):
-        mark_moved(held.file, Moved(to=str(target), begun_with=None))
+        mark_moved(held.file, MoveMark(to=str(target), begun_with=None))
 
 
 def _fill(

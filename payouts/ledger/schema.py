@@ -178,7 +178,7 @@ LEDGER = Schema(kind="ledger of payouts", application_id=0x5041594F, migrations=
 
 
 @frozen(kw_only=True)
-class Moved:
+class MoveMark:
     """The mark of a ledger that is moved to a database.
 
     Attributes:
@@ -193,16 +193,16 @@ class Moved:
         return f"{'was moved' if self.begun_with is None else 'is being moved'} to {self.to}"
 
 
-def moved_of(database: Database) -> Moved | None:
+def moved_of(database: Database) -> MoveMark | None:
     """Return the mark of a ledger, None if it is not moved."""
     ours = database.execute("PRAGMA application_id").get == LEDGER.application_id
     if not ours or database.execute("PRAGMA user_version").get <= _MOVED:
         return None
     to, begun_with = database.execute("SELECT moved_to, begun_with FROM move").get
-    return Moved(to=to, begun_with=begun_with)
+    return MoveMark(to=to, begun_with=begun_with)
 
 
-def mark_moved(connection: Connection, moved: Moved | None) -> None:
+def mark_moved(connection: Connection, moved: MoveMark | None) -> None:
     """Mark a ledger as moved, in the open transaction; with None, take the mark away."""
     connection.execute("DROP TABLE IF EXISTS move")
     layout = int(connection.pragma("user_version")) % _MOVED

@@ -60,7 +60,7 @@ class Turn:
     condition: str
 
 
-class Campaign(Protocol):
+class SharedCampaign(Protocol):
     """The campaign of a `PostgresLedger`."""
 
     @property
@@ -111,7 +111,7 @@ class Worker:
     number = 0
     """The database's number of the worker; rows that it owns bear it."""
 
-    def __init__(self, campaign: Campaign, *, rate: float | None, lease: float, grace: float, state: Path | None) -> None:
+    def __init__(self, campaign: SharedCampaign, *, rate: float | None, lease: float, grace: float, state: Path | None) -> None:
         self.vendor = campaign.vendor
         self._campaign = campaign
         self._rate = None if rate is None else float(check_number(rate, "rate", at_least=1e-6, unit="rows per second"))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from payouts.report.figures import SETTLE_STEPS, Progress, Times
+from payouts.report.figures import SETTLE_STEPS, ProgressSeries, Times
 
 _WIDTH, _HEIGHT = 520, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 26
@@ -27,7 +27,7 @@ def duration(seconds: float) -> str:
     return " ".join(part for part in parts if part)
 
 
-def progress_chart(progress: Progress) -> str:
+def progress_chart(progress: ProgressSeries) -> str:
     """Return the SVG of the rows sent and settled over time."""
     max_count = max(progress.sent[-1], progress.settled[-1])
     moments = [progress.begin, (progress.begin + progress.end) / 2, progress.end]

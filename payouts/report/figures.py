@@ -104,7 +104,7 @@ class Times:
 
 
 @frozen(kw_only=True)
-class Progress:
+class ProgressSeries:
     """The rows sent and settled by the end of each slice of time.
 
     Attributes:
@@ -141,7 +141,7 @@ class Figures:
     more_items: int = 0
     counts: dict[State, int] = Factory(dict)
     times: dict[str, Times] = Factory(dict)
-    progress: Progress | None = None
+    progress: ProgressSeries | None = None
     problems: list[Problem] = Factory(list)
     open: list[Entry] = Factory(list)
     retired: int = 0
@@ -259,12 +259,12 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(len(ordered) * share) - 1)]
 
 
-def _progress(sent: Sequence[float], settled: Sequence[float]) -> Progress | None:
+def _progress(sent: Sequence[float], settled: Sequence[float]) -> ProgressSeries | None:
     if not sent:
         return None
     begin = min(sent)
     end = max(*sent, max(settled, default=begin), begin + 0.001)
-    return Progress(begin=begin, end=end, sent=_grown(sent, begin, end), settled=_grown(settled, begin, end))
+    return ProgressSeries(begin=begin, end=end, sent=_grown(sent, begin, end), settled=_grown(settled, begin, end))
 
 
 def _grown(moments: Iterable[float], begin: float, end: float) -> tuple[int, ...]:

@@ -38,7 +38,7 @@ class RowCheck(Protocol):
 
 
 @define(kw_only=True)
-class Checked:
+class FileSummary:
     """What a file contains.
 
     Attributes:
@@ -72,7 +72,7 @@ class Checked:
 
 def check_rows(
     stream: BinaryIO, layout: Layout, *, on_mistake: Callable[[Mistake], None], preflight: RowCheck | None = None
-) -> Checked:
+) -> FileSummary:
     """Read a file to its end and report everything that is wrong, including duplicate ids and keys.
 
     Args:
@@ -81,7 +81,7 @@ def check_rows(
         on_mistake: Called for each mistake.
         preflight: Checks the rows that are valid by themselves, and after the last line the file as a whole.
     """
-    checked = Checked()
+    checked = FileSummary()
     odd_ids = OddIds(layout)
     word = layout.line_word
     pending: list[tuple[Row, Refuse] | Mistake] = []  # rows for the preflight, and the mistakes among them

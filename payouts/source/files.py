@@ -19,7 +19,7 @@ from payouts.source.csv_records import CsvRecords
 from payouts.source.encodings import plain_start
 from payouts.source.layout import SAMPLES, Layout
 from payouts.source.lines import WORKBOOKS, Lines
-from payouts.source.mistakes import OnMistake, OnNote, Reading, ignore, refuse
+from payouts.source.mistakes import FileReading, OnMistake, OnNote, ignore, refuse
 from payouts.source.sheets import SheetRecords
 from payouts.source.tables import Values, misspelled_column, read_table
 from payouts.spelling import RepeatedKey, object_of, quoted
@@ -136,7 +136,9 @@ def _read(
         yield from _build(lines, values, check_unique, check)
 
 
-def _build(reading: Reading, source: Iterator[Values], check_unique: CheckUnique | None, check: Check | None) -> Iterator[Row]:
+def _build(
+    reading: FileReading, source: Iterator[Values], check_unique: CheckUnique | None, check: Check | None
+) -> Iterator[Row]:
     builder = _Builder(reading, check_unique, check)
     for number, values, column_of in source:
         row = builder.build(number, values, column_of)
@@ -147,7 +149,7 @@ def _build(reading: Reading, source: Iterator[Values], check_unique: CheckUnique
 class _Builder:
     """Build the row of a line's values, or report why there is none."""
 
-    def __init__(self, reading: Reading, check_unique: CheckUnique | None, check: Check | None) -> None:
+    def __init__(self, reading: FileReading, check_unique: CheckUnique | None, check: Check | None) -> None:
         self._reading = reading
         self._check_unique = check_unique
         self._check = check

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 from payouts.source.encodings import START, as_utf8, encoding_of, utf8_in_windows
-from payouts.source.mistakes import OnMistake, OnNote, Reading
+from payouts.source.mistakes import FileReading, OnMistake, OnNote
 from payouts.spelling import quoted
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ WORKBOOKS = (ZIP, OLE)
 """How files of spreadsheets begin: .xlsx is a zip file, .xls and workbooks with a password are OLE2 ones."""
 
 
-class Lines(Reading):
+class Lines(FileReading):
     """The decoded lines of a stream; lines that are too long or cannot be decoded are reported and left out.
 
     `began_at` and `began` are the number and the text of the first line since `began_at` was last set to 0.

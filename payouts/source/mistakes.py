@@ -104,7 +104,7 @@ def quoted_sheet(name: str) -> str:
     return name if plain else one_line("'{}'".format(name.replace("'", "''")))
 
 
-class Reading:
+class FileReading:
     """The reading of one file: its layout, and the mistakes and notes so far.
 
     Attributes:

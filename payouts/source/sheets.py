@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from attrs import frozen
 
-from payouts.source.mistakes import OnMistake, OnNote, Reading
+from payouts.source.mistakes import FileReading, OnMistake, OnNote
 from payouts.source.tables import empty_rows
 from payouts.source.workbooks import MAX_TEXT, Sheet, Workbook, WorkbookRefused, damaged, unescaped
 from payouts.spelling import Misspelling, NotText, quoted
@@ -26,7 +26,7 @@ _row_number = re.compile("[1-9][0-9]{0,6}").fullmatch
 _ENTER_AS_TEXT = "format the column as Text and enter the value again"
 
 
-class SheetRecords(Reading):
+class SheetRecords(FileReading):
     """The rows of a sheet; the first one that is not blank is the header."""
 
     def __init__(self, stream: BinaryIO, layout: Layout, on_mistake: OnMistake, on_note: OnNote) -> None:
@@ -37,7 +37,7 @@ class SheetRecords(Reading):
         self._skipped = 0
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> FileReading:
         """The object that mistakes are reported to."""
         return self
 

@@ -15,7 +15,7 @@ from payouts.spelling import quoted
 from rewards_core.text import counted, listed, one_line
 
 if TYPE_CHECKING:
-    from payouts.source.mistakes import Reading
+    from payouts.source.mistakes import FileReading
 
 Values: TypeAlias = tuple[int, dict[str, Any], Callable[[str], int]]
 """The line of a row, its values by field, and a function that returns the column of a field."""
@@ -33,7 +33,7 @@ class Records(Protocol):
     """
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> FileReading:
         """The object that mistakes are reported to."""
         ...
 
@@ -95,7 +95,7 @@ def _without_blanks(cells: Sequence[str]) -> list[str]:
     return kept
 
 
-def _places(reading: Reading, at: int, titles: Sequence[str]) -> dict[str, int] | None:
+def _places(reading: FileReading, at: int, titles: Sequence[str]) -> dict[str, int] | None:
     """Return the position of each field in a line, None after reporting a mistake in the header."""
     layout = reading.layout
     exact = {layout.column(name): name for name in layout.fields}
@@ -138,7 +138,7 @@ def _places(reading: Reading, at: int, titles: Sequence[str]) -> dict[str, int] 
     return places if sound else None
 
 
-def _has_all(reading: Reading, at: int, titles: Sequence[str], places: dict[str, int]) -> bool:
+def _has_all(reading: FileReading, at: int, titles: Sequence[str], places: dict[str, int]) -> bool:
     layout = reading.layout
     needed = (*layout.required, *(name for name in layout.optional if name in layout.names))
     missing = [layout.column(name) for name in needed if name not in places]

@@ -14,7 +14,7 @@ import pytest
 
 from original_async import OriginalWebhooks
 from original_async.signature import SIGNATURE_HEADER
-from original_async.signature_readings import Reading, SignatureReader
+from original_async.signature_readings import SignatureReader, SignatureReading
 from rewards_core.errors import SignatureError
 from tests.texts import said
 
@@ -32,7 +32,7 @@ def pair(made: bytes = digest(), key_id: str = FIRST) -> str:
     return f"{key_id},{made.hex()}"
 
 
-def read(value: str, header: str = SIGNATURE_HEADER, body: bytes = BODY, **headers: str) -> list[Reading]:
+def read(value: str, header: str = SIGNATURE_HEADER, body: bytes = BODY, **headers: str) -> list[SignatureReading]:
     more = [(name.replace("_", "-"), each) for name, each in headers.items()]
     return SignatureReader(KEYS).read([(header, value), *more], body)
 

@@ -12,7 +12,7 @@ from payouts import money
 from payouts.audit import records
 from payouts.audit.absence import record_absent
 from payouts.audit.balances import snapshot
-from payouts.audit.comparison import Checked, Finding
+from payouts.audit.comparison import ComparisonResult, Finding
 from payouts.audit.records import Scope
 from payouts.ledger import decisions
 from payouts.ledger.campaign import CampaignLedger
@@ -234,7 +234,7 @@ class RecordsContract:
         groups = await ledger.transact(partial(records.page, aim, ""))
         assert [[row.entry for row in rows] for _, rows in groups] == [[done], [unsure]]
         known = {row.entry.id: row for _, rows in groups for row in rows}
-        checked = Checked(rows=2, asked_at=AT)
+        checked = ComparisonResult(rows=2, asked_at=AT)
         checked.findings += [
             Finding(kind="held", row=known["b"], recipient="33", ledger="unknown", vendor="done", uid="9", to=State.DONE),
             *(Finding(kind="unknown_to_ledger", recipient="32", ledger="", vendor="1") for _ in range(12)),

@@ -14,7 +14,7 @@ from attrs import evolve
 
 from payouts.audit import records
 from payouts.audit.absence import record_absent
-from payouts.audit.comparison import Checked, Finding
+from payouts.audit.comparison import ComparisonResult, Finding
 from payouts.audit.records import Scope
 from payouts.audit.release import release
 from payouts.ledger import steps
@@ -108,7 +108,7 @@ async def test_an_audit_counts_rows_by_stretches(database: LedgerDatabase) -> No
         aim = Scope(vendor="enkash", target="", campaigns=frozenset({ledger.number}), only=ledger.number)
         begun = await ledger.transact(partial(records.begin, aim, EPOCH, 0.0))
         assert begun.rows == 45
-        checked = Checked(rows=45, asked_at=EPOCH)
+        checked = ComparisonResult(rows=45, asked_at=EPOCH)
         checked.findings.append(Finding(kind="balance_lower", recipient="u0", ledger="+2", vendor="+1"))
         await ledger.transact(partial(records.record, aim, begun.number, [checked], 1, EPOCH, None))
         assert (await read(database, lambda reader: reader.audit(begun.number))).agree == 22

@@ -13,7 +13,7 @@ from original_async import AssetData
 from payouts import InvalidRow, Layout, MintRow, derive_key, read_rows
 from payouts.details import changed_details, read_details, write_details
 from payouts.ledger.fingerprints import fingerprint, recipient_bounds
-from payouts.source.checks import Checked, check_rows
+from payouts.source.checks import FileSummary, check_rows
 from payouts.source.mistakes import Mistake
 from payouts.spelling import Misspelling, NotText
 from payouts.vendors import ROW_TYPES, options_of, vendor_of
@@ -29,7 +29,7 @@ def rows_of(text: str, layout: Layout = CSV) -> list[Any]:
     return list(read_rows(io.BytesIO(text.encode()), layout))
 
 
-def checked(text: str, layout: Layout = CSV) -> tuple[Checked, list[Mistake]]:
+def checked(text: str, layout: Layout = CSV) -> tuple[FileSummary, list[Mistake]]:
     found: list[Mistake] = []
     return check_rows(io.BytesIO(text.encode()), layout, on_mistake=found.append), found
 

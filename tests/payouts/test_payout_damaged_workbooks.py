@@ -12,7 +12,7 @@ import pytest
 
 from payouts.rows import Row
 from payouts.source import workbooks
-from payouts.source.checks import Checked, check_rows
+from payouts.source.checks import FileSummary, check_rows
 from payouts.source.files import read_rows
 from payouts.source.layout import Layout
 from payouts.source.mistakes import FileRefused, Mistake
@@ -27,7 +27,7 @@ TWO = texts("r2", REWARD, "969080318628", "2.25")
 PAYROLL = sheet({1: TITLES, 2: ONE})
 
 
-def checked(content: bytes) -> tuple[Checked, list[Mistake]]:
+def checked(content: bytes) -> tuple[FileSummary, list[Mistake]]:
     found: list[Mistake] = []
     return check_rows(io.BytesIO(content), BOOK, on_mistake=found.append), found
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from payouts.keys import derive_key
 from payouts.rows import Row
 from payouts.source import encodings
-from payouts.source.checks import Checked, check_rows
+from payouts.source.checks import FileSummary, check_rows
 from payouts.source.files import form_of, read_rows
 from payouts.source.layout import Layout
 from payouts.source.mistakes import Mistake
@@ -33,7 +33,7 @@ BOMS = {"utf-8": b"\xef\xbb\xbf", "utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\
 WAYS = [("utf-8", False), ("utf-8", True), ("utf-16-le", True), ("utf-16-be", True), ("utf-16-le", False), ("utf-16-be", False)]
 
 
-def checked(content: bytes, layout: Layout = CSV) -> tuple[Checked, list[Mistake]]:
+def checked(content: bytes, layout: Layout = CSV) -> tuple[FileSummary, list[Mistake]]:
     found: list[Mistake] = []
     return check_rows(io.BytesIO(content), layout, on_mistake=found.append), found
 

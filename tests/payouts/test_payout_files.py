@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from payouts.rows import InvalidRow, Row
-from payouts.source.checks import Checked, check_rows
+from payouts.source.checks import FileSummary, check_rows
 from payouts.source.files import form_of, is_piped, read_rows, rereadable
 from payouts.source.layout import Layout
 from payouts.source.mistakes import FileRefused, Mistake, Note
@@ -179,7 +179,7 @@ def test_every_mistake_of_a_file_is_listed_and_good_rows_are_still_counted() -> 
     found: list[Mistake] = []
     checked = check_rows(io.BytesIO(content), CSV, on_mistake=found.append)
     assert [(mistake.line, mistake.column) for mistake in found] == [(2, 3), (2, 4), (4, 4), (5, 1)]
-    assert checked == Checked(
+    assert checked == FileSummary(
         rows=3, mistakes=4, totals={"21": Decimal("3.305"), "22": Decimal(7)}, counts={"21": 2, "22": 1}, users=1
     )
 

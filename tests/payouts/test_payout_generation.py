@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from payouts.audit.release import release
-from payouts.ledger.generation import GenerationNote, Noted, Standing, standing, state_folder
+from payouts.ledger.generation import GenerationNote, NoteContents, Standing, standing, state_folder
 from payouts.ledger.reader import LedgerReader
 from payouts.ledger.schema import connect_to_write
 from payouts.ledger.sqlite import Ledger
@@ -207,8 +207,8 @@ async def test_coins_that_may_have_been_paid_since_the_copy_are_unknown_and_no_r
 
 
 def test_what_a_note_says() -> None:
-    def noted(generation: int, *branches: str) -> Noted:
-        return Noted(generation=generation, at=0.0, branches=(branches[0], branches[-1]))
+    def noted(generation: int, *branches: str) -> NoteContents:
+        return NoteContents(generation=generation, at=0.0, branches=(branches[0], branches[-1]))
 
     assert standing(0, None, None) is Standing.NEWEST
     assert standing(3, "a", None) is Standing.UNKNOWN
@@ -251,7 +251,9 @@ def test_the_note_names_each_campaign_once(state: Path) -> None:
         note.write(generation, 1000.5, (None, "b" * 16), ("original", f"c{generation % 2}"))
         note.release()
         note.release()
-    said = Noted(generation=3, at=1000.5, branches=("-" * 16, "b" * 16), campaigns=(("original", "c1"), ("original", "c0")))
+    said = NoteContents(
+        generation=3, at=1000.5, branches=("-" * 16, "b" * 16), campaigns=(("original", "c1"), ("original", "c0"))
+    )
     assert note.read() == said
 
 

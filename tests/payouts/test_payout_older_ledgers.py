@@ -23,7 +23,7 @@ from attrs import asdict
 from payouts.ledger.generation import Standing
 from payouts.ledger.lock import LedgerLock
 from payouts.ledger.reader import LedgerReader
-from payouts.ledger.schema import LEDGER, Moved, connect_to_write, mark_moved
+from payouts.ledger.schema import LEDGER, MoveMark, connect_to_write, mark_moved
 from payouts.ledger.sqlite import Ledger
 from payouts.states import LedgerError, LedgerInUse, State
 from rewards_core.sqlite.connection import connect
@@ -104,7 +104,7 @@ def test_the_newest_layout_needs_no_backup(path: Path) -> None:
 def test_a_ledger_that_the_version_before_moved_can_still_be_read(path: Path) -> None:
     older(path, 3)
     with closing(connect(path)) as connection:
-        mark_moved(connection, Moved(to="postgresql://db/payouts", begun_with=None))
+        mark_moved(connection, MoveMark(to="postgresql://db/payouts", begun_with=None))
     assert_it_says_the_same(path)
     with closing(connect(path, read_only=True)) as connection:
         assert connection.pragma("user_version") == 1_003

@@ -20,7 +20,7 @@ from payouts.cli.preflight import Mistakes
 from payouts.ledger.reader import LedgerReader
 from payouts.report import results
 from payouts.rows import Row
-from payouts.source.checks import Checked, check_rows
+from payouts.source.checks import FileSummary, check_rows
 from payouts.source.files import read_rows
 from payouts.source.layout import Layout
 from payouts.source.mistakes import Mistake, Note
@@ -50,7 +50,7 @@ BAD = "\n".join(
 )
 
 
-def checked(content: str | bytes, layout: Layout = CSV) -> tuple[Checked, list[Mistake]]:
+def checked(content: str | bytes, layout: Layout = CSV) -> tuple[FileSummary, list[Mistake]]:
     found: list[Mistake] = []
     stream = io.BytesIO(content if isinstance(content, bytes) else content.encode())
     return check_rows(stream, layout, on_mistake=found.append), found

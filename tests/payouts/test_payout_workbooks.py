@@ -12,7 +12,7 @@ import pytest
 
 from payouts.cli.preflight import Mistakes
 from payouts.rows import Row
-from payouts.source.checks import Checked, check_rows
+from payouts.source.checks import FileSummary, check_rows
 from payouts.source.files import read_rows, rereadable
 from payouts.source.layout import Layout
 from payouts.source.mistakes import Mistake, column_letters
@@ -46,7 +46,7 @@ ONE = texts("r1", REWARD, "110985463782", "1.50")
 TWO = texts("r2", REWARD, "969080318628", "2.25")
 
 
-def checked(content: bytes, layout: Layout = BOOK) -> tuple[Checked, list[Mistake]]:
+def checked(content: bytes, layout: Layout = BOOK) -> tuple[FileSummary, list[Mistake]]:
     found: list[Mistake] = []
     return check_rows(io.BytesIO(content), layout, on_mistake=found.append), found
 

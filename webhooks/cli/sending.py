@@ -45,7 +45,7 @@ def _trust(cacert: Path | None, url: str) -> ssl.SSLContext | bool:
         ) from None
 
 
-class Sender:
+class DeliverySender:
     """Post deliveries to one URL, and end the command according to the worst answer."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
@@ -89,7 +89,7 @@ class Sender:
 
 
 @asynccontextmanager
-async def sender(url: str, cacert: Path | None) -> AsyncIterator[Sender]:
-    """Open a `Sender` to a URL; raises `ValueError` if `cacert` contains no certificate, or the URL is not https."""
+async def sender(url: str, cacert: Path | None) -> AsyncIterator[DeliverySender]:
+    """Open a `DeliverySender` to a URL; raises `ValueError` if `cacert` contains no certificate, or the URL is not https."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=_trust(cacert, url))) as session:
-        yield Sender(session, url)
+        yield DeliverySender(session, url)

@@ -22,7 +22,7 @@ from webhooks.cli.process_tuning import fit_connections
 from webhooks.cli.reloading import Reloadable
 from webhooks.cli.secret_files import warn_of_open_files
 from webhooks.cli.sockets import open_sockets
-from webhooks.cli.workers import STATES, Worker
+from webhooks.cli.workers import STATES, WorkerProcess
 from webhooks.console.watched import Readiness
 from webhooks.delivery_watch import NOTHING, merged_deliveries
 from webhooks.refusals import Refusal, Refusals, merged
@@ -68,7 +68,7 @@ class Supervisor:
         self._refusals = Refusals(logger)
         self._metrics = open_metrics(self._refusals.total, "supervisor")
         self._stop = asyncio.Event()
-        self._workers: list[Worker] = []
+        self._workers: list[WorkerProcess] = []
 
     async def run(self, started: Callable[[Mapping[str, Any]], None]) -> Exit:
         """Serve until `stop`, then let every worker drain.
@@ -93,7 +93,7 @@ class Supervisor:
             except OSError as problem:
                 raise CannotStart(f"could not start: {problem}", Exit.UNAVAILABLE) from None
             for_workers = evolve(settings, admin=None)
-            self._workers = [Worker(number, for_workers, opened.sockets) for number in range(settings.workers)]
+            self._workers = [WorkerProcess(number, for_workers, opened.sockets) for number in range(settings.workers)]
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = {worker: group.create_task(_keep_running(worker)) for worker in self._workers}
@@ -199,7 +199,7 @@ class Supervisor:
             return problem
         return None
 
-    async def _drain(self, tasks: Mapping[Worker, asyncio.Task[None]]) -> bool:
+    async def _drain(self, tasks: Mapping[WorkerProcess, asyncio.Task[None]]) -> bool:
         """End every worker; return whether every delivery in progress was answered."""
         for worker, task in tasks.items():
             if not worker.stop():
@@ -210,7 +210,7 @@ class Supervisor:
         return not left and not any(worker.cut_off for worker in tasks)
 
 
-async def _keep_running(worker: Worker) -> None:
+async def _keep_running(worker: WorkerProcess) -> None:
     await keep_running(
         worker.run,
         name=f"worker {worker.number}",

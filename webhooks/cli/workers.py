@@ -42,7 +42,7 @@ class WorkerDied(Exception):
     """A worker ended without having been stopped."""
 
 
-class Worker:
+class WorkerProcess:
     """One worker of several: a process, restarted when it ends.
 
     Args:

@@ -38,7 +38,7 @@ class Notification:
     missed: bool = False
 
 
-class Feed(Protocol[C]):
+class OutcomeFeed(Protocol[C]):
     """The outcomes that any store object records, after a place in their order. Each method may raise `StoreError`."""
 
     async def newest(self) -> C:
@@ -57,7 +57,7 @@ class Feed(Protocol[C]):
 class Hints(Generic[C]):
     """The notifications of one store object."""
 
-    def __init__(self, feed: Feed[C]) -> None:
+    def __init__(self, feed: OutcomeFeed[C]) -> None:
         self.subscribers = Subscribers()
         self._feed = feed
         self._seen: C | None = None

@@ -15,7 +15,7 @@ from rewards_core.operations import Event, OperationRef
 from rewards_core.validation import check_callable, check_id, check_number, check_whole
 from webhooks.store.members import Member
 from webhooks.store.memory_events import EventTable
-from webhooks.store.memory_mentioned import Mentioned
+from webhooks.store.memory_mentioned import Mentions
 from webhooks.store.memory_outcomes import OutcomeTable, key_of
 from webhooks.store.memory_pending import PollTables
 from webhooks.store.memory_recorder import OutcomeRecorder
@@ -81,7 +81,7 @@ class MemoryStore(StoreQueries):
         self._closed = False
         self._subscribers = Subscribers()
         self._events = EventTable(max_events, retention)
-        self._mentioned = Mentioned()
+        self._mentioned = Mentions()
         self._subscriptions = Subscriptions()
         self._upkeep_at = self._count_at = 0.0
         self._outcomes = OutcomeTable(max_events, retention)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _MAX = 10_000
 
 
-class Mentioned:
+class Mentions:
     """The subjects of events and when they were mentioned last, the oldest first; at most 10,000."""
 
     def __init__(self) -> None:

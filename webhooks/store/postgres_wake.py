@@ -109,7 +109,7 @@ class Waker:
 
 
 class SnapshotFeed:
-    """A `Feed` in the order of the commits, on the connection of a listener: its snapshots follow one another.
+    """An `OutcomeFeed` in the order of the commits, on the connection of a listener: its snapshots follow one another.
 
     Args:
         listener: Returns the listener.

@@ -16,7 +16,7 @@ OUTCOMES_AT_ONCE = 1_000
 
 
 class SequenceFeed:
-    """A `Feed` in the order of `seq`; `read` runs a function on a connection to the file."""
+    """An `OutcomeFeed` in the order of `seq`; `read` runs a function on a connection to the file."""
 
     def __init__(self, read: Callable[[Callable[[Connection], Any]], Awaitable[Any]]) -> None:
         self._read = read

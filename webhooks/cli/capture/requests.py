@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from attrs import define, frozen
 
-from original_async.signature_readings import Reading
+from original_async.signature_readings import SignatureReading
 from rewards_core.errors import SignatureError
 from rewards_core.operations import Event
 from webhooks.cli.capture.redaction import Headers
@@ -72,7 +72,7 @@ class CapturedRequest:
     asked_again: bool = False
     accepted: str | None = None
     problem: SignatureError | None = None
-    readings: Sequence[Reading] = ()
+    readings: Sequence[SignatureReading] = ()
 
     @property
     def path(self) -> str:
