@@ -26,6 +26,7 @@ from hypothesis import HealthCheck, settings
 from tests.postgres_server import Server, postgres_server
 from tests.stepped_time import SteppedTime
 
+pytest.register_assert_rewrite("tests.webhooks.store_contract")
 pytest_plugins = ["pytester"]
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

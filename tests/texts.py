@@ -43,6 +43,11 @@ def raises(kind: type[BaseException], name: str) -> Iterator[None]:
     said(name, without_places(caught.value))
 
 
+def new_lines(text: str, before: str) -> str:
+    """Return the lines of a text that an earlier one has not."""
+    return "\n".join(line for line in text.splitlines() if line not in before.splitlines())
+
+
 def without_places(text: object) -> str:
     """Return a text without folders, ports, databases and process ids, which differ from run to run."""
     shown = re.sub(r"postgresql://\S*?(?=[:.,;]?(\s|$))", "DATABASE", str(text))

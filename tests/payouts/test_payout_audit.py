@@ -18,7 +18,7 @@ from rewards_core.cli.output import Output
 from tests.payouts.audit_kit import AUDIT, CAMPAIGN, env, hold, key_of, kinds, lead, retried, rows_of, summary, unreadable, vendor
 from tests.payouts.command_kit import HEADER, REWARD, Call, for_people, records, run_of
 from tests.payouts.process_kit import SECRET, original_at, playing
-from tests.texts import said
+from tests.texts import new_lines, said
 from vendor_sandboxes import OriginalSandbox
 
 __all__ = ["env", "vendor"]
@@ -333,10 +333,10 @@ def test_a_person_reads_what_differs_and_what_to_do(
     lead(path, vendor.url, {"held": State.REJECTED, "paid": State.DONE, "amount": State.DONE, "gone": State.DONE}, uids=uids)
     hold(vendor, "user-paid", "another-program")
     monkeypatch.setattr(Output, "__init__", lambda self, as_json=None: for_people(self))
-    said("audit: what differs", call(*AUDIT, env=env).stdout)
-    said("audit: what differs, applied", call(*AUDIT, "--apply", "--allow-unknown", env=env).stdout)
+    said("audit: what differs", first := call(*AUDIT, env=env).stdout)
+    said("audit: what differs, applied", new_lines(call(*AUDIT, "--apply", "--allow-unknown", env=env).stdout, first))
     result = call(*AUDIT, "--max-requests=1", env=env)
-    said("audit: ended by its budget", result.stdout + result.stderr)
+    said("audit: ended by its budget", new_lines(result.stdout + result.stderr, first))
 
 
 def test_more_than_twenty_differences_are_counted(

@@ -22,7 +22,7 @@ from tests.payouts.by_hand_kit import raw
 from tests.payouts.command_kit import Call, for_people, records
 from tests.payouts.payout_kit import coin_row
 from tests.payouts.process_kit import create_event, enkash_at, playing
-from tests.texts import said
+from tests.texts import new_lines, said
 from vendor_sandboxes import EnkashSandbox
 
 AUDIT = ("audit", "--rate=0", "--vendor=enkash")
@@ -248,7 +248,7 @@ def test_a_person_reads_what_cannot_be_known(
     without = call(*AUDIT, env=env)
     said("audit: coins, what changed", without.stdout + without.stderr)
     result = call(*AUDIT, "--coins=MEAL=6", env=env)
-    said("audit: coins, what differs", result.stdout + result.stderr)
+    said("audit: coins, what differs", new_lines(result.stdout + result.stderr, without.stdout + without.stderr))
 
 
 @pytest.mark.slow

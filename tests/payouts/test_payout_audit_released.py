@@ -17,7 +17,7 @@ from rewards_core.cli.output import Output
 from tests.payouts.audit_kit import AUDIT, CAMPAIGN, env, event, hold, key_of, kinds, lead, unreadable, vendor
 from tests.payouts.command_kit import HEADER, REWARD, Call, for_people, records, run_of
 from tests.payouts.process_kit import original_at, playing
-from tests.texts import said
+from tests.texts import new_lines, said
 from vendor_sandboxes import OriginalSandbox
 
 __all__ = ["env", "vendor"]
@@ -126,7 +126,7 @@ def test_a_person_reads_why_nothing_can_be_sent_yet(
 ) -> None:
     restored(folder, vendor)
     monkeypatch.setattr(Output, "__init__", lambda self, as_json=None: for_people(self))
-    result = call(*AUDIT, env=env)
-    said("audit: a restored ledger", result.stdout + result.stderr)
+    first = call(*AUDIT, env=env)
+    said("audit: a restored ledger", first.stdout + first.stderr)
     result = call(*AUDIT, "--apply", env=env)
-    said("audit: a restored ledger, applied", result.stdout + result.stderr)
+    said("audit: a restored ledger, applied", new_lines(result.stdout + result.stderr, first.stdout + first.stderr))

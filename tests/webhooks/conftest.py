@@ -9,13 +9,11 @@ import pytest
 import pytest_asyncio
 import trustme
 
-pytest.register_assert_rewrite("tests.webhooks.store_contract")
-
-from tests.postgres_server import Server  # noqa: E402
-from tests.webhooks.postgres_kit import run_sql, url_of  # noqa: E402
-from tests.webhooks.queue_kit import AWS, moto  # noqa: E402
-from tests.webhooks.sqlite_kit import Host  # noqa: E402 - it imports what is rewritten
-from webhooks.store.base import Store  # noqa: E402
+from tests.postgres_server import Server
+from tests.webhooks.postgres_kit import run_sql, url_of
+from tests.webhooks.queue_kit import AWS, moto
+from tests.webhooks.sqlite_kit import Host
+from webhooks.store.base import Store
 
 
 @pytest.fixture

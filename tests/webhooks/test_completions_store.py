@@ -32,7 +32,7 @@ async def test_a_store_that_cannot_keep_it_keeps_nobody_from_what_is_done_alread
         assert (await world.completions.wait(a_thing("1", "done"))).status is OperationStatus.DONE
         assert (await beside).status is OperationStatus.DONE
         assert now() == 0.0
-        said("a store that cannot keep it keeps nobody from what is done already", "\n".join(caplog.messages))
+        said("a store that cannot keep an outcome", "\n".join(caplog.messages))
 
 
 @virtual_time
@@ -79,7 +79,7 @@ async def test_a_store_that_cannot_keep_outcomes_keeps_them_from_no_caller(caplo
         world.vendor.will("1", "done")
         assert (await world.completions.wait("1", timeout=60)).status is OperationStatus.DONE
         assert await world.pending() == {"1"}
-        said("a store that cannot keep outcomes keeps them from no caller", "\n".join(caplog.messages))
+        said("a store that cannot keep an outcome", "\n".join(caplog.messages))
 
 
 class Troubled(MemoryStore):

@@ -137,7 +137,7 @@ async def test_a_kept_outcome_that_cannot_be_read_is_left_to_the_look_ups(caplog
         await world.store.record_outcome(broken)
         world.vendor.holds(a_thing("1", "done", key="k"))
         assert (await world.completions.wait(lost("k"), timeout=300)).ref == a_ref("1")
-        said("a kept outcome that cannot be read is left to the look ups", "\n".join(caplog.messages))
+        said("a kept outcome that cannot be read", "\n".join(caplog.messages))
 
 
 # who waits

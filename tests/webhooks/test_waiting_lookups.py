@@ -95,4 +95,4 @@ class TestWaiting(InBothWays):
             await world.receiving.record_outcome(evolve(kept("1"), resource={"uid": "1"}))
             assert (await world.wait("1", timeout=60)).status is OperationStatus.DONE
             assert world.in_time(0.0)
-            said("a kept outcome that cannot be read is polled", "\n".join(caplog.messages))
+            said("a kept outcome that cannot be read", "\n".join(caplog.messages))
