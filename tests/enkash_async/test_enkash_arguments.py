@@ -12,7 +12,6 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from enkash_async import (
-    BodyCipher,
     CoinAllocationRequest,
     CoinConfiguration,
     EnkashClient,
@@ -210,10 +209,6 @@ def test_credentials_with_a_part_missing_are_refused(parts: tuple[Any, ...]) -> 
 def test_a_static_token_that_no_header_can_carry_is_refused(token: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=r"^access_token: "):
         StaticToken(token)
-
-
-def test_encryption_may_have_its_own_cipher() -> None:
-    EnkashClient(coins_base_url=COINS, credentials=StaticToken("t"), encryption=BodyCipher("secret"))
 
 
 @pytest.mark.parametrize("name", ["event", "user_id", "request_id", "company_id"])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aioresponses import aioresponses
 
-from enkash_async import BodyCipher, CoinAllocation, CoinConfiguration
+from enkash_async import BodyCipher, CoinAllocation, CoinConfiguration, StaticToken
 from tests.enkash_async.client_kit import GRANT, New, body_of, sent
 from tests.enkash_async.enkash_kit import (
     ALLOCATE_URL,
@@ -173,3 +173,13 @@ async def test_encryption_covers_bodies_both_ways_but_not_the_token_request(
     assert "COIN_REQ1234567" not in text_of(call)
     assert event.coin_config_id == "WCC817428"
     assert "grant_type=password" in text_of(sent(with_token, "POST", TOKEN_URL)[0])
+
+
+async def test_encryption_may_have_its_own_cipher(new_client: New, vendor: aioresponses) -> None:
+    cipher = BodyCipher("another-secret")
+    vendor.post(ALLOCATE_URL, body=cipher.encrypt(json.dumps(ALLOCATED).encode()))
+
+    receipt = await new_client(credentials=StaticToken("t"), company_id="C1", encryption=cipher).allocate_coins(**GRANT)
+
+    (call,) = sent(vendor, "POST", ALLOCATE_URL)
+    assert json.loads(cipher.decrypt(text_of(call).encode()))["requestId"] == receipt.request_id == "COIN_REQ1234567"
