@@ -35,7 +35,7 @@ class BreakerState:
     """What is known about the token requests of one set of credentials; by default, nothing that forbids one.
 
     Attributes:
-        accepted_at: When a request last brought a token, in seconds since the epoch; None if none did since the last rejection.
+        accepted_at: When a request last obtained a token, in seconds since the epoch; None if none did since the last rejection.
         rejected_at: When a request was rejected, in seconds since the epoch; None if none was since the last token.
         status: The HTTP status of the rejection, or of what came instead of the last answer; None if nothing came.
         message: EnKash's words, without secrets.
@@ -197,7 +197,7 @@ class FileBreakerStore:
             attempts += 1
 
     def _beside(self, ending: str) -> tuple[Path, Path]:
-        """Return the file behind all symbolic links, and its companion with that ending."""
+        """Return the file behind all symbolic links, and the path of its companion with `ending`."""
         real = self._path.resolve()
         return real, real.with_name(real.name + ending)
 

@@ -8,7 +8,7 @@ A redirect, an empty answer or a web page counts as no answer: it may come from 
 it counted as a rejection, it would stop all token requests until an operator empties the store.
 
 A request without an answer may have been rejected, and with wrong credentials the third in a row locks the account, however late
-it is sent. Credentials that have brought a token are probably right: after two unanswered requests they are tried once a minute.
+it is sent. Credentials that have obtained a token are probably right: after two unanswered requests they are tried once a minute.
 Credentials that never have are tried once in ten minutes: any other user of the account needs a token every five minutes, and
 each token issued resets EnKash's count.
 """
@@ -55,9 +55,9 @@ MIN_REFRESH_INTERVAL = 5.0
 MAX_UNANSWERED = 2
 """Token requests in a row that may stay unanswered before all callers pause."""
 PAUSE = 60.0
-"""Seconds of that pause, with credentials that have brought a token."""
+"""Seconds of that pause for credentials that have obtained a token."""
 PAUSE_UNPROVEN = 600.0
-"""Seconds of that pause, with credentials that never have."""
+"""Seconds of that pause for credentials that have not."""
 RETRY_DELAY = 1.0
 """Seconds between an unanswered token request and its one retry."""
 

@@ -25,7 +25,7 @@ class Progress:
         in_flight: Rows whose request is under way.
         pending: Rows that the vendor has accepted and not finished.
         ended: Number of rows that this run is done with, by state; `accepted` are rows that this run no longer waits for.
-        settled_by: Number of rows by what brought the news: `"webhook"`, `"poll"` or `"reply"`.
+        settled_by: Number of rows by how the run learned that they settled: `"webhook"`, `"poll"` or `"reply"`.
     """
 
     total: int | None = None
@@ -63,7 +63,7 @@ class Stop:
         await self._wished.wait()
 
     async def pause(self, seconds: float) -> bool:
-        """Wait for some seconds; return whether they passed before the end was asked for."""
+        """Wait for `seconds`; return whether they passed before the end was asked for."""
         return await self.before(asyncio.sleep(seconds))
 
     async def take(self, limiter: Limiter) -> bool:

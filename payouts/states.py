@@ -1,4 +1,4 @@
-"""The states of a row, the ways between them, and what the ledger says of a row."""
+"""The states of a row, the transitions between them, and the ledger's messages about a row."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class State(StrEnum):
     SENT = "sent"
     """A request may have left; its answer is not known yet."""
     ACCEPTED = "accepted"
-    """The vendor has it and named it; the chain has not finished."""
+    """The vendor accepted it and returned a uid; the blockchain has not finished."""
     DONE = "done"
     """Paid."""
     FAILED = "failed"
-    """The chain said failed."""
+    """It failed on the blockchain."""
     MISMATCH = "mismatch"
     """Something settled under the row's key, but not what was asked for."""
     REJECTED = "rejected"
@@ -35,7 +35,7 @@ class State(StrEnum):
 
 
 SETTLED = frozenset({State.DONE, State.FAILED, State.MISMATCH, State.REJECTED})
-"""States which cost no further request."""
+"""States that need no further request."""
 
 _FROM_SENT = frozenset({State.PLANNED, State.REJECTED, State.UNKNOWN})  # planned again: the request surely never left
 
@@ -55,9 +55,9 @@ WAYS_WITH_LOOKUP: Ways = MappingProxyType(
 )
 """The states that may follow each state, for vendors that can tell later what became of a row.
 
-From `rejected` and `failed` a retry leads on, with a new key. A row that may have been sent before is `unknown`, and only a
-person may mark it rejected (see `BY_HAND_ONLY`). A person may also mark a rejected row as done or, with a look-up, as unknown, so
-that the next run looks it up.
+A retry, with a new key, makes a `rejected` or `failed` row `planned` again. A row that may have been sent before is `unknown`,
+and only a person may mark it rejected (see `BY_HAND_ONLY`). A person may also mark a rejected row as done or, with a look-up, as
+unknown, so that the next run looks it up.
 """
 WAYS_WITHOUT_LOOKUP: Ways = MappingProxyType(
     {
@@ -68,11 +68,11 @@ WAYS_WITHOUT_LOOKUP: Ways = MappingProxyType(
         State.DONE: frozenset(),
     }
 )
-"""The same for vendors whose answer is all there ever is."""
+"""The same for vendors that can tell nothing after their first answer."""
 
 
 def ways_of(*, has_lookup: bool) -> Ways:
-    """Return the ways between states of a vendor that has a look-up or none."""
+    """Return the transitions between states for a vendor with or without a look-up."""
     return WAYS_WITH_LOOKUP if has_lookup else WAYS_WITHOUT_LOOKUP
 
 
@@ -86,7 +86,7 @@ PROVEN: Mapping[State, frozenset[State]] = MappingProxyType(
 
 
 BY_HAND_ONLY = frozenset({(State.UNKNOWN, State.REJECTED), *((State.REJECTED, to) for to in State if to is not State.PLANNED)})
-"""The ways, from a state to another, that only a person may lead a row."""
+"""The transitions, from one state to another, that only a person may make."""
 
 
 @frozen(kw_only=True)
@@ -106,11 +106,11 @@ class Entry:
         uid: The vendor's uid of the operation.
         settled_by: `"webhook"`, `"poll"`, `"reply"`, `"hand"` or `"audit"`; of an accepted row also `"lookup"`, if it was found
             under another key of its own.
-        answer: The HTTP status of the answer that led there, if there was one.
-        absent_since: When a complete list of the vendor's first did not show it, in seconds since the epoch; counts only if it is
+        answer: The HTTP status of the answer that led to this state, if there was one.
+        absent_since: When a complete list from the vendor first lacked it, in seconds since the epoch; counts only if it is
             later than the campaign's last run.
-        absent_at: When a complete list last did not show it.
-        problem_kind: The sort of error.
+        absent_at: When a complete list last lacked it.
+        problem_kind: The kind of error.
         problem: What was said about it.
         note: What somebody noted when settling it by hand.
         planned_at: When each state was reached, in seconds since the epoch.

@@ -70,7 +70,7 @@ class Limiter:
         return False
 
     def turn_within(self, seconds: float) -> float | None:
-        """Take the next turn by pause and rate if it comes within so many seconds; return when, in the loop's time."""
+        """Take the next turn by pause and rate if it comes within `seconds`; return when, in the loop's time."""
         now = asyncio.get_running_loop().time()  # each call of a client comes here
         starts_at = max(now, self.paused_until, self._next_start - self._tolerance)
         if starts_at - now > seconds:

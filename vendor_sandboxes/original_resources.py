@@ -102,7 +102,7 @@ class Collection(Operation):
         )
 
     def summary(self) -> str:
-        """Return the JSON text of it in an event."""
+        """Return the JSON text of the asset as an event carries it."""
         return json.dumps(
             {
                 "uid": self.uid,
@@ -191,7 +191,7 @@ class Asset(Operation):
         )
 
     def summary(self) -> str:
-        """Return the JSON text of it in an event of the vendor's sample."""
+        """Return the JSON text of the asset as the vendor's sample event carries it."""
         return json_text({"uid": self.uid, "name": self.name, "metadata": self.content.metadata(self.uid)})
 
     def entry(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a receiver tells of its deliveries: to the log, to its observer, and to the operator who asks for the refused ones."""
+"""What a receiver reports about its deliveries: to the log, to its observer, and to an operator who lists refusals."""
 
 from __future__ import annotations
 

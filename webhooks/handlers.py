@@ -96,7 +96,7 @@ class HandlerStatistics:
 
 
 class HandlerRunner(Subscriber):
-    """Run the handlers of one receiver, each with its own leases, slots and retries. `sources` are by scope."""
+    """Run the handlers of one receiver, each with its own leases, slots and retries. `sources` maps scopes to event sources."""
 
     def __init__(
         self,

@@ -145,7 +145,7 @@ class Poller:
         return self._policy.interval(0, self._random())
 
     def claim_within(self, seconds: float) -> None:
-        """Look for due operations within some seconds."""
+        """Look for due operations in `seconds`, if not earlier."""
         at = loop_time() + seconds
         if at < self._claim_at:
             self._claim_at = at

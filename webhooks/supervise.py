@@ -103,7 +103,7 @@ def _as_exception(problem: BaseException) -> Exception:
 
 
 async def wait_at_most(event: asyncio.Event, seconds: float | None) -> None:
-    """Wait for the event, at most for some seconds; None is no limit."""
+    """Wait for the event, for at most `seconds`; None waits without a limit."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

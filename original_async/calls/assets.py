@@ -82,7 +82,7 @@ class AssetCalls(Calls):
         Args:
             user_uid: The user it is minted for.
             collection_uid: Its collection.
-            asset_external_id: Your own id of it, 1 to 255 printable characters. Create it once, and store it before the call.
+            asset_external_id: Your own id for it, 1 to 255 printable characters. Create it once, and store it before the call.
             data: What it is to show.
             sale_price_in_usd: Its price in US dollars, above 0, with at most 60 digits and 30 decimals. A float is refused.
             repeated: Whether an earlier call with this external id may have been sent, by any process, such as before a crash.

@@ -33,9 +33,9 @@ _ADVICE = (
 )
 
 CLOCKS_DIFFER = 1.0
-"""Seconds by which the clocks of the vendor's servers may differ, what they cut off included."""
+"""Seconds by which times from different servers of the vendor may differ, rounding included."""
 UNKNOWN_CLOCK = 60.0
-"""The same between this machine's clock and the vendor's, where no answer of the vendor shows its time."""
+"""Seconds by which this machine's clock may differ from the vendor's, as long as no answer has shown the vendor's time."""
 
 TRANSFER = Rules(call="create_transfer", noun="transfer", key="asset", about=None, advice=_ADVICE)
 BURN = Rules(call="create_burn", noun="burn", key="asset", about=None, advice=_ADVICE)

@@ -41,7 +41,7 @@ class UserCalls(Calls):
 
         Args:
             email: The e-mail address.
-            user_external_id: Your own id of the user.
+            user_external_id: Your own id for the user.
             timeout: Seconds for this call including the look-up, above 0; by default the client's `timeouts.total`.
 
         Returns:
@@ -139,7 +139,7 @@ class UserCalls(Calls):
         """Find a user by your own id; see https://docs.getoriginal.com/docs/get-user-details-by-user-external-id.
 
         Args:
-            user_external_id: Your own id of the user.
+            user_external_id: Your own id for the user.
             timeout: Seconds for this call, above 0; by default the client's `timeouts.total`.
 
         Returns:

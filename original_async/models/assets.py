@@ -159,7 +159,7 @@ class Asset:
         uid: The vendor's id, 12 digits in all samples.
         name: Its name, with `#` and the token's id if the vendor appended them.
         collection_uid: Its collection.
-        asset_external_id: Your own id of it.
+        asset_external_id: Your own id for it.
         is_minted: Whether the blockchain has minted it.
         is_burned: Whether it was burned; this lags behind a burn that is `done`.
         is_transferring: Whether a transfer is under way.
@@ -219,7 +219,7 @@ class Asset:
 
     @property
     def key(self) -> str | None:
-        """The external id, by which it is found."""
+        """The external id, by which a look-up finds it."""
         return self.asset_external_id
 
     @property
@@ -239,10 +239,10 @@ class AssetRequest:
     """What `create_asset` was asked for: the `request` of its `OutcomeUnknown`.
 
     Attributes:
-        user_uid: The user it is minted for.
-        collection_uid: Its collection.
-        asset_external_id: Your own id of it, by which it is found.
-        name: Its name.
+        user_uid: The user the asset is minted for.
+        collection_uid: The asset's collection.
+        asset_external_id: Your own id for the asset, by which it is looked up.
+        name: The asset's name.
         scope: The scope of the client.
 
     Raises:

@@ -54,7 +54,7 @@ class Edit:
 
     @property
     def key(self) -> str:
-        """The token, by which it is found."""
+        """The token, by which a look-up finds it."""
         return self.uid.rpartition(":")[2]
 
     @property

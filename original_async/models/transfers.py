@@ -52,7 +52,7 @@ class Transfer:
 
     @property
     def key(self) -> str:
-        """The asset, by which it is found."""
+        """The asset, by which a look-up finds it."""
         return self.asset_uid
 
 
@@ -61,11 +61,11 @@ class TransferRequest:
     """What `create_transfer` was asked for: the `request` of its `OutcomeUnknown`.
 
     Attributes:
-        asset_uid: The asset, by which it is found.
+        asset_uid: The asset, by which a look-up finds it.
         from_user_uid: The user who owns it.
         to_address: The wallet that receives it.
-        asked_at: When the call began, by the vendor's clock. An asset may make the same way again, so a transfer created before
-            is another one. None if it is not known: then any counts that was not cancelled.
+        asked_at: When the call began, by the vendor's clock. An asset may be transferred the same way again, so a transfer
+            created before is another one. None if it is not known: then any transfer counts that was not cancelled.
         scope: The scope of the client.
 
     Raises:
@@ -139,7 +139,7 @@ class Burn:
 
     @property
     def key(self) -> str:
-        """The asset, by which it is found."""
+        """The asset, by which a look-up finds it."""
         return self.asset_uid
 
 
@@ -148,7 +148,7 @@ class BurnRequest:
     """What `create_burn` was asked for: the `request` of its `OutcomeUnknown`.
 
     Attributes:
-        asset_uid: The asset, by which it is found: it can be burned only once.
+        asset_uid: The asset, by which a look-up finds it: an asset can be burned only once.
         from_user_uid: The user who owns it.
         scope: The scope of the client.
 

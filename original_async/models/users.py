@@ -37,7 +37,7 @@ class User:
     Attributes:
         uid: The vendor's id, 12 digits in all samples.
         email: The e-mail address, unique in the app; None if there is none. Not in the repr.
-        user_external_id: Your own id of the user, unique in the app; None if there is none.
+        user_external_id: Your own id for the user, unique in the app; None if there is none.
         created_at: When the vendor created it; None until it was read.
         wallets: One for each blockchain; empty until the first mint or deposit, and in the vendor's older answers.
         wallet_address: The wallet in the vendor's older answers; see `addresses`.
@@ -70,7 +70,7 @@ class UserRequest:
 
     Attributes:
         email: The e-mail address, None if there was none. Not in the repr.
-        user_external_id: Your own id of the user, None if there was none.
+        user_external_id: Your own id for the user, None if there was none.
         scope: The scope of the client.
 
     Raises:

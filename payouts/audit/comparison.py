@@ -69,7 +69,7 @@ class KnownRow:
     old_uids: frozenset[str] = frozenset()
 
     def is_current(self, held: Held) -> bool:
-        """Return whether a payment bears the row's present key or uid."""
+        """Return whether a payment carries the row's current key or uid."""
         return held.key == self.entry.key or held.uid == self.entry.uid
 
 

@@ -227,7 +227,7 @@ class CampaignLedger(ABC):
         Args:
             states: The states.
             after: Leave out the rows up to this number.
-            limit: Return at most so many; for more, pass the last number as `after`.
+            limit: Return at most this many; for more, pass the last number as `after`.
         """
         return await self._read(partial(self._entries, tuple(states), after, limit))
 

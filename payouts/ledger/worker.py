@@ -65,7 +65,7 @@ class SharedCampaign(Protocol):
 
     @property
     def number(self) -> int:
-        """The ledger's number of it."""
+        """Its number in the ledger."""
         ...
 
     vendor: str
@@ -225,13 +225,13 @@ class Worker:
             self._own_from(asked_at, now)
 
     async def outlast(self, seconds: float) -> None:
-        """Wait until the rows are owned for so many more seconds, at most half of the lease."""
+        """Wait until the rows are owned for `seconds` more, or for half of the lease if that is less."""
         while not self.outlasts(seconds):
             self._renewed.clear()
             await self._renewed.wait()
 
     def outlasts(self, seconds: float) -> bool:
-        """Return whether the rows are owned for so many more seconds, at most half of the lease."""
+        """Return whether the rows are owned for `seconds` more, or for half of the lease if that is less."""
         return self._owned_until - uptime() >= min(seconds, self._lease / 2)
 
     async def claim(self, max_rows: int, *, row: int | None = None) -> Turn:

@@ -151,7 +151,7 @@ class LedgerWriter:
         self._note = note
 
     def count_sent(self, at: float, database: Connection) -> None:
-        """Count a commit that marks rows as sent; the first begins a branch, which tells this opening from earlier copies."""
+        """Count a commit that marks rows as sent; the first starts a branch, which tells this ledger from earlier copies."""
         self.begin_sending(database)
         if not self._branch_begun and self._sent_at is None and self._note is not None:
             branch = secrets.token_hex(8)

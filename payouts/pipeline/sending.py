@@ -298,7 +298,7 @@ class Sender:
         self._wait(settlement, entry, urgent=urgent)
 
     def _not_paid(self, entry: Entry, problem: RewardsError, meaning: Meaning, *, first: bool) -> _Step:
-        """Return the step of a row that was not paid, or not surely; end the run if other rows would fare alike."""
+        """Return the step of a row that was not paid, or may not have been; end the run if other rows would meet the same."""
         if meaning is Meaning.REJECTED and not first:
             meaning = Meaning.UNKNOWN  # a refusal of this call says nothing about an earlier one
         told = self._restated(problem)

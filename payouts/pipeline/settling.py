@@ -205,7 +205,7 @@ def named_twice(uid: str) -> str:
 
 
 class _Intake:
-    """Gives a stream what is to be waited for, and again to the next stream if that one failed."""
+    """Gives a stream the operations to wait for; if it fails, gives those that have not ended to the next stream."""
 
     def __init__(self, queue: asyncio.Queue[OperationRef | None]) -> None:
         self._queue = queue
@@ -213,7 +213,7 @@ class _Intake:
         self._over = False
 
     async def refs(self) -> AsyncIterator[OperationRef]:
-        """Yield what has not ended, then what the queue brings until None."""
+        """Yield the operations that have not ended, then those from the queue until None."""
         for ref in list(self._given.values()):
             yield ref
         while not self._over:
@@ -225,5 +225,5 @@ class _Intake:
                 yield new
 
     def ended(self, ref: OperationRef) -> None:
-        """Forget one that has ended."""
+        """Forget an operation that has ended."""
         del self._given[ref.uid]

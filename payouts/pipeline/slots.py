@@ -25,7 +25,7 @@ class Slots:
         max_sent: Rows in the state `sent` at one time.
         max_pending: Rows accepted and not settled at one time.
         room: Set while the reader of the run keeps up with it.
-        ahead: Seconds by which rows are stored as sent before their turn. No turn is lost if the disk takes less.
+        ahead: Seconds before its turn at which a row is stored as sent. No turn is lost while the disk needs less than this.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Slots:
         self._pending = Limiter(Limits(connections=max_pending))
 
     def admit_now(self) -> float | None:
-        """Take the slots and the turn of one more row, if none needs waiting; return when it may leave, None if it may not."""
+        """Take the slots and the turn of one more row if that needs no waiting; return when it may leave, None if it may not."""
         if self._stop.wished or not self._room.is_set() or not self.take_now():
             return None
         at = self._limiter.turn_within(self._ahead)
@@ -48,7 +48,7 @@ class Slots:
         return at
 
     async def admit(self, max_rows: int = 1) -> list[float]:
-        """Wait until a row may be stored as sent; return when up to so many may leave, nothing if the run is to end first."""
+        """Wait until a row may be stored as sent; return when up to `max_rows` of them may leave, none if the run ends first."""
         turns: list[float] = []
         at = self.admit_now()
         if at is None:

@@ -178,7 +178,7 @@ class _Builder:
         return row
 
     def _is_doubtful(self, values: Mapping[str, Any], number: int, column_of: Callable[[str], int]) -> bool:
-        """Report characters that are others in another encoding than the one that was guessed: they may name somebody else."""
+        """Report characters that another encoding than the guessed one would read differently: they may name another person."""
         doubtful = False
         for name in self._layout.fields:
             value = values.get(name)

@@ -127,7 +127,7 @@ class _Row:
 
 
 def _rows(book: Workbook, sheet: Sheet, unseen: list[range]) -> Iterator[_Row]:
-    """Yield the rows that are not blank, a piece of the sheet in memory at a time, after adding the columns that nobody sees.
+    """Yield the rows that are not blank, a piece of the sheet in memory at a time, after adding the hidden columns to `unseen`.
 
     Raises:
         WorkbookRefused: it is damaged.

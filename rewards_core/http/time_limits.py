@@ -21,7 +21,7 @@ class TimeLimits:
         self._timer: asyncio.TimerHandle | None = None
 
     def limit(self, seconds: float) -> TimeLimit:
-        """Return a context that ends with a `TimeoutError` once it has lasted so many seconds."""
+        """Return a context that ends with a `TimeoutError` once it has lasted this many seconds."""
         return TimeLimit(self, seconds)
 
     def begin(self, limit: TimeLimit) -> None:

@@ -158,7 +158,7 @@ def _layout(path: Path) -> int:
 
 
 async def check_integrity(path: Path | None, seconds: float = _INTEGRITY_SECONDS) -> Finding:
-    """Check the pages of the store's file for at most so many seconds, while listeners keep running."""
+    """Check the pages of the store's file, for at most `seconds`, while listeners keep running."""
     cancelled = threading.Event()
     try:
         return await asyncio.to_thread(_integrity, path, time.monotonic() + seconds, cancelled)

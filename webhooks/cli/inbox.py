@@ -115,7 +115,7 @@ class Inbox:
         return await store_families(self.store) or []
 
     async def drain(self, seconds: float) -> None:
-        """Let running handlers finish within so many seconds, and stop them all."""
+        """Stop all handlers; those that are running have `seconds` to finish."""
         end = asyncio.get_running_loop().time() + seconds
         for receiver in self.receivers.values():
             await receiver.aclose(max(0.0, end - asyncio.get_running_loop().time()))

@@ -63,7 +63,7 @@ class Service(Protocol):
 
 
 async def run_until_signalled(service: Service, started: Callable[[Mapping[str, Any]], None]) -> Exit:
-    """Run a service until SIGTERM or SIGINT, reload it on SIGHUP, and return its exit code; systemd is told of each step."""
+    """Run a service until SIGTERM or SIGINT, reload it on SIGHUP, and return its exit code; systemd is notified of each step."""
     notifier = Notifier()
     hung_up = asyncio.Event()
 

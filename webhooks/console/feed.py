@@ -145,7 +145,7 @@ class _Viewer:
         self.frames: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     async def next(self) -> bytes | None:
-        """Return the next frame, an empty one if none comes for some seconds, and None at the end."""
+        """Return the next frame, an empty one if none comes for a while, and None at the end."""
         try:
             async with asyncio.timeout(_ALIVE_EVERY):
                 return await self.frames.get()

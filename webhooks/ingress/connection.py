@@ -362,7 +362,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
 
 
 def notice_soon(wire: Any, seconds: float) -> None:
-    """Let a peer that reads nothing, or has vanished, be noticed within about so many seconds."""
+    """Make the kernel notice within about `seconds` that a peer reads nothing or has vanished."""
     wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _STREAM_BUFFER)
     if hasattr(socket, "TCP_USER_TIMEOUT") and wire.family != socket.AF_UNIX:
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1_000))

@@ -68,5 +68,5 @@ class Queue(Protocol):
         ...
 
     async def change_visibility(self, messages: Sequence[QueuedMessage], seconds: int) -> Sequence[BatchFailure]:
-        """Let up to ten messages become visible to others in so many seconds, 0 for now; return those that were not changed."""
+        """Make up to ten messages visible to others after `seconds`, 0 for now; return those that were not changed."""
         ...

@@ -192,7 +192,7 @@ class SqsQueue:
         return await self._change("delete_message_batch", messages)
 
     async def change_visibility(self, messages: Sequence[QueuedMessage], seconds: int) -> Sequence[BatchFailure]:
-        """Let up to ten messages become visible to others in so many seconds; return those that were not changed."""
+        """Make up to ten messages visible to others after `seconds`; return those that were not changed."""
         return await self._change("change_message_visibility_batch", messages, VisibilityTimeout=seconds)
 
     async def _change(self, operation: str, messages: Sequence[QueuedMessage], **change: Any) -> Sequence[BatchFailure]:

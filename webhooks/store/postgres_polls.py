@@ -292,7 +292,7 @@ async def _add(
     watched: bool,
     then: str,
 ) -> None:
-    """Add those of some operations, by clean refs, that are due in some seconds."""
+    """Add the operations in `due_in`, by clean refs with the seconds until they are due; `then` changes those that exist."""
     if due_in:
         added = (ref for ref in each_once(refs) if ref in due_in)
         rows = sorted((ref.scope, ref.kind, ref.uid, due_in[ref], ref.about) for ref in added)

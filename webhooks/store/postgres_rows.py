@@ -25,7 +25,7 @@ LOCKED = (
     "ORDER BY given.scope, given.kind, given.uid FOR UPDATE OF pending"
 )
 """Locks operations. Every transaction locks first those that are pending, then those that it adds, then outcomes and last the
-interest in operations, each in the order of scope, kind and uid: so none waits for one that waits for it."""
+interest in operations, each in the order of scope, kind and uid, so that no two transactions wait for each other."""
 ONCE = "(SELECT count(*) FROM {0}) >= 0"
 """Lets a part of a statement begin when another part has ended."""
 EVENT_FIELDS = (

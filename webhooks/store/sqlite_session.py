@@ -237,7 +237,7 @@ class Session:
             self.change_members()
 
     def _mark_late_dead(self) -> bool:
-        """Mark processes as dead that are late twice, as after a suspend all are late once; return whether there were any."""
+        """Mark processes dead that are late a second time: after a suspend, all are late once. Return whether there were any."""
         late = dict(
             fetch(self.db, "SELECT id, renewed_at FROM process WHERE alive = 1 AND renewed_at < ?", (self.now - ALIVE_FOR,))
         )

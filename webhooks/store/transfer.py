@@ -100,7 +100,7 @@ class Mark:
 
     @property
     def refusal(self) -> str | None:
-        """What a process is told that uses the store; None if it may."""
+        """The error for a process that uses the store; None if it may use it."""
         if self.role == "source" and self.done:
             return f"This store was moved to {self.other}. Nothing was stored here; use that store."
         if self.role == "source":

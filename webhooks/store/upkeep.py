@@ -40,7 +40,7 @@ def check_keep(keep: float, keep_bodies: float | None, keep_dead: float) -> None
 
 
 async def remove_old(store: Store, *, keep: float, keep_bodies: float | None, keep_dead: float, identities: int) -> None:
-    """Remove what `upkeep` allows from a store with so many identities."""
+    """Do the `upkeep` of a store. `identities` is how many it holds."""
     held = await store.statistics()
     limits = {
         "events": hourly_limit(held.events, keep),
