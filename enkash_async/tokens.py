@@ -302,7 +302,7 @@ class PasswordTokens:
         advice = f"The next request is sent in {left:.0f} s: call again then."
         if self._unanswered.accepted_at is None:
             advice += (
-                " These credentials have never brought a token: check them. "
+                " These credentials have never obtained a token: check them. "
                 f"To try them at once, empty {self._store!r} and create a new client."
             )
         return TokenUnavailable(

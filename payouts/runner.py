@@ -158,7 +158,10 @@ async def pay_row(
             pass
     entry = await ledger.find(row.id)
     if entry is None:
-        raise LedgerError(f"Row {row.id} is no longer in the ledger; somebody removed it from the database.")
+        raise LedgerError(
+            f"Row {row.id} is no longer in the ledger: it was removed from the database. It may have been paid. Ask the vendor "
+            "before you pay it again."
+        )
     return entry
 
 

@@ -65,7 +65,7 @@ ADVICE: Mapping[str, str] = {
     "admin_host": "The admin port was called by a name that is not its own; another site may have pointed its name here. If the "
     "name is yours, add it with --admin-allow-host.",
     "admin_token": "Send the token of --admin-token-file as 'Authorization: Bearer TOKEN'.",
-    "console_slow": "A page of the console did not read what it was sent, and was disconnected. It connects again by itself.",
+    "console_slow": "A page of the console did not read what it was sent, and was disconnected. It reconnects by itself.",
     "console_token": "Open the link that the listener printed when it started, or paste its token into the page. It is new at "
     "each start.",
     "admin_path": "The admin port has /healthz, /readyz, /metrics and /refused, and with --console /console/. Deliveries go to "

@@ -200,8 +200,8 @@ _STATES: dict[type[Exception], State] = {
 
 
 def named_twice(uid: str) -> str:
-    """Return the problem of a row for which the vendor named another row's operation."""
-    return f"the vendor named {uid} for this row and for another one, so that one of them cannot have been paid"
+    """Return the problem of a row for which the vendor returned the uid of another row."""
+    return f"the vendor gave this row and another one the same uid, {uid}, so one of them cannot have been paid"
 
 
 class _Intake:

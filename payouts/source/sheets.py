@@ -268,7 +268,7 @@ def _plain(text: str) -> str | NotText:
     found = unescaped(text)
     if found is not None:
         return found
-    told = f"{quoted(text)} may be read in two ways, as _x0041_ may be the letter A: choose a value without such a part"
+    told = f"{quoted(text)} has two readings, as _x0041_ in a workbook may mean the letter A: choose a value without such a part"
     return NotText(text, Misspelling("escaped", told))
 
 

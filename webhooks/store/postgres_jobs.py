@@ -14,6 +14,7 @@ from webhooks.store.records import (
     RETIRED,
     UNSERVED,
     UNSERVED_DAYS,
+    UNSERVED_JOBS,
     ClaimedJob,
     EventState,
     HandlerStatus,
@@ -135,7 +136,7 @@ async def count_unserved(change: Change) -> None:
     )
     for name in sorted({name for name, hours in rows if hours >= _UNSERVED_HOURS}):
         buried = await _dead_letter(change, name, await _ready(db, name, _MAX_DEAD_LETTERS), UNSERVED)
-        logger.warning("%d jobs of %s became dead letters, as no process serves the handler", buried, name)
+        logger.warning(UNSERVED_JOBS, buried, name)
 
 
 async def claim(

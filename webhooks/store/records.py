@@ -23,6 +23,10 @@ DEFAULT_SERVICE = "default"
 RETIRED = "the handler was retired; retry the job after registering the handler again"
 FORGOTTEN = "the event was erased because it mentions a forgotten user; it cannot be retried"
 UNSERVED = f"no process has served the handler for {UNSERVED_DAYS} days; retry the job once one does"
+UNSERVED_JOBS = (
+    f"%d jobs of %s became dead letters, as no process has served the handler for {UNSERVED_DAYS} days; once one does, run "
+    "`webhook-listener dead-letters retry`"
+)
 
 Via = Literal["webhook", "poll"]
 """How an outcome was learned: from a delivery (or the lookup it caused), or from a poll."""

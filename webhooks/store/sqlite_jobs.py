@@ -12,6 +12,7 @@ from webhooks.store.records import (
     RETIRED,
     UNSERVED,
     UNSERVED_DAYS,
+    UNSERVED_JOBS,
     ClaimedJob,
     EventState,
     HandlerStatus,
@@ -114,7 +115,7 @@ def count_unserved(session: Session) -> None:
         hours = 0 if session.serves(name) else hours + 1
         if hours >= _UNSERVED_HOURS:
             buried = _dead_letter(session, name, _ready(session.db, name, MAX_DEAD_LETTERS), UNSERVED)
-            logger.warning("%d jobs of %s became dead letters, as no process serves the handler", buried, name)
+            logger.warning(UNSERVED_JOBS, buried, name)
         session.db.execute(
             "UPDATE subscription SET unserved_hours = ? WHERE service = ? AND handler = ? AND scope = ?", (hours, *row[:3])
         )

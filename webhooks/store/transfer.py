@@ -28,7 +28,7 @@ IN_USE = (
     "again; a process that was killed counts for 30 s."
 )
 NOT_EMPTY = "{0} is not empty. Nothing was changed. Move into a new store."
-OTHER_MOVE = "{0} is part of another move. Nothing was changed by this one."
+OTHER_MOVE = "{0} is part of another move, so this one stopped. Finish the other move, or give it up with --undo."
 
 
 @frozen(kw_only=True)
