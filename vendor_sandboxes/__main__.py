@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from vendor_sandboxes.server import Sandbox
 
 
+_FAULTS = "A fault is off by default. Give it a probability P from 0 to 1, such as --p503 0.1, or no P for always."
+
+
 def _key(text: str) -> tuple[str, str]:
     key_id, _, secret = text.partition(":")
     if not key_id or not secret:
@@ -41,7 +44,13 @@ def parser_of_sandboxes() -> argparse.ArgumentParser:
     common.add_argument("--host", default="127.0.0.1", help="address to listen on")
     common.add_argument("--seed", type=int, default=0, help="equal seeds give equal uids and faults")
 
-    original = vendors.add_parser("original", parents=[common], help="Original: rewards, assets, webhooks")
+    original = vendors.add_parser(
+        "original",
+        parents=[common],
+        help="Original: rewards, assets, webhooks",
+        description="Simulate Original: rewards, assets and webhooks. The first line of output has the URL.",
+        epilog=_FAULTS,
+    )
     add = original.add_argument
     add("--port", type=int, default=9400, help="port to listen on, 0 for any")
     add("--api-key", default=API_KEY, help="API key that the sandbox accepts")
@@ -53,12 +62,18 @@ def parser_of_sandboxes() -> argparse.ArgumentParser:
     add("--webhook-url", metavar="URL", help="where webhooks are sent")
     key_help = "key that signs webhooks; may be repeated"
     add("--webhook-key", action="append", type=_key, dest="webhook_keys", metavar="ID:SECRET", help=key_help)
-    add("--webhook-attempts", type=int, default=8, help="maximum number of attempts to deliver an event")
+    add("--webhook-attempts", type=int, default=8, metavar="N", help="maximum number of attempts to deliver an event")
     backoff_help = "wait before the second attempt; doubles with each further attempt"
     add("--webhook-backoff", type=float, default=0.1, metavar="SECONDS", help=backoff_help)
     _add_options(original, OriginalOptions)
 
-    enkash = vendors.add_parser("enkash", parents=[common], help="EnKash: tokens, coin events, allocations, balances")
+    enkash = vendors.add_parser(
+        "enkash",
+        parents=[common],
+        help="EnKash: tokens, coin events, allocations, balances",
+        description="Simulate EnKash: tokens, coin events, allocations and balances. The first line of output has the URL.",
+        epilog=_FAULTS,
+    )
     add = enkash.add_argument
     add("--port", type=int, default=9500, help="port to listen on, 0 for any")
     add("--client-id", default=CLIENT_ID, help="client id that the sandbox accepts")

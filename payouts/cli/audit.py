@@ -58,7 +58,7 @@ def audit(
         bool, typer.Option("--apply", help="Change rows to the state that the vendor proves. A paid row is never changed.")
     ] = False,
     allow_unknown: Annotated[
-        bool, typer.Option("--allow-unknown", help="Accept that the vendor holds grants this ledger does not know.")
+        bool, typer.Option("--allow-unknown", help="Accept grants at the vendor that this ledger does not know.")
     ] = False,
     rate: Annotated[
         float, typer.Option(help="Requests per second; 0 for no limit.", parser=per_second, metavar="N/s", show_default="20/s")

@@ -33,7 +33,9 @@ class SendOptions:
     timeout: Annotated[float, typer.Option(help="Seconds to wait for each accepted row.", callback=check_finite, min=0)] = 900.0
     lookup_timeout: Annotated[
         float,
-        typer.Option(help="Seconds to look up a row without an answer before it is left unknown.", callback=check_finite, min=0),
+        typer.Option(
+            help="Seconds to keep looking up a row that got no answer, before it is left unknown.", callback=check_finite, min=0
+        ),
     ] = 60.0
     outage_timeout: Annotated[
         float, typer.Option(help="Seconds to retry while the vendor cannot be reached.", callback=check_finite, min=0)
@@ -115,7 +117,7 @@ class LogOptions:
         LogLevel | None,
         typer.Option(
             help="Log at this level and above, with timestamps; info logs every delivery.",
-            show_default="warning, without warnings about single calls; warning with --log-format json",
+            show_default="warning; in text, without those about single calls",
         ),
     ] = None
     log_format: LogFormatOption = "text"

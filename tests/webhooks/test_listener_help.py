@@ -41,6 +41,16 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_examples_fit_a_terminal_of_80_columns(name: str) -> None:
+    for verb in verbs(name):
+        help_text = CliRunner().invoke(app, [*verb.split(), "--help"], env={"COLUMNS": "80"}, catch_exceptions=False).stdout
+        examples, _, _ = help_text.partition("xample")[2].partition("╭")
+        lines = [line.strip(" :") for line in examples.splitlines() if line.strip(" :")]
+        assert lines
+        assert [line for line in lines if not line.startswith((f"webhook-listener {verb}", "export "))] == [], verb
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_list_of_commands_says_what_their_help_says(name: str) -> None:
     words = COMMANDS[name][1]
     assert words in shown()

@@ -17,7 +17,7 @@ from webhooks.cli.admin import open_admin
 from webhooks.cli.errors import CannotStart, run_command
 from webhooks.cli.inbox import store_families
 from webhooks.cli.metric_families import as_text
-from webhooks.cli.options import DEFAULT_STORE, AdminAllowHostOption, StoreOption
+from webhooks.cli.options import DEFAULT_STORE, StoreOption
 from webhooks.cli.settings import AdminSettings
 from webhooks.cli.signals import run_until_signalled
 from webhooks.cli.stores import open_existing
@@ -38,7 +38,10 @@ def console(
         ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--console-port", help="Port of the page; 0 picks a free one.", min=0, max=65_535)] = 8482,
-    admin_allow_host: AdminAllowHostOption = None,
+    admin_allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Another host name, or name:port, by which the page may be addressed. Repeat for more."),
+    ] = None,
     as_json: JsonOption = None,
 ) -> None:
     """Show a store in a browser, live: events as they arrive, pending operations, dead letters. Stop with ctrl-c.

@@ -108,7 +108,7 @@ def consume(
 
       webhook-listener consume 'sqs://rewards?region=eu-west-1'
 
-      webhook-listener consume https://sqs.eu-west-1.amazonaws.com/123456789012/rewards --concurrency 8
+      webhook-listener consume https://sqs.eu-west-1.amazonaws.com/123456789012/q
     """
     log_to_stderr(LogSettings(level=log_level or "warning", format=log_format))
     sources = source_specs(source, keys_file)

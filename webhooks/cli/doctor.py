@@ -83,7 +83,7 @@ def doctor(
     full. For PostgreSQL, it checks version, rights, durability, standbys, notifications, connections and clock; it creates
     nothing.
 
-    Example: webhook-listener doctor --public-url https://example.com/webhooks/original
+    Example: webhook-listener doctor --public-url https://example.com/hooks
     """
     if proxy_user is not None and unix is None:
         raise typer.BadParameter("--proxy-user needs a unix socket. Give --unix PATH too.")

@@ -165,7 +165,7 @@ def resend_events(
     Without keys (--keys-file or ORIGINAL_WEBHOOK_KEYS) each event is sent with its original signature. Nothing is sent if one of
     the events does not exist, or its body was erased. No handler runs, and the store is not changed.
 
-    Example: webhook-listener events resend 17 18 --to https://staging.example.com/webhooks/original
+    Example: webhook-listener events resend 17 18 --to https://test.example.com
     """
     from webhooks.cli.resend import resend  # noqa: PLC0415 - only this command needs an HTTP client
 

@@ -57,7 +57,7 @@ def move(
 
     For example:
 
-      webhook-listener move --from sqlite:///inbox.db --to postgresql://rewards@db.example.com/rewards
+      webhook-listener move --from sqlite:///inbox.db --to postgresql://db/events
 
       webhook-listener move --from sqlite:///inbox.db --undo
     """

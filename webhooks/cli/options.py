@@ -79,7 +79,7 @@ ForwardOption = Annotated[
 ]
 QueueArgument = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue: sqs://NAME?region=REGION, or its https URL.")]
 RegionOption = Annotated[
-    str | None, typer.Option("--region", help="Region of the queue, where its URL does not say it. Default: AWS_REGION.")
+    str | None, typer.Option("--region", help="Region of the queue, if its URL does not name it. Default: AWS_REGION.")
 ]
 EndpointOption = Annotated[str | None, typer.Option("--endpoint", help="URL of a private endpoint of SQS.")]
 EndpointInsecureOption = Annotated[

@@ -55,7 +55,7 @@ def list_outcomes(
     limit: LimitOption = DEFAULT_LIMIT,
     as_json: JsonOption = None,
 ) -> None:
-    """List how operations settled, newest first: when, and by a delivery or a poll.
+    """List how operations settled, newest first: when, and whether by a delivery or a poll.
 
     The first outcome of an operation is final. A later, different outcome is a conflict: it is shown below the first one, for you
     to check.

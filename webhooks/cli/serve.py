@@ -140,15 +140,19 @@ def serve(
 
     For example:
 
-      ORIGINAL_WEBHOOK_KEYS=4o3vfxtcmo7b:SECRET webhook-listener serve --host 0.0.0.0
+      export ORIGINAL_WEBHOOK_KEYS=4o3vfxtcmo7b:SECRET
 
-      webhook-listener serve --source /a,scope=a,keys=a.keys --source /b,scope=b,keys=b.keys
+      webhook-listener serve --host 0.0.0.0
 
-      webhook-listener serve --workers 4 --store sqlite:////var/lib/rewards/inbox.db
+      webhook-listener serve --source /a,scope=a,keys=a --source /b,scope=b,keys=b
+
+      webhook-listener serve --workers 4 --store sqlite:////var/lib/inbox.db
 
       webhook-listener serve --console
 
-      webhook-listener serve --forward-to http://127.0.0.1:9000/hooks --trusted-proxy 10.0.0.0/8
+      webhook-listener serve --forward-to http://127.0.0.1:9000/hooks
+
+      webhook-listener serve --trusted-proxy 10.0.0.0/8
     """
     log_to_stderr(LogSettings(level=log_level or ("info" if verbose else "warning"), format=log_format))
     sources = source_specs(source, keys_file)

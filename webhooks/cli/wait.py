@@ -42,7 +42,7 @@ class Kind(StrEnum):
 
 def wait(
     uid: Annotated[str, typer.Argument(help="The operation's uid.")],
-    kind: Annotated[Kind, typer.Option(help="The operation's kind.")] = Kind.ALLOCATION,
+    kind: Annotated[Kind, typer.Option(metavar="KIND", help=f"The operation's kind: {', '.join(Kind)}.")] = Kind.ALLOCATION,
     scope: Annotated[str, typer.Option(help="The operation's scope.")] = DEFAULT_SCOPE,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.", callback=check_finite, min=0)] = 300.0,
     store: StoreOption = DEFAULT_STORE,
