@@ -230,7 +230,7 @@ class LeaseLost(LedgerError):
 
 
 class CampaignStopped(LedgerError):
-    """Somebody stopped the campaign: no row of it is sent until it is resumed.
+    """The campaign was stopped: none of its rows is sent until it is resumed.
 
     Attributes:
         campaign: The campaign's name.
@@ -246,16 +246,16 @@ class CampaignStopped(LedgerError):
 
 
 class WrongWay(LedgerError):
-    """A row cannot go from its state to that one.
+    """A row cannot change from its state to the requested one.
 
     Attributes:
         row_id: The row.
-        state: Where it is.
-        to: Where it cannot go.
+        state: Its state, when it was read.
+        to: The requested state.
     """
 
     def __init__(self, row_id: str, state: State, to: State) -> None:
-        super().__init__(f"Row {row_id} cannot go from {state} to {to}; read the row again before you act.")
+        super().__init__(f"Row {row_id} cannot change from {state} to {to}. It was not changed; read it again before you act.")
         self.row_id = row_id
         self.state = state
         self.to = to

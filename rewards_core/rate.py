@@ -17,7 +17,7 @@ from rewards_core.clock import loop_time
 from rewards_core.validation import number, optional, whole
 
 SPREAD = 0.5
-"""After a pause, calls start again over this share of it, at most `MAX_SPREAD` seconds."""
+"""After a pause, waiting calls start at random times within this share of its length, at most `MAX_SPREAD` seconds."""
 MAX_SPREAD = 5.0
 
 

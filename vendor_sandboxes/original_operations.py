@@ -66,7 +66,7 @@ class Operation(ABC):
 
     @abstractmethod
     def resource(self, options: OriginalOptions, now: float, /) -> str:
-        """Return the vendor's JSON text of it at this time."""
+        """Return the operation as the vendor's JSON text at the time `now`."""
 
     @abstractmethod
     def entry(self) -> dict[str, Any]:

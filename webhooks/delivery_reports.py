@@ -48,7 +48,7 @@ class DeliveryReports:
         self.refusals.observe(None if observer is None else lambda refusal: self._tell(observer, Delivery.refused(refusal)))
 
     def signed(self, event: Event, verdict: Verdict, status: int, seconds: float, peer: object) -> None:
-        """Log a signed delivery, and tell the observer of it."""
+        """Log a signed delivery, and pass it to the observer."""
         if deliveries.isEnabledFor(logging.INFO):
             log_delivery(event, verdict, seconds, peer)
         if self._observer is not None:

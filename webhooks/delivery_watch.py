@@ -1,4 +1,4 @@
-"""The deliveries of this process, as long as somebody looks at them."""
+"""The deliveries of this process, collected while somebody watches them."""
 
 from __future__ import annotations
 

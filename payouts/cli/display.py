@@ -108,7 +108,7 @@ def moving_line(output: Output, field: str) -> tuple[ProgressColumn, ...]:
 
 
 def counting_bar(what: str, output: Output) -> Bar:
-    """Return a bar that counts up to a total; it shows on a terminal only, as a file would keep an empty line of it."""
+    """Return a bar that counts up to a total; it is shown on a terminal only, as in a file it would leave an empty line."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn())
     disabled = output.as_json or not output.console.is_terminal
     return Bar(*columns, console=output.console, transient=True, disable=disabled)

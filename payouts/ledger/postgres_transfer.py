@@ -61,13 +61,13 @@ _KEPT_AWAY = "LOCK TABLE ledger, campaigns, decisions, audits, balances, calenda
 
 @frozen(kw_only=True)
 class _Source:
-    """A file that nobody else uses, and from whose copies nobody sends.
+    """A ledger file that no other process uses, and from whose copies none sends.
 
     Attributes:
-        path: Its place.
+        path: The file.
         lock: Its lock.
         file: A connection to it.
-        identity: What its copies share.
+        identity: The identity that all its copies share.
         note: The note of its generation.
     """
 
@@ -203,7 +203,7 @@ def _move(
 def _fill(
     held: _Source, planning: PostgresLock, begun_with: str, progress: Callable[[int, int], None], database: Statements
 ) -> None:
-    """Copy all tables into the database, which has none of it before the commit."""
+    """Copy all tables into the database, which holds none of them before the commit."""
     if _look(database) != (begun_with, True):
         raise LedgerError("The database was changed during the move. Nothing was copied. Run the same command again.")
     generation, audited_at = held.file.execute("SELECT generation, audited_at FROM ledger").get

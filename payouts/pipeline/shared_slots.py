@@ -40,7 +40,7 @@ class SharedSlots(Slots):
     """
 
     stopped = False
-    """Whether somebody stopped the campaign."""
+    """Whether the campaign was stopped."""
 
     def __init__(self, worker: Worker, stop: Stop, *, max_sent: int, max_pending: int, room: asyncio.Event) -> None:
         self._worker = worker

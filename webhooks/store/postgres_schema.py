@@ -9,7 +9,7 @@ from __future__ import annotations
 from rewards_core.postgres.migrations import Schema
 
 SCHEMA_NAME = "rewards_webhooks"
-"""The schema of a store whose URL is all that is known of it."""
+"""The schema of a store unless another one is given."""
 
 _MIGRATIONS = (
     """
