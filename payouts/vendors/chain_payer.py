@@ -47,9 +47,8 @@ class ChainPayer(ABC, Generic[C, T]):
         return found
 
     async def list_held(self, recipient: str, before_page: Callable[[], Awaitable[object]] | None = None) -> list[Held]:
-        """Return what was granted to a user."""
-        held = [self._held(each, recipient) for each in await self._list(recipient, before_page)]
-        return [each for each in held if each.recipient == recipient]
+        """Return what the vendor lists for a user, also what names another one: an audit compares that with the row."""
+        return [self._held(each, recipient) for each in await self._list(recipient, before_page)]
 
     async def held_under(self, entry: Entry, keys: Collection[str]) -> Operation | None:
         """Return what the row asks for under one of the keys, if it is listed and has not failed."""
