@@ -19,7 +19,7 @@ def names_in(source: ast.AST) -> Iterator[str]:
     filled = {id(part) for node in ast.walk(source) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(source):
         if isinstance(node, ast.JoinedStr):
-            yield "".join(re.escape(each.value) if isinstance(each, ast.Constant) else ".*" for each in node.values)  # type: ignore[arg-type]
+            yield "".join(re.escape(str(each.value)) if isinstance(each, ast.Constant) else ".*" for each in node.values)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in filled:
             yield re.escape(node.value)
 

@@ -16,6 +16,7 @@ Client: TypeAlias = TokenClient | MintClient | CoinClient | Payer
 
 _LIKE_ORIGINAL = "OriginalClient(...) or an object with the same methods"
 _LIKE_ENKASH = "EnkashClient(...) or an object with the same methods"
+_ANY = "OriginalClient(...), EnkashClient(...) or a Payer"
 
 
 def payer_of(client: Client, vendor: str | None = None) -> Payer:
@@ -28,6 +29,8 @@ def payer_of(client: Client, vendor: str | None = None) -> Payer:
     Raises:
         TypeError: it is neither, or lacks a method that a run may need later.
     """
+    if isinstance(client, Payer):
+        return check_methods(client, "client", _ANY, Payer)  # refuses a class
     if vendor == MintPayer.name and hasattr(client, "create_asset"):
         return MintPayer(cast("MintClient", check_methods(client, "client", _LIKE_ORIGINAL, MintClient)))
     if hasattr(client, "create_allocation"):
@@ -35,4 +38,4 @@ def payer_of(client: Client, vendor: str | None = None) -> Payer:
     if hasattr(client, "allocate_coins"):
         may_repeat = getattr(client, "repeat_allocations", False) is True  # only the word itself may pay twice
         return CoinPayer(cast("CoinClient", check_methods(client, "client", _LIKE_ENKASH, CoinClient)), may_repeat)
-    return check_methods(cast("Payer", client), "client", "OriginalClient(...), EnkashClient(...) or a Payer", Payer)
+    return check_methods(cast("Payer", client), "client", _ANY, Payer)
