@@ -1,4 +1,11 @@
-"""Asyncio client for EnKash coins."""
+"""Asyncio client for EnKash coins.
+
+    async with EnkashClient.from_env() as enkash:
+        await enkash.allocate_coins(event=..., user_id=..., request_id=...)
+
+The answer to `allocate_coins` is final; no webhook follows. A client has `PasswordCredentials` or a `TokenProvider`. Three
+rejected token requests lock the account: give all clients of a machine a `FileBreakerStore` on the same file.
+"""
 
 from typing import TYPE_CHECKING
 

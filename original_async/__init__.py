@@ -1,4 +1,12 @@
-"""Asyncio client for Original, and its webhooks: how they are signed and what they say."""
+"""Asyncio client for Original, and its webhooks: how they are signed and what they say.
+
+    async with OriginalClient.from_env() as original:
+        allocation = await original.create_allocation(reward_uid=..., to_user_uid=..., amount="1.23", nonce=...)
+
+`OriginalClient` has all calls. What it creates is settled later, and `webhooks.Completions` waits for it. `OriginalWebhooks`
+verifies and parses deliveries for a `webhooks.Receiver`. A class such as `AllocationRequest` is the `request` of an
+`OutcomeUnknown`.
+"""
 
 from typing import TYPE_CHECKING
 

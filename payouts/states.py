@@ -211,11 +211,11 @@ class LedgerInUse(LedgerError):
 
 
 class LedgerUnavailable(LedgerError):
-    """The database of the ledger failed or does not answer; the call changed the ledger, or not, and may be repeated."""
+    """The database of the ledger failed or does not answer; the call may have changed the ledger, and can safely be repeated."""
 
 
 class LeaseLost(LedgerError):
-    """Other workers have taken the rows of this one, which did not say in time that it lives; they look each of them up.
+    """This worker did not renew its lease in time, so other workers have taken over its rows; they look each of them up.
 
     Attributes:
         worker: The ledger's number of the worker.
@@ -262,7 +262,7 @@ class WrongWay(LedgerError):
 
 
 class RowChanged(LedgerError):
-    """A row with this id is known with other content.
+    """The campaign already has a row with this id and other content.
 
     Attributes:
         known: What the ledger holds.

@@ -1,4 +1,10 @@
-"""What all packages share: errors, operations, settings and the call engine of the vendors' clients."""
+"""What all packages share: errors, operations, settings and the call engine of the vendors' clients.
+
+You catch its errors and give its settings to clients; you seldom call it. Every error is a `RewardsError`, and that of a call
+to a vendor a `VendorError`; `OutcomeUnknown` says that the request may have been carried out. `Timeouts`, `RetryPolicy` and
+`Limits` are settings of a client, and `CallSpans` observes its calls. The client of another vendor implements
+`OperationReader`, and its webhooks `EventSource`.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -15,6 +15,7 @@ import pytest
 
 _TESTS = Path(__file__).parent
 _HEAD = "# What people read\n\nWritten by `UPDATE_TEXTS=1 pytest -n 0 {folder}`; read each change.\n"
+_entry = re.compile(r"^## ([^\n]+)\n\n```text\n(.*?)\n?```$", re.MULTILINE | re.DOTALL)
 
 
 def said(name: str, text: object) -> None:
@@ -26,11 +27,10 @@ def said(name: str, text: object) -> None:
     """
     file = _folder_of_caller() / "texts.md"
     shown = "\n".join(line.rstrip() for line in str(text).strip("\n").splitlines())
-    known = _load(file)
+    known = load(file)
     if os.environ.get("UPDATE_TEXTS"):
         known[name] = shown
-        head = _HEAD.format(folder=f"tests/{file.parent.name}")
-        file.write_text(head + "".join(f"\n## {key}\n\n```text\n{value}\n```\n" for key, value in sorted(known.items())), "utf-8")
+        file.write_text(written(file, known), "utf-8")
     assert name in known, f"{name!r} is not in {file.name}: run with UPDATE_TEXTS=1 and read what it wrote"
     assert shown == known[name]
 
@@ -73,14 +73,20 @@ def in_latin(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     return lambda: "".join(stream.buffer.getvalue().decode("iso-8859-1") for stream in streams.values())
 
 
+def load(file: Path) -> dict[str, str]:
+    """Return the texts of a `texts.md` by their names."""
+    if not file.exists():
+        return {}
+    return dict(_entry.findall(file.read_text("utf-8")))
+
+
+def written(file: Path, known: Mapping[str, str]) -> str:
+    """Return what a `texts.md` with these texts looks like."""
+    head = _HEAD.format(folder=f"tests/{file.parent.name}")
+    return head + "".join(f"\n## {key}\n\n```text\n{value}\n```\n" for key, value in sorted(known.items()))
+
+
 def _folder_of_caller() -> Path:
     callers = (each.filename for each in inspect.stack(0) if each.filename not in {__file__, contextlib.__file__})
     folder, *below = Path(next(callers)).relative_to(_TESTS).parts
     return _TESTS / folder if below else _TESTS
-
-
-def _load(file: Path) -> dict[str, str]:
-    if not file.exists():
-        return {}
-    found = re.findall(r"^## ([^\n]+)\n\n```text\n(.*?)\n?```$", file.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    return dict(found)

@@ -1,4 +1,11 @@
-"""Both vendors on aiohttp, with faults on request."""
+"""Both vendors played on aiohttp, with faults on request.
+
+    async with OriginalSandbox(p503=0.1) as sandbox:
+        client = OriginalClient(sandbox.api_key, sandbox.api_secret, base_url=sandbox.url)
+
+`books()` tells what a sandbox was asked for and what it paid. The fixtures of `vendor_sandboxes.pytest_plugin` start
+sandboxes in tests, and `python -m vendor_sandboxes` starts one from the command line.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -26,7 +26,8 @@ from payouts.ledger.reader import Campaign
 from payouts.request_budget import BudgetSpent, RequestBudget
 from payouts.vendors import ROW_TYPES
 from payouts.vendors.clients import CoinClient
-from payouts.vendors.payers import EnkashPayer, payer_of
+from payouts.vendors.coin_payer import CoinPayer
+from payouts.vendors.payers import payer_of
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import JsonOption, Output, exit_on_value_error, fail, ignore_broken_pipe, print_stderr
 from rewards_core.errors import VendorError
@@ -314,7 +315,7 @@ async def _store_balances(job: _AuditJob, client: VendorClient, campaigns: Seque
     async with job.open() as ledger, client:
         try:
             users = await asyncio.to_thread(_recipients, job.place, campaigns)
-            stored, failed = await take_snapshot(ledger, EnkashPayer(cast("CoinClient", client)), users, budget=job.budget)
+            stored, failed = await take_snapshot(ledger, CoinPayer(cast("CoinClient", client)), users, budget=job.budget)
         except BudgetSpent:
             print_stderr("--max-requests was reached. The balances read so far are stored. Give a higher number.", "yellow")
             return Exit.NOT_YET

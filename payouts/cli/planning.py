@@ -19,7 +19,7 @@ from payouts.pipeline.preflight import record_repeats
 from payouts.pipeline.work import plan_rows
 from payouts.progress import Progress, Stop
 from payouts.source.files import read_rows, rereadable
-from payouts.vendors.payers import EnkashPayer
+from payouts.vendors.coin_payer import CoinPayer
 from rewards_core.cli.exit_codes import Exit
 from rewards_core.cli.output import Output, fail, print_stderr
 from rewards_core.errors import VendorError
@@ -120,7 +120,7 @@ async def _store_balances(ledger: CampaignLedger, source: Source, output: Output
     print_stderr(f"Storing {counted(len(users), 'balance')} first, 20 a second.")
     try:
         async with enkash_client() as client:
-            stored, failed = await take_snapshot(ledger, EnkashPayer(client), users)
+            stored, failed = await take_snapshot(ledger, CoinPayer(client), users)
     except VendorError as problem:
         fail(f"The balances could not be read: {problem}. Nothing was sent.", Exit.UNAVAILABLE)
     output.record(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from attrs import frozen
@@ -15,6 +15,9 @@ from payouts.cli.options import CampaignOptions, SharedLedgerOption, check_outpu
 from payouts.cli.send_options import ListenOptions, LogOptions, SendOptions
 from rewards_core.cli.option_groups import with_option_groups
 from rewards_core.cli.output import JsonOption, Output, exit_on_value_error
+
+if TYPE_CHECKING:
+    from payouts.ledger.postgres import PostgresLedger
 
 _DONE = {
     "pause": "Campaign {name} is paused: no worker sends a row until `payouts resume`. Answers under way are stored.",
@@ -131,9 +134,9 @@ def _change(verb: str, which: _SharedCampaign, output: Output) -> None:
     chosen = which.chosen()
 
     async def change() -> None:
-        opened: Any = which.ledger.ledger(vendor=chosen.vendor, campaign=chosen.name)  # a PostgresLedger
-        async with opened as ledger:
-            await getattr(ledger, verb)()
+        ledger = cast("PostgresLedger", which.ledger.ledger(vendor=chosen.vendor, campaign=chosen.name))
+        async with ledger:
+            await {"pause": ledger.pause, "resume": ledger.resume, "stop": ledger.stop}[verb]()
 
     asyncio.run(change())
     output.record({"event": verb, "campaign": chosen.name}, text=_DONE[verb].format(name=chosen.name))

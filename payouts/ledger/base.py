@@ -80,8 +80,8 @@ class RunLedger(RowLedger, Protocol):
         """Store the rows that are new as `planned`, and return the entry of each row."""
         ...
 
-    async def plan_sent(self, rows: Sequence[Row], most: int) -> Sequence[Entry]:
-        """Store new rows as `sent` at once, until there are `most` of them; return the entry of each row so far."""
+    async def plan_sent(self, rows: Sequence[Row], max_rows: int) -> Sequence[Entry]:
+        """Store new rows as `sent` at once, until there are `max_rows` of them; return the entry of each row so far."""
         ...
 
     async def entries(self, states: Collection[State], *, after: int = 0, limit: int = 500) -> Sequence[Entry]:

@@ -56,8 +56,8 @@ class Planner:
         """
         return self._take_up(rows, None, at, database)[0]
 
-    def plan_sent(self, rows: Sequence[Row], most: int, at: float, database: Database) -> tuple[list[Entry], int]:
-        """Store new rows as sent, until there are `most` of them.
+    def plan_sent(self, rows: Sequence[Row], max_rows: int, at: float, database: Database) -> tuple[list[Entry], int]:
+        """Store new rows as sent, until there are `max_rows` of them.
 
         Returns:
             The entry of each row so far, and how many of the rows were stored as sent.
@@ -68,8 +68,8 @@ class Planner:
         """
         entries: list[Entry] = []
         sent = 0
-        while sent < most and len(entries) < len(rows):
-            more, stored = self._take_up(rows[len(entries) : len(entries) + most - sent], at, at, database)
+        while sent < max_rows and len(entries) < len(rows):
+            more, stored = self._take_up(rows[len(entries) : len(entries) + max_rows - sent], at, at, database)
             entries += more
             sent += stored if self._unsure is None else 0
         return entries, sent

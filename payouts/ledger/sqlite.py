@@ -109,12 +109,12 @@ class Ledger(CampaignLedger):
             self._in_a_run = False
             self._writer.gather(1)
 
-    async def plan_sent(self, rows: Sequence[Row], most: int) -> list[Entry]:
-        """Store new rows as `sent` at once, until there are `most` of them.
+    async def plan_sent(self, rows: Sequence[Row], max_rows: int) -> list[Entry]:
+        """Store new rows as `sent` at once, until there are `max_rows` of them.
 
         Args:
             rows: As in `plan`.
-            most: How many may be stored, 1 or more; the rows after them are left alone.
+            max_rows: How many may be stored, 1 or more; the rows after them are left alone.
 
         Returns:
             The entry of each row so far, also of those known before, once that is durable.
@@ -123,9 +123,9 @@ class Ledger(CampaignLedger):
             AuditNeeded: the ledger may be an older copy. None of these rows is stored then.
             LedgerError: as `plan`.
         """
-        work = partial(self._plan_sent, rows, most, self.now())
+        work = partial(self._plan_sent, rows, max_rows, self.now())
         self._check_rows(rows)
-        return await self._writer.run(partial(steps.all_or_nothing, work), rows=most)
+        return await self._writer.run(partial(steps.all_or_nothing, work), rows=max_rows)
 
     async def transact(self, work: Callable[[Database], T]) -> T:
         """Run work on the ledger's own connection and return its result once it is on the disk; a `LedgerError` undoes it.
@@ -144,8 +144,8 @@ class Ledger(CampaignLedger):
     def _count_sent(self, at: float, database: Any) -> None:
         self._writer.count_sent(at, database)
 
-    def _plan_sent(self, rows: Sequence[Row], most: int, at: float, database: Database) -> list[Entry]:
-        entries, sent = self._planner.plan_sent(rows, most, at, database)
+    def _plan_sent(self, rows: Sequence[Row], max_rows: int, at: float, database: Database) -> list[Entry]:
+        entries, sent = self._planner.plan_sent(rows, max_rows, at, database)
         if sent:
             self._count_sent(at, database)
         return entries

@@ -108,9 +108,8 @@ class SharedSlots(Slots):
             self._stop.wish()
 
     async def _in_time(self, at: float) -> bool:
-        """Wait for a moment; return whether it is still near after that."""
-        await self._stop.pause(max(0.0, at - uptime()))
-        return uptime() <= at + PERMIT_LASTS
+        """Wait for a moment; return whether it came before the end was asked for, and is still near after that."""
+        return await self._stop.pause(max(0.0, at - uptime())) and uptime() <= at + PERMIT_LASTS
 
 
 async def until_answered(ask: Callable[[], Awaitable[T]], stop: Stop) -> T | None:

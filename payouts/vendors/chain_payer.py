@@ -1,4 +1,4 @@
-"""What rows of Original have in common, tokens and assets: accepted now, finished by the chain later, found by their keys."""
+"""What payers of tokens and of assets have in common: Original accepts a row now, the chain finishes it later."""
 
 from __future__ import annotations
 
@@ -37,19 +37,20 @@ class ChainPayer(ABC, Generic[C, T]):
         self, entries: Sequence[Entry], before_page: Callable[[], Awaitable[object]] | None = None
     ) -> Mapping[int, Operation]:
         """Return what is held under the rows' keys; of several the one with the right content, if any."""
-        requests = {entry.number: (entry, self._request(entry)) for entry in entries}
-        held = await self.client.find_operations([request for _, request in requests.values()], before_page=before_page)
-        found: dict[int, Operation] = {}
-        for number, (entry, request) in requests.items():
-            under = [each for each in held if self._is_under(each, entry, request.key)]
-            if under:
-                found[number] = max(under, key=request.is_met_by)
-        return found
+        requests = [(entry, self._request(entry)) for entry in entries]
+        found: dict[tuple[str, str, str], list[T]] = {}
+        for each in await self.client.find_operations([request for _, request in requests], before_page=before_page):
+            held = self._held(each, entries[0].recipient)
+            found.setdefault((held.key, held.item, held.recipient), []).append(each)
+        return {
+            entry.number: max(under, key=request.is_met_by)
+            for entry, request in requests  # another item's, or another user's, proves nothing about the row
+            if (under := found.get((entry.key, entry.item, entry.recipient)))
+        }
 
     async def list_held(self, recipient: str, before_page: Callable[[], Awaitable[object]] | None = None) -> list[Held]:
-        """Return what was granted to a user."""
-        held = [self._held(each, recipient) for each in await self._list(recipient, before_page)]
-        return [each for each in held if each.recipient == recipient]
+        """Return what the vendor lists for a user, also what names another one: an audit compares that with the row."""
+        return [self._held(each, recipient) for each in await self._list(recipient, before_page)]
 
     async def held_under(self, entry: Entry, keys: Collection[str]) -> Operation | None:
         """Return what the row asks for under one of the keys, if it is listed and has not failed."""
@@ -76,18 +77,13 @@ class ChainPayer(ABC, Generic[C, T]):
         found_under = final.key if entry.settled_by in {"audit", "lookup"} else None  # they look under keys of other tries too
         self.client.conclude(self._asked(entry, found_under), final)
 
-    def _is_under(self, each: T, entry: Entry, key: str) -> bool:
-        """Return whether it is under that key; another item's, or another user's, proves nothing about the row."""
-        held = self._held(each, entry.recipient)
-        return (held.key, held.item, held.recipient) == (key, entry.item, entry.recipient)
-
     @abstractmethod
     async def _list(self, recipient: str, before_page: Callable[[], Awaitable[object]] | None = None) -> Sequence[T]:
-        """Return what a user holds, also what was granted to another."""
+        """Return what the vendor lists for a user, also what was granted to another."""
 
     @abstractmethod
     def _held(self, each: T, recipient: str) -> Held:
-        """Return it as an audit compares it; `recipient` holds what names no user."""
+        """Return it as an audit compares it; what names no user counts as granted to `recipient`."""
 
     @abstractmethod
     def _request(self, entry: Entry) -> KeyedRequest:

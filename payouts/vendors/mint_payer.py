@@ -47,6 +47,10 @@ class MintPayer(ChainPayer[MintClient, Asset]):
         """Return the asset the vendor named."""
         return await self.client.get_asset(entry.uid or "")
 
+    async def list_held(self, recipient: str, before_page: Callable[[], Awaitable[object]] | None = None) -> list[Held]:
+        """Return the assets that a user owns, without those that were minted for another and transferred since."""
+        return [each for each in await super().list_held(recipient, before_page) if each.recipient == recipient]
+
     async def read_held(self, uid: str) -> Held:
         """Return the asset of that uid, also one that was transferred or burned since."""
         found = await self.client.get_asset(uid)

@@ -145,6 +145,19 @@ def test_a_row_that_another_recipient_was_paid_for_is_told(
     assert rows_of(folder / "payouts.db")["r1"].state is state
 
 
+@pytest.mark.parametrize("state", [State.PLANNED, State.UNKNOWN, State.DONE])
+def test_a_payment_whose_user_the_list_spells_otherwise_is_told(
+    call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str], state: State
+) -> None:
+    held = vendor.state.operations["allocation"][hold(vendor, "user-r1", key_of("r1"))]
+    held.head = held.head.replace("user-r1", "USER-R1")
+    lead(folder / "payouts.db", vendor.url, {"r1": state})
+    result = call(*AUDIT, "--apply", env=env)
+    assert (result.exit_code, kinds(result)) == (3, {"r1": "other_user"})
+    entry = rows_of(folder / "payouts.db")["r1"]
+    assert (entry.state, entry.absent_since) == (state, None)
+
+
 def test_two_payments_for_one_row_are_told(call: Call, folder: Path, vendor: OriginalSandbox, env: dict[str, str]) -> None:
     path = folder / "payouts.db"
     uids = {row: hold(vendor, f"user-{row}", key_of(row)) for row in ("same", "once")}

@@ -14,7 +14,7 @@ from payouts.audit.balances import snapshot
 from payouts.ledger.sqlite import Ledger
 from payouts.request_budget import BudgetSpent, RequestBudget
 from payouts.states import State
-from payouts.vendors.payers import EnkashPayer
+from payouts.vendors.coin_payer import CoinPayer
 from rewards_core.cli.output import Output
 from rewards_core.errors import RequestRejected, Unauthorized
 from tests.payouts.audit_kit import event, kinds, rows_of, summary
@@ -175,7 +175,7 @@ async def test_a_snapshot_keeps_what_it_has_read_when_it_has_asked_enough(folder
             with pytest.raises(BudgetSpent):
                 await snapshot(
                     ledger,
-                    EnkashPayer(client),
+                    CoinPayer(client),
                     ["u1", "u2", "u3"],
                     budget=RequestBudget(rate=None, max_requests=2),
                     clock=lambda: 7.0,
@@ -184,7 +184,7 @@ async def test_a_snapshot_keeps_what_it_has_read_when_it_has_asked_enough(folder
                 lambda database: database.execute("SELECT recipient, coins, at FROM balances").fetchall()
             )
             assert sorted(kept) == [("u1", 0, 7.0), ("u2", 0, 7.0)]
-            assert await snapshot(ledger, EnkashPayer(client), iter(["u1", "u2", "u3"]), budget=RequestBudget(rate=None)) == (
+            assert await snapshot(ledger, CoinPayer(client), iter(["u1", "u2", "u3"]), budget=RequestBudget(rate=None)) == (
                 3,
                 0,
             )

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from payouts.runner import run_payouts
+from payouts.states import Entry
+from payouts.vendors.payers import payer_of
 from tests.payouts.mint_kit import MINT, mint_row
 from tests.payouts.payout_kit import StubEnkash, StubOriginal, coin_row, ledger_at, token_row
 
@@ -47,3 +49,19 @@ async def test_a_client_that_lacks_a_method_is_refused_before_a_row_is_planned(
             async for _ in run_payouts([row], client=lacking, ledger=ledger):
                 pass
         assert await ledger.find("r1") is None
+
+
+class OwnPayer:
+    """A payer of somebody's own, whose helpers are named as the methods of a vendor's client."""
+
+    name, may_repeat, lookups, balances = "original", True, None, None
+    create_allocation = create_asset = allocate_coins = None
+
+    async def pay(self, entry: Entry, *, repeated: bool = False) -> None:
+        """Pay nothing."""
+
+
+@pytest.mark.parametrize("vendor", ["original", MINT, "enkash"])
+def test_a_payer_is_taken_as_it_is_whatever_else_it_has(vendor: str) -> None:
+    payer = OwnPayer()
+    assert payer_of(payer, vendor) is payer

@@ -72,8 +72,8 @@ def sizes_of_plans(ledger: Ledger) -> list[int]:
     sizes: list[int] = []
     plan_sent = ledger.plan_sent
 
-    async def counted(rows: Any, most: int) -> list[Entry]:
-        entries = await plan_sent(rows, most)
+    async def counted(rows: Any, max_rows: int) -> list[Entry]:
+        entries = await plan_sent(rows, max_rows)
         sizes.append(len(entries))
         return entries
 

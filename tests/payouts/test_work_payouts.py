@@ -352,3 +352,12 @@ async def test_a_row_leaves_only_while_its_lease_outlasts_the_request() -> None:
     assert not leaving.done()
     lease.renewed.set()
     assert await leaving
+
+
+async def test_a_row_whose_turn_has_not_come_stays_when_the_end_is_asked_for() -> None:
+    lease: Any = Lease()
+    lease.renewed.set()
+    stop = Stop()
+    slots = SharedSlots(lease, stop, max_sent=1, max_pending=1, room=asyncio.Event())
+    asyncio.get_running_loop().call_soon(stop.wish)
+    assert not await slots.leave(uptime() + 5.0)

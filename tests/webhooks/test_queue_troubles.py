@@ -124,7 +124,7 @@ async def test_an_unforeseen_error_of_the_queue_is_trouble_until_it_is_read_agai
     async with running(concurrency=1) as scene:
         scene.queue.faults["receive"] = [ConfigurationError("There are no AWS credentials.") for _ in range(5)]
         await scene.until(lambda: scene.ingress.trouble)
-        assert scene.ingress.trouble == "Queue rewards could not be read (ConfigurationError), and is tried again."
+        said("queue: an unforeseen error", scene.ingress.trouble)
         scene.queue.send(body("1"))
         await scene.until(lambda: scene.counted.deleted)
         assert scene.ingress.trouble is None

@@ -48,13 +48,14 @@ async def test_a_delivery_under_way_at_the_end_of_the_block_is_answered() -> Non
     await store.aclose()
 
 
-PORTS = Number((-1, 65_536), whole=True)
+TAKES = {
+    "routes": Kind((5, "text", None, [("a", "b")], {"/rewards": None}, {5: None}), ({"rewards": None},)),
+    "host": Kind((5, None, True), ("",)),
+    "port": Number((-1, 65_536), whole=True),
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "error"),
-    cases({"routes": Kind((5, "text", None, [("a", "b")]), ({"rewards": None},)), "host": Kind((5, None, True)), "port": PORTS}),
-)
+@pytest.mark.parametrize(("name", "value", "error"), cases(TAKES))
 def test_wrong_arguments_are_refused(name: str, value: Any, error: type[Exception]) -> None:
     def serve(**wrong: Any) -> None:
         async def enter() -> None:

@@ -86,7 +86,7 @@ class Store(PollStore, Protocol):
         ...
 
     def woken(self, wake: Wake) -> None:
-        """Keep the last callers that were woken, for people: this process reports them with `activity`."""
+        """Remember the last callers that were woken, so that `activity` shows them for this process."""
         ...
 
     # events

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from rewards_core.clock import DAY, HOUR
+from rewards_core.text import counted
 from rewards_core.validation import check_number, check_whole
 from webhooks.store.records import IDENTITY_DAYS, UNSERVED_DAYS, EventState
 
@@ -18,6 +19,13 @@ logger = logging.getLogger(__name__)
 UPKEEP_EVERY = HOUR
 """Seconds between two upkeeps of a store."""
 
+_SINGULAR = {
+    "events": "event",
+    "dead letters": "dead letter",
+    "outcomes": "outcome",
+    "identities": "identity",
+    "bodies": "body",
+}
 _SPARED = 1_000
 _HASTE = 2.0
 
@@ -62,10 +70,11 @@ async def remove_old(store: Store, *, keep: float, keep_bodies: float | None, ke
 def log_removed(removed: dict[str, int], limits: dict[str, int]) -> None:
     """Log what an upkeep removed. If it reached a limit, the clock may be wrong, so that is a warning."""
     for what, count in removed.items():
+        words = counted(count, _SINGULAR[what], what)
         if count and count >= limits.get(what, math.inf):
-            logger.warning("upkeep removed %d %s, the maximum per hour; if you did not expect this, check the clock", count, what)
+            logger.warning("upkeep removed %s, the maximum per hour; if you did not expect this, check the clock", words)
         elif count:
-            logger.info("upkeep removed %d %s", count, what)
+            logger.info("upkeep removed %s", words)
 
 
 def check_purge(older_than: float, limit: int | None, state: EventState = EventState.DONE) -> None:
