@@ -107,9 +107,9 @@ def enkash_client(concurrency: int = 1, *, may_repeat: bool = False) -> EnkashCl
 
 def target_of(vendor: str) -> str:
     """Return the vendor's base URL from the environment."""
-    if vendor == "enkash":
-        return url_from(os.environ, COINS_BASE_URL) or ""
-    return base_url_from(os.environ)
+    if ROW_TYPES[vendor].account == "original":
+        return base_url_from(os.environ)
+    return url_from(os.environ, COINS_BASE_URL) or ""
 
 
 def check_environment(vendor: str) -> None:

@@ -33,6 +33,13 @@ class ChainPayer(ABC, Generic[C, T]):
         """Itself."""
         return self
 
+    async def look_up(self, entry: Entry) -> Operation | None:
+        """Return what is held under the row's key, of the row's item if there are several."""
+        found = await self._find(entry)
+        if found is None or self._held(found, entry.recipient).item == entry.item:
+            return found
+        return await self._find(entry, entry.item) or found
+
     async def find(
         self, entries: Sequence[Entry], before_page: Callable[[], Awaitable[object]] | None = None
     ) -> Mapping[int, Operation]:
@@ -76,6 +83,10 @@ class ChainPayer(ABC, Generic[C, T]):
         """Compare uid, key, item, user and amount."""
         found_under = final.key if entry.settled_by in {"audit", "lookup"} else None  # they look under keys of other tries too
         self.client.conclude(self._asked(entry, found_under), final)
+
+    @abstractmethod
+    async def _find(self, entry: Entry, item: str | None = None) -> T | None:
+        """Return what the vendor shows under the row's key, of any item or of that one."""
 
     @abstractmethod
     async def _list(self, recipient: str, before_page: Callable[[], Awaitable[object]] | None = None) -> Sequence[T]:

@@ -36,13 +36,6 @@ class MintPayer(ChainPayer[MintClient, Asset]):
             sale_price_in_usd=None if price is None else str(price),
         )
 
-    async def look_up(self, entry: Entry) -> Operation | None:
-        """Return the asset under the row's external id, of the row's collection if there are several."""
-        found = await self.client.find_asset(entry.recipient, asset_external_id=entry.key)
-        if found is None or found.collection_uid == entry.item:
-            return found
-        return await self.client.find_asset(entry.recipient, asset_external_id=entry.key, collection_uid=entry.item) or found
-
     async def read(self, entry: Entry) -> Operation:
         """Return the asset the vendor named."""
         return await self.client.get_asset(entry.uid or "")
@@ -55,6 +48,9 @@ class MintPayer(ChainPayer[MintClient, Asset]):
         """Return the asset of that uid, also one that was transferred or burned since."""
         found = await self.client.get_asset(uid)
         return self._held(found, found.owner_user_uid or "")
+
+    async def _find(self, entry: Entry, item: str | None = None) -> Asset | None:
+        return await self.client.find_asset(entry.recipient, asset_external_id=entry.key, collection_uid=item)
 
     async def _list(self, recipient: str, before_page: Callable[[], Awaitable[object]] | None = None) -> list[Asset]:
         return await self.client.get_assets_by_user_uid(recipient, before_page=before_page)

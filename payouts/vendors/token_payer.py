@@ -34,13 +34,6 @@ class TokenPayer(ChainPayer[TokenClient, Allocation]):
             repeated=repeated,
         )
 
-    async def look_up(self, entry: Entry) -> Operation | None:
-        """Return the allocation under the row's nonce, of the row's reward if there are several."""
-        found = await self.client.find_allocation(entry.recipient, nonce=entry.key)
-        if found is None or found.reward_uid == entry.item:
-            return found
-        return await self.client.find_allocation(entry.recipient, nonce=entry.key, reward_uid=entry.item) or found
-
     async def read(self, entry: Entry) -> Operation:
         """Return the allocation the vendor named."""
         return await self.client.get_allocation(entry.uid or "")
@@ -49,6 +42,9 @@ class TokenPayer(ChainPayer[TokenClient, Allocation]):
         """Return the allocation of that uid."""
         found = await self.client.get_allocation(uid)
         return self._held(found, found.to_user_uid)
+
+    async def _find(self, entry: Entry, item: str | None = None) -> Allocation | None:
+        return await self.client.find_allocation(entry.recipient, nonce=entry.key, reward_uid=item)
 
     async def _list(self, recipient: str, before_page: Callable[[], Awaitable[object]] | None = None) -> list[Allocation]:
         return await self.client.get_allocations_by_user_uid(recipient, before_page=before_page)

@@ -13,6 +13,7 @@ from payouts.ledger.sqlite import Ledger
 from payouts.rows import Row
 from payouts.runner import PayoutsStopped, RunOptions, run_payouts
 from payouts.states import State
+from payouts.vendors.payers import payer_of
 from rewards_core.errors import (
     ConnectFailed,
     Forbidden,
@@ -67,6 +68,20 @@ async def test_what_another_reward_holds_under_the_key_says_nothing_about_a_row(
     vendor.hold("user-r0", "1.50", entry.key, "another-reward")
     (ended,) = await pay(rows(1), vendor, ledger)
     assert (ended.state, vendor.repeated) == (State.DONE, [entry.key])
+
+
+async def test_a_look_up_finds_a_row_behind_what_another_reward_holds_under_its_key(vendor: StubOriginal, ledger: Ledger) -> None:
+    entry = await led_to(ledger, token_row("r0"), State.SENT)
+    lookups = payer_of(vendor).lookups
+    assert lookups is not None
+    other = vendor.hold("user-r0", "1.50", entry.key, "another-reward")
+    found = await lookups.look_up(entry)
+    assert found is not None
+    assert found.ref.uid == other.uid
+    own = vendor.hold("user-r0", "1.50", entry.key)
+    found = await lookups.look_up(entry)
+    assert found is not None
+    assert found.ref.uid == own.uid
 
 
 async def test_a_sent_row_that_never_arrived_is_sent_under_the_same_key(vendor: StubOriginal, ledger: Ledger) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,7 @@ from rewards_core.operations import Event
 from tests.virtual_time import EPOCH, wall
 from tests.webhooks.fakes import FakeSource, body_of, words_of
 from tests.webhooks.world import now
-from webhooks import EventState, HandlerPolicy, MemoryStore, Receiver, Reply
-from webhooks.ingress.hardened_server import HardenedServer
+from webhooks import EventState, HandlerPolicy, MemoryStore, Receiver, Reply, serving
 from webhooks.store.records import ClaimedJob, HandlerStatus, Job, Subscription
 
 TRACE, PARENT = 0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7
@@ -36,18 +35,9 @@ class Failing(MemoryStore):
         return await super().accept(event)
 
 
-@asynccontextmanager
-async def listening(receiver: Receiver) -> AsyncIterator[str]:
+def listening(receiver: Receiver) -> AbstractAsyncContextManager[str]:
     """Serve a receiver as the listener does, and lend its address."""
-    loop = asyncio.get_running_loop()
-    hardened = HardenedServer({"/webhooks/original": receiver})
-    server = await loop.create_server(hardened, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        await hardened.drain(5.0)
-        await server.wait_closed()
+    return serving({"/webhooks/original": receiver}, port=0)
 
 
 async def send(url: str, body: bytes, headers: Mapping[str, str], method: str = "POST") -> int:
