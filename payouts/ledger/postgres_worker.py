@@ -30,11 +30,14 @@ granted AS MATERIALIZED (
 
 A next start further ahead than a grant can put it comes from a wrong clock, or from a rate that is no longer given.
 """
+_BUSY = "busy AS (UPDATE workers SET resting = false WHERE number = $2 AND resting AND EXISTS (SELECT FROM picked))"
+"""Others wait again for a worker that had told them not to: it has new rows now, and may be lost before it tells them itself."""
 _CLAIM_WHICH = """
 WITH {pace}, picked AS MATERIALIZED (
   SELECT number FROM row_states WHERE campaign = $1 AND free {which} $5
   ORDER BY free LIMIT (SELECT count FROM granted) FOR UPDATE SKIP LOCKED
 ),
+{busy},
 claimed AS (
   UPDATE row_states SET state = 'sent', sent_at = (SELECT now FROM pace), worker = $2, claim = $6 {these} RETURNING {row}
 ),
@@ -46,7 +49,7 @@ counted AS (
 SELECT condition, now, base - now, per_second, EXISTS (SELECT FROM worker), count, (SELECT generation FROM counted), claimed.*
 FROM pace CROSS JOIN rate CROSS JOIN granted LEFT JOIN claimed ON true ORDER BY claimed.number
 """
-CLAIM, CLAIM_ROW = (_CLAIM_WHICH.format(pace=_PACE, row=_ROW, these=_THESE, which=which) for which in (">", "="))
+CLAIM, CLAIM_ROW = (_CLAIM_WHICH.format(pace=_PACE, busy=_BUSY, row=_ROW, these=_THESE, which=which) for which in (">", "="))
 PERMIT = f"""
 WITH {_PACE}, counted AS (
   UPDATE campaigns SET next_start = (SELECT base FROM pace) + coalesce((SELECT count / per_second FROM granted, rate), 0)
@@ -64,7 +67,8 @@ picked AS MATERIALIZED (
   AND NOT EXISTS (SELECT FROM workers WHERE workers.number = row_states.worker
     AND (alive OR lease_until >= now_s() - $3::double precision) AND workers.number NOT IN (SELECT lost.number FROM lost))
   AND (state <> 'unknown' OR $5) {{}}LIMIT $4 FOR UPDATE SKIP LOCKED
-)
+),
+{_BUSY}
 UPDATE row_states SET worker = CASE WHEN state = 'planned' THEN NULL ELSE $2::bigint END, claim = $6
 {_THESE} RETURNING {_ROW}
 """

@@ -121,6 +121,21 @@ async def test_workers_that_do_not_wait_do_not_wait_for_each_other(database: Led
     assert await ledger.counts() == {State.ACCEPTED: 30}
 
 
+@pytest.mark.parametrize("by", ["claim", "take_over"])
+async def test_a_worker_that_did_not_wait_is_waited_for_once_it_has_rows_again(
+    database: LedgerDatabase, ledger: PostgresLedger, by: str
+) -> None:
+    if by == "take_over":
+        async with ledger.one_worker(rate=None) as lost:
+            await lost.claim(30)
+        await database.advance(100)
+    worker, waiting = await database.worker(ledger), await database.worker(ledger)
+    assert await worker.others_have_rows(resting=True), "rows are planned, or left behind"
+    taken = (await worker.claim(30)).entries if by == "claim" else await worker.take_over(30)
+    assert len(taken) == 30
+    assert await waiting.others_have_rows(resting=True), "if it is lost now, its rows are left"
+
+
 async def test_a_row_that_is_no_longer_rejected_is_taken_though_its_worker_was_forgotten(
     database: LedgerDatabase, ledger: PostgresLedger
 ) -> None:
