@@ -24,7 +24,7 @@ from benchmarks._vendor import vendor
 from benchmarks.payouts import AT_ONCE, CAMPAIGN, STEPS, bare, client_at, measure, rows, waiting, write_file
 from payouts import Layout, RunOptions, read_rows
 from payouts.ledger.postgres import PostgresLedger
-from payouts.pipeline.work import plan_rows
+from payouts.pipeline.planning import plan_rows
 from payouts.progress import Progress, Stop
 from payouts.runner import work_payouts
 from tests.postgres_server import Server, postgres_server

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from payouts.ledger.base import RunLedger
 from payouts.ledger.campaign import CampaignLedger
-from payouts.pipeline.flow import PayoutsStopped, Pipeline
+from payouts.pipeline.flow import PayoutsStopped, Pipeline, RunSetup
 from payouts.pipeline.options import RunOptions
 from payouts.pipeline.row import RowPipeline
 from payouts.pipeline.run import RunPipeline
@@ -62,9 +62,9 @@ def run_payouts(
         options: How to go about it.
 
     Raises:
-        TypeError: an argument is of another type.
-        ValueError: ledger and client are not of one vendor, a payer has look-ups where its vendor has none, or none where it has
-            them, or there are no completions to wait with.
+        TypeError: an argument is of another type, or the client lacks a method that the ledger's vendor needs.
+        ValueError: the payer is of another vendor than the ledger, has look-ups where its vendor has none, or none where it has
+            them; or there are no completions to wait with.
         LedgerInUse: from the iteration: another run of this process pays from the ledger, or another process from a copy of it.
         AuditNeeded: from the iteration: the ledger may be an older copy; nothing was sent. See `payouts audit`.
         PayoutsStopped: from the iteration, at its end: credentials were refused, or the vendor could not be reached.
@@ -77,7 +77,7 @@ def run_payouts(
     if not isinstance(rows, AsyncIterable):
         check_iterable(rows, "rows", "an iterable of rows")
     if _is_shared(ledger):
-        return _run(partial(WorkPipeline, ledger, rows), client, completions, ledger, options)
+        return _run(partial(WorkPipeline, rows, ledger), client, completions, ledger, options)
     check_methods(ledger, "ledger", "Ledger(...)", RunLedger)
     return _run(partial(RunPipeline, rows, ledger), client, completions, ledger, options)
 
@@ -109,7 +109,7 @@ def work_payouts(
         LedgerError: from the iteration: the database failed, or a command such as `payouts resolve` is changing the campaign.
     """
     _check_shared(ledger)
-    return _run(partial(WorkPipeline, ledger), client, completions, ledger, options)
+    return _run(partial(WorkPipeline, None, ledger), client, completions, ledger, options)
 
 
 async def pay_row(
@@ -152,7 +152,7 @@ async def pay_row(
         LedgerUnavailable: the database failed. Call this again.
     """
     _check_shared(ledger)
-    run = _run(partial(RowPipeline, ledger, row), client, completions, ledger, options)
+    run = _run(partial(RowPipeline, row, ledger), client, completions, ledger, options)
     async with run:
         async for _ in run:
             pass
@@ -175,7 +175,7 @@ def _is_shared(ledger: RunLedger | PostgresLedger) -> TypeIs[PostgresLedger]:
 
 
 def _run(
-    make_pipeline: Callable[..., Pipeline],
+    make_pipeline: Callable[[RunSetup], Pipeline],
     client: Client,
     completions: Completions | None,
     ledger: RunLedger | PostgresLedger,
@@ -183,10 +183,10 @@ def _run(
 ) -> PayoutRun:
     payer = payer_of(client, ledger.vendor)
     if payer.name != ledger.vendor:
-        raise ValueError(f"client: give a client of {ledger.vendor}, the ledger's vendor, not of {payer.name}.")
-    known = ROW_TYPES.get(payer.name)
-    if known is not None and known.has_lookup != (payer.lookups is not None):
-        wanted = "lookups, because its rows are settled later" if known.has_lookup else "no lookups, because its answer is final"
+        raise ValueError(f"client: give a payer of {ledger.vendor}, the ledger's vendor, not of {payer.name}.")
+    has_lookup = ROW_TYPES[payer.name].has_lookup
+    if has_lookup != (payer.lookups is not None):
+        wanted = "lookups, because its rows are settled later" if has_lookup else "no lookups, because its answer is final"
         raise ValueError(f"client: a payer of {payer.name} must have {wanted}.")
     options = setting(options, "options", RunOptions)
     if completions is not None:
@@ -205,7 +205,7 @@ class PayoutRun:
 
     def __init__(
         self,
-        make_pipeline: Callable[..., Pipeline],
+        make_pipeline: Callable[[RunSetup], Pipeline],
         payer: Payer,
         completions: Completions | None,
         options: RunOptions,
@@ -217,7 +217,7 @@ class PayoutRun:
         self._ended: deque[Entry] = deque()
         self._news, self._room = asyncio.Event(), asyncio.Event()
         self._room.set()
-        self._pipeline = make_pipeline(
+        setup = RunSetup(
             payer=payer,
             completions=completions,
             options=options,
@@ -226,6 +226,7 @@ class PayoutRun:
             room=self._room,
             ended=self._hand_out,
         )
+        self._pipeline = make_pipeline(setup)
 
     def stop(self) -> None:
         """Ask the run to send nothing more, wait at most `grace` seconds for accepted rows, and end; returns at once."""

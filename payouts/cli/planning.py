@@ -15,8 +15,8 @@ from payouts.cli.connections import enkash_client, target_of
 from payouts.cli.display import counting_bar
 from payouts.cli.preflight import PreparedFile, Terms, prepare
 from payouts.cli.supervision import Supervision
+from payouts.pipeline.planning import plan_rows
 from payouts.pipeline.preflight import record_repeats
-from payouts.pipeline.work import plan_rows
 from payouts.progress import Progress, Stop
 from payouts.source.files import read_rows, rereadable
 from payouts.vendors.coin_payer import CoinPayer

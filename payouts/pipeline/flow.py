@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from attrs import frozen
+
 from payouts.pipeline.sending import Sender
 from payouts.pipeline.settling import Settlement
 from rewards_core.errors import RewardsError
@@ -38,13 +40,13 @@ class PayoutsStopped(RewardsError):
         self.cause = cause
 
 
-class Pipeline(ABC):
-    """Take rows until they are settled.
+@frozen(kw_only=True)
+class RunSetup:
+    """What every run is made of, wherever its rows come from.
 
-    Args:
+    Attributes:
         payer: The vendor that pays.
         completions: Waits for accepted rows; None if the run does not wait.
-        ledger: The ledger in which every step is stored.
         options: How to run.
         progress: Counts.
         stop: The request to end the run.
@@ -52,27 +54,34 @@ class Pipeline(ABC):
         ended: Called with each row that the run is done with.
     """
 
+    payer: Payer
+    completions: Completions | None
+    options: RunOptions
+    progress: Progress
+    stop: Stop
+    room: asyncio.Event
+    ended: Callable[[Entry], None]
+
+
+class Pipeline(ABC):
+    """Take rows until they are settled.
+
+    Args:
+        setup: What the run is made of.
+        ledger: The ledger in which every step is stored.
+    """
+
     _retry_store_errors = False
     """Whether a store of the completions that fails delays the run, instead of ending it."""
 
-    def __init__(
-        self,
-        *,
-        payer: Payer,
-        completions: Completions | None,
-        ledger: RowLedger,
-        options: RunOptions,
-        progress: Progress,
-        stop: Stop,
-        room: asyncio.Event,
-        ended: Callable[[Entry], None],
-    ) -> None:
+    def __init__(self, setup: RunSetup, ledger: RowLedger) -> None:
+        payer, completions, options = setup.payer, setup.completions, setup.options
         self._payer = payer
         self._lookups = lookups = payer.lookups
         self._ledger = ledger
         self._options = options
-        self._progress = progress
-        self._stop = stop
+        self._progress = setup.progress
+        self._stop = setup.stop
         # a row that cannot be looked up later is marked as sent when a request will be free at its turn, and not before
         self._max_sent = options.concurrency * (_SENT_PER_REQUEST if lookups is not None else 1)
         self._settlement: Settlement | None = None
@@ -86,18 +95,18 @@ class Pipeline(ABC):
                 retry_store_errors=self._retry_store_errors,
                 ended=self._waited,
             )
-        self._slots = self._make_slots(room)
+        self._slots = self._make_slots(setup.room)
         self._sender = Sender(
             payer,
             ledger,
             self._settlement,
-            progress=progress,
-            stop=stop,
+            progress=setup.progress,
+            stop=setup.stop,
             slots=self._slots,
             concurrency=options.concurrency,
             outage_timeout=options.outage_timeout,
             max_refused=options.max_refused,
-            ended=ended,
+            ended=setup.ended,
         )
         self._left = options.limit
 

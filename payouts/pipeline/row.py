@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from payouts.ledger.postgres import PostgresLedger
-    from payouts.pipeline.options import RunOptions
+    from payouts.pipeline.flow import RunSetup
     from payouts.rows import Row
 
 
@@ -22,15 +22,14 @@ class RowPipeline(WorkPipeline):
     """Plan a row if it is new, and take it until it is settled, or wait until the worker that owns it has done so.
 
     Args:
-        ledger: The ledger in which every step is stored.
         row: The row.
-        options: As for `Pipeline`.
-        others: As for `Pipeline`.
+        ledger: The ledger in which every step is stored.
+        setup: As for `Pipeline`.
     """
 
-    def __init__(self, ledger: PostgresLedger, row: Row, *, options: RunOptions, **others: Any) -> None:
-        options = evolve(options, concurrency=1, limit=None, max_refused=None)
-        super().__init__(ledger, options=options, **others)
+    def __init__(self, row: Row, ledger: PostgresLedger, setup: RunSetup) -> None:
+        options = evolve(setup.options, concurrency=1, limit=None, max_refused=None)
+        super().__init__(None, ledger, evolve(setup, options=options))
         self._row = row
 
     async def run(self) -> None:

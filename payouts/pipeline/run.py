@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from payouts.pipeline.flow import Pipeline
+from payouts.pipeline.flow import Pipeline, RunSetup
 from payouts.pipeline.slots import Slots
 from payouts.request_budget import paced
 from payouts.source.groups import Rows, groups_of
@@ -31,13 +31,13 @@ class RunPipeline(Pipeline):
     Args:
         rows: The source.
         ledger: The ledger in which every step is stored.
-        others: As for `Pipeline`.
+        setup: As for `Pipeline`.
     """
 
     _ledger: RunLedger
 
-    def __init__(self, rows: Rows, ledger: RunLedger, **others: Any) -> None:
-        super().__init__(ledger=ledger, **others)
+    def __init__(self, rows: Rows, ledger: RunLedger, setup: RunSetup) -> None:
+        super().__init__(setup, ledger)
         self._rows = rows
         self._problem: Exception | None = None
         self._begun, self._resumed = _Numbers(), _Numbers()

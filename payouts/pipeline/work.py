@@ -4,47 +4,40 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from payouts.pipeline.flow import Pipeline
+from payouts.pipeline.flow import Pipeline, RunSetup
+from payouts.pipeline.planning import plan_rows
 from payouts.pipeline.shared_slots import LOOK_EVERY, SharedSlots, next_look, until_answered
-from payouts.source.groups import groups_of
-from payouts.states import SETTLED, Entry, State
+from payouts.states import Entry, State
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from payouts.ledger.campaign import CampaignLedger
     from payouts.ledger.postgres import PostgresLedger
-    from payouts.pipeline.options import RunOptions
-    from payouts.progress import Progress, Stop
-    from payouts.rows import Row
     from payouts.source.groups import Rows
 
 _LATE_PAUSE = 0.02
 _LOOKS = 12
 """Looks for lost workers in one lease."""
 _TAKEN_AT_ONCE = 200
-PLANNED_AT_ONCE = 10_000
-"""Rows in a transaction: with 500, commits and the tops of indexes cost half as much again."""
 
 
 class WorkPipeline(Pipeline):
     """Take rows that are planned in a ledger, beside other workers, until none is planned or under way.
 
     Args:
-        ledger: The ledger in which every step is stored.
         rows: Rows that are planned first; None if others plan them.
-        others: As for `Pipeline`.
+        ledger: The ledger in which every step is stored.
+        setup: As for `Pipeline`.
     """
 
     _slots: SharedSlots
     _retry_store_errors = True  # as it is with its ledger, which is often in the same database
 
-    def __init__(self, ledger: PostgresLedger, rows: Rows | None = None, *, options: RunOptions, **others: Any) -> None:
-        self._worker = ledger.new_worker(rate=options.rate)
-        super().__init__(ledger=self._worker, options=options, **others)
+    def __init__(self, rows: Rows | None, ledger: PostgresLedger, setup: RunSetup) -> None:
+        self._worker = ledger.new_worker(rate=setup.options.rate)
+        super().__init__(setup, self._worker)
         self._shared = ledger
         self._rows = rows
         self._taking_over = asyncio.Lock()
@@ -119,25 +112,3 @@ class WorkPipeline(Pipeline):
 
     def _may_repeat(self, row: Entry) -> bool:
         return self._payer.may_repeat and row.uid is None and row.number not in self._sender.accepted_here
-
-
-async def plan_rows(rows: Rows, ledger: CampaignLedger, stop: Stop, progress: Progress) -> None:
-    """Plan the rows of a source, group by group, until it or the run ends.
-
-    While the database stores a group the next one is read; an error of the source is raised once the rows before it are stored.
-    """
-
-    async def store(group: Sequence[Row]) -> None:
-        entries = await ledger.plan(group)
-        progress.read += len(entries)
-        progress.skipped += sum(entry.state in SETTLED for entry in entries)
-
-    async with aclosing(groups_of(rows, stop, PLANNED_AT_ONCE)) as groups:
-        group: list[Row] = await anext(groups, [])
-        while group and not stop.wished:
-            problem, following = await asyncio.gather(store(group), anext(groups, []), return_exceptions=True)
-            if problem is not None:
-                raise problem
-            if isinstance(following, BaseException):
-                raise following
-            group = following

@@ -14,28 +14,26 @@ from rewards_core.validation import check_methods
 Client: TypeAlias = TokenClient | MintClient | CoinClient | Payer
 """What `run_payouts` pays with: an `OriginalClient`, an `EnkashClient`, an object with the same methods, or a `Payer`."""
 
-_LIKE_ORIGINAL = "OriginalClient(...) or an object with the same methods"
-_LIKE_ENKASH = "EnkashClient(...) or an object with the same methods"
-_ANY = "OriginalClient(...), EnkashClient(...) or a Payer"
+_PAYER = "a Payer"
+_LIKE_ORIGINAL = f"OriginalClient(...), an object with the same methods, or {_PAYER}"
+_LIKE_ENKASH = f"EnkashClient(...), an object with the same methods, or {_PAYER}"
 
 
-def payer_of(client: Client, vendor: str | None = None) -> Payer:
-    """Return the payer that a client is to a run; a payer is returned as it is.
+def payer_of(client: Client, vendor: str) -> Payer:
+    """Return the payer that a client is to a run of a vendor; a payer is returned as it is.
 
     Args:
-        client: A vendor's client, or a payer.
-        vendor: The vendor's name as in `Ledger(vendor=...)`, which tells what an `OriginalClient` grants; tokens if not given.
+        client: A client of the vendor, or a payer.
+        vendor: The vendor's name as in `Ledger(vendor=...)`.
 
     Raises:
         TypeError: it is neither, or lacks a method that a run may need later.
     """
     if isinstance(client, Payer):
-        return check_methods(client, "client", _ANY, Payer)  # refuses a class
-    if vendor == MintPayer.name and hasattr(client, "create_asset"):
-        return MintPayer(cast("MintClient", check_methods(client, "client", _LIKE_ORIGINAL, MintClient)))
-    if hasattr(client, "create_allocation"):
-        return TokenPayer(cast("TokenClient", check_methods(client, "client", _LIKE_ORIGINAL, TokenClient)))
-    if hasattr(client, "allocate_coins"):
-        may_repeat = getattr(client, "repeat_allocations", False) is True  # only the word itself may pay twice
-        return CoinPayer(cast("CoinClient", check_methods(client, "client", _LIKE_ENKASH, CoinClient)), may_repeat)
-    return check_methods(cast("Payer", client), "client", _ANY, Payer)
+        return check_methods(client, "client", _PAYER, Payer)  # refuses a class
+    if vendor == TokenPayer.name:
+        return TokenPayer(check_methods(cast("TokenClient", client), "client", _LIKE_ORIGINAL, TokenClient))
+    if vendor == MintPayer.name:
+        return MintPayer(check_methods(cast("MintClient", client), "client", _LIKE_ORIGINAL, MintClient))
+    may_repeat = getattr(client, "repeat_allocations", False) is True  # only the word itself may pay twice
+    return CoinPayer(check_methods(cast("CoinClient", client), "client", _LIKE_ENKASH, CoinClient), may_repeat)

@@ -41,13 +41,13 @@ async def test_a_row_whose_operation_is_cancelled_failed(tmp_path: Path, at_once
 async def test_such_a_row_may_get_a_new_key() -> None:
     vendor = StubOriginal(final=CANCELLED)
     held = vendor.hold("user-r1", "1.50", "k1")
-    assert await objection_to_retry(payer_of(vendor), row(State.FAILED, held.uid)) is None
+    assert await objection_to_retry(payer_of(vendor, "original"), row(State.FAILED, held.uid)) is None
 
 
 async def test_what_was_cancelled_under_an_older_key_does_not_keep_the_row_from_being_paid() -> None:
     vendor = StubOriginal(final=CANCELLED)
     vendor.hold("user-r1", "1.50", "k0", reward="21")
-    lookups = payer_of(vendor).lookups
+    lookups = payer_of(vendor, "original").lookups
     assert lookups is not None
     assert await lookups.held_under(row(State.PLANNED), {"k0"}) is None
     vendor.final = OperationStatus.PENDING

@@ -32,8 +32,8 @@ def row(state: State, uid: str | None = None) -> Entry:
     return Entry(**values, state=state, uid=uid)
 
 
-async def objection(client: Any, entry: Entry) -> str | None:
-    return await objection_to_retry(payer_of(client), entry)
+async def objection(client: Any, entry: Entry, vendor: str = "original") -> str | None:
+    return await objection_to_retry(payer_of(client, vendor), entry)
 
 
 def told(what: str, why: str | None) -> None:
@@ -92,20 +92,20 @@ async def test_no_row_can_while_the_vendor_cannot_be_asked(state: State) -> None
 
 
 async def test_of_coins_only_a_rejected_row_can() -> None:
-    assert await objection(StubEnkash(), row(State.REJECTED)) is None
-    assert await objection(StubEnkash(), row(State.FAILED)) is not None
+    assert await objection(StubEnkash(), row(State.REJECTED), "enkash") is None
+    assert await objection(StubEnkash(), row(State.FAILED), "enkash") is not None
 
 
 async def test_of_coins_that_were_rejected_before_the_ledger_was_restored_none_can() -> None:
     rejected = evolve(row(State.REJECTED), settled_at=1000.0)
-    told("coins after a restored copy", await objection_to_retry(payer_of(StubEnkash()), rejected, restored_at=2000.0))
-    assert await objection_to_retry(payer_of(StubEnkash()), rejected, restored_at=500.0) is None
+    told("coins after a restored copy", await objection_to_retry(payer_of(StubEnkash(), "enkash"), rejected, restored_at=2000.0))
+    assert await objection_to_retry(payer_of(StubEnkash(), "enkash"), rejected, restored_at=500.0) is None
 
 
 async def test_a_row_cannot_if_it_is_held_under_a_key_of_another_try() -> None:
     vendor = StubOriginal()
     vendor.hold("user-r1", "1.50", "k2")
-    why = await objection_to_retry(payer_of(vendor), row(State.REJECTED), other_keys={"k2"})
+    why = await objection_to_retry(payer_of(vendor, "original"), row(State.REJECTED), other_keys={"k2"})
     told("held under a key of another try", why)
 
 

@@ -241,11 +241,6 @@ async def test_what_the_client_found_finished_needs_no_waiting(vendor: StubOrigi
 # misuse
 
 
-async def test_ledger_and_client_must_be_of_one_vendor(ledger: Ledger) -> None:
-    with pytest.raises(ValueError, match=r"^client: .* enkash"):
-        run_payouts([], client=StubEnkash(), ledger=ledger)
-
-
 async def test_waiting_needs_completions(vendor: StubOriginal, ledger: Ledger) -> None:
     with pytest.raises(ValueError, match=r"^completions: "):
         run_payouts([], client=vendor, ledger=ledger)

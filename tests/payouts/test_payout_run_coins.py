@@ -64,7 +64,7 @@ async def test_an_enkash_client_says_whether_its_coins_may_be_given_again(safe: 
     async with EnkashClient(
         coins_base_url=address, credentials=StaticToken("t"), company_id="C", repeat_allocations=safe
     ) as client:
-        assert (client.repeat_allocations, payer_of(client).may_repeat) == (safe, safe)
+        assert (client.repeat_allocations, payer_of(client, "enkash").may_repeat) == (safe, safe)
 
 
 async def test_coins_refused_when_given_again_are_unknown_because_the_first_may_have_been_given(coins: Ledger) -> None:

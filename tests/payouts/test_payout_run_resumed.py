@@ -72,7 +72,7 @@ async def test_what_another_reward_holds_under_the_key_says_nothing_about_a_row(
 
 async def test_a_look_up_finds_a_row_behind_what_another_reward_holds_under_its_key(vendor: StubOriginal, ledger: Ledger) -> None:
     entry = await led_to(ledger, token_row("r0"), State.SENT)
-    lookups = payer_of(vendor).lookups
+    lookups = payer_of(vendor, "original").lookups
     assert lookups is not None
     other = vendor.hold("user-r0", "1.50", entry.key, "another-reward")
     found = await lookups.look_up(entry)

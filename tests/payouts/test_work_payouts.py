@@ -16,8 +16,8 @@ from payouts import Entry, RunOptions, State, run_payouts
 from payouts.ledger.postgres import PostgresLedger
 from payouts.ledger.sqlite import Ledger
 from payouts.ledger.worker import Turn, Worker
+from payouts.pipeline.planning import plan_rows
 from payouts.pipeline.shared_slots import SharedSlots
-from payouts.pipeline.work import plan_rows
 from payouts.progress import Progress, Stop
 from payouts.rows import Row
 from payouts.runner import PayoutRun, work_payouts
@@ -74,7 +74,7 @@ async def test_a_run_plans_its_rows_and_pays_them_and_a_second_run_sends_nothing
 
 
 async def test_planning_ends_when_the_run_is_to_end(ledger: PostgresLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("payouts.pipeline.work.PLANNED_AT_ONCE", 2)
+    monkeypatch.setattr("payouts.pipeline.planning.PLANNED_AT_ONCE", 2)
     stop, plan = Stop(), ledger.plan
 
     async def stop_and_plan(rows: Sequence[Row]) -> list[Entry]:
@@ -87,7 +87,7 @@ async def test_planning_ends_when_the_run_is_to_end(ledger: PostgresLedger, monk
 
 
 async def test_rows_before_an_error_of_the_source_are_planned(ledger: PostgresLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("payouts.pipeline.work.PLANNED_AT_ONCE", 2)
+    monkeypatch.setattr("payouts.pipeline.planning.PLANNED_AT_ONCE", 2)
     progress = Progress()
 
     def source() -> Iterator[Row]:
