@@ -17,7 +17,7 @@ from payouts.runner import RunOptions, run_payouts
 from payouts.states import Entry, State
 from rewards_core.errors import Conflict, Forbidden, NotFound, OutcomeUnknown, ServerFailed, ValidationFailed, VendorError
 from rewards_core.operations import OperationStatus
-from tests.payouts.payout_kit import StubEnkash, StubOriginal, ledger_at, token_row, waiting
+from tests.payouts.payout_kit import StubOriginal, ledger_at, token_row, waiting
 from tests.payouts.run_kit import QUICK, collect, key_of, now, pay, rows
 from tests.texts import said
 from tests.virtual_time import virtual_time
