@@ -22,6 +22,7 @@ from tests.canary import locals_with
 from tests.payouts.payout_kit import token_row
 from tests.payouts.postgres_ledger_kit import database_of_its_own, run_sql
 from tests.postgres_server import Server
+from tests.texts import raises
 
 CAMPAIGN = "diwali-2026"
 
@@ -84,7 +85,7 @@ def test_a_lock_of_many_campaigns_is_one_lock_that_keeps_all_others_away(url: st
         for others in (known, known[:1], known[-1:]):
             with pytest.raises(LedgerInUse), place.lock(others):
                 pass
-        with pytest.raises(LedgerInUse, match="is changing this campaign"):
+        with raises(LedgerInUse, "ledger: a command is changing the campaign"):
             asyncio.run(work("c50"))
         with place.lock():
             asyncio.run(settle_by_hand(url, lock))
@@ -108,7 +109,7 @@ def test_a_worker_does_not_begin_while_somebody_decides(url: str) -> None:
         async with PostgresLedger(url, vendor="original", campaign=CAMPAIGN) as ledger, ledger.one_worker():
             pass
 
-    with place_of(url).lock([campaign_of(url)]), pytest.raises(LedgerInUse, match="is changing this campaign"):
+    with place_of(url).lock([campaign_of(url)]), raises(LedgerInUse, "ledger: a command is changing the campaign"):
         asyncio.run(work())
     asyncio.run(work())
 

@@ -220,7 +220,8 @@ def test_standbys(durable: Server, url: str, tmp_path: Path) -> None:
         assert told.ok
         said("doctor: a synchronous standby", told.found)
     told = findings(url)["standbys"]
-    assert (told.ok, "no synchronous standby is connected" in told.found, bool(told.advice)) == (False, True, True)
+    assert not told.ok
+    said("doctor: no synchronous standby", f"{told.found}\n{told.advice}")
     run_sql(durable, "ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
 
 
