@@ -4,6 +4,7 @@ The exit code is 0 only if every row was paid exactly once, and if the faults ha
 on the blockchain, and one recovered after a lost reply.
 """
 
+import argparse
 import asyncio
 import csv
 import json
@@ -197,4 +198,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     sys.exit(main())

@@ -15,6 +15,8 @@ import pytest
 
 _TESTS = Path(__file__).parent
 _HEAD = "# What people read\n\nWritten by `UPDATE_TEXTS=1 pytest -n 0 {folder}`; read each change.\n"
+_written: dict[tuple[Path, str], str] = {}
+"""What this process wrote, so that no text replaces another one of its name."""
 _entry = re.compile(r"^## ([^\n]+)\n\n```text\n(.*?)\n?```$", re.MULTILINE | re.DOTALL)
 
 
@@ -29,6 +31,7 @@ def said(name: str, text: object) -> None:
     shown = "\n".join(line.rstrip() for line in str(text).strip("\n").splitlines())
     known = load(file)
     if os.environ.get("UPDATE_TEXTS"):
+        assert _written.setdefault((file, name), shown) == shown, f"{name!r} is the name of two texts"
         known[name] = shown
         file.write_text(written(file, known), "utf-8")
     assert name in known, f"{name!r} is not in {file.name}: run with UPDATE_TEXTS=1 and read what it wrote"
