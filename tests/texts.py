@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,8 +70,9 @@ def refusals(attempts: Mapping[str, Callable[[], object]], kinds: tuple[type[Exc
 
 
 def in_latin(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
-    """Make standard output and standard error streams in ISO-8859-1; return what was written to both."""
-    streams = {name: io.TextIOWrapper(io.BytesIO(), "iso-8859-1", write_through=True) for name in ("stdout", "stderr")}
+    """Make standard output and error streams in ISO-8859-1, as a command begins with; return what was written to both."""
+    options: Any = {"encoding": "iso-8859-1", "errors": "backslashreplace", "write_through": True}
+    streams = {name: io.TextIOWrapper(io.BytesIO(), **options) for name in ("stdout", "stderr")}
     for name, stream in streams.items():
         monkeypatch.setattr(sys, name, stream)
     return lambda: "".join(stream.buffer.getvalue().decode("iso-8859-1") for stream in streams.values())

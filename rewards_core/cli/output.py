@@ -14,7 +14,6 @@ import select
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn, TextIO, TypeVar
 
 import msgspec
@@ -136,7 +135,7 @@ def print_stderr(text: str, style: str = "", *, level: LogLevel | None = None) -
     if log_as_json(text, level or ("error" if style else "info")):
         return
     with suppress(OSError, ValueError):
-        console = _console(sys.stderr, stderr=True)
+        console = _console(stderr=True)
         console.print(Text(one_line(text, _MAX_LINE), style=style), soft_wrap=True)
 
 
@@ -146,9 +145,7 @@ class _Console(Console):
         raise  # noqa: PLE0704 - the error that is being handled
 
 
-def _console(stream: TextIO | None, *, stderr: bool = False) -> Console:
-    if isinstance(stream, TextIOWrapper):  # a character that the terminal lacks must not stop a payout
-        stream.reconfigure(errors="backslashreplace")
+def _console(*, stderr: bool = False) -> Console:
     return _Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
@@ -182,7 +179,7 @@ class Output:
         if stdout is None:  # the next file to be opened, such as the ledger, could get its descriptor
             fail("Standard output is closed. Nothing was done. Send it to a file or to /dev/null.", Exit.USAGE)
         self.as_json = not stdout.isatty() if as_json is None else as_json
-        self.console: Console = _console(stdout)
+        self.console: Console = _console()
 
     def is_broken(self) -> bool:
         """Return whether the reader of standard output has closed its end, without writing anything."""
