@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         CampaignStopped,
         CampaignUnclear,
         Entry,
+        InvalidTransition,
         KeyTaken,
         LeaseLost,
         LedgerError,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
         LedgerUnavailable,
         RowChanged,
         State,
-        WrongWay,
     )
     from payouts.vendors import EnkashRow, MintRow, OriginalRow
 
@@ -51,6 +51,7 @@ __all__ = [
     "FileRefused",
     "Held",
     "InvalidRow",
+    "InvalidTransition",
     "KeyTaken",
     "Layout",
     "LeaseLost",
@@ -74,7 +75,6 @@ __all__ = [
     "RunLedger",
     "RunOptions",
     "State",
-    "WrongWay",
     "derive_key",
     "pay_row",
     "read_rows",

@@ -245,7 +245,7 @@ class CampaignStopped(LedgerError):
         self.row_id = row_id
 
 
-class WrongWay(LedgerError):
+class InvalidTransition(LedgerError):
     """A row cannot change from its state to the requested one.
 
     Attributes:

@@ -381,7 +381,7 @@ class Completions:
         try:
             await keep_running(run, name=name, policy=self._restart_policy, died=self._count_restart)
         except Exception as cause:  # noqa: BLE001 - it ends all waits
-            error = tasks_ended(cause, name, self._restart_policy.deaths)
+            error = tasks_ended(cause, name, self._restart_policy.max_crashes)
             if isinstance(cause, StoreClosed) and self._over is None:
                 logger.error("%s", error)  # noqa: TRY400 - once for all tasks, and their tracebacks tell nothing more
             self._end_all(error)

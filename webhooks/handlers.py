@@ -52,7 +52,7 @@ class HandlerPolicy:
         max_delay: Maximum seconds between two runs, above 0; up to a fifth is added at random.
         give_up_after: Seconds since a job's first run after which no new run starts and the job becomes a dead letter, above 0;
             time while the host is off does not count. None for no limit.
-        look_every: Seconds between two polls for due jobs when no hint arrives, above 0.
+        poll_interval: Seconds between two polls for due jobs when no hint arrives, above 0.
 
     Raises:
         TypeError: an attribute is not a number, or not a whole one where it is a count.
@@ -66,7 +66,7 @@ class HandlerPolicy:
     first_delay: float = field(default=1.0, validator=number(above=0))
     max_delay: float = field(default=300.0, validator=number(above=0))
     give_up_after: float | None = field(default=None, validator=optional(number(above=0)))
-    look_every: float = field(default=1.0, validator=number(above=0))
+    poll_interval: float = field(default=1.0, validator=number(above=0))
 
     def __attrs_post_init__(self) -> None:
         if self.timeout >= self.lease:
@@ -257,7 +257,7 @@ class HandlerRunner(Subscriber):
             await keep_running(
                 lambda: self._work(name, wake, mine),
                 name=f"the task of handler {name}",
-                policy=RestartPolicy(deaths=None),
+                policy=RestartPolicy(max_crashes=None),
                 died=self._count_restart,
             )
         except StoreClosed:
@@ -293,7 +293,7 @@ class HandlerRunner(Subscriber):
                 self._running.add(task)
                 task.add_done_callback(ended)
             if not claimed:
-                await wait_at_most(wake, self._policy.look_every)
+                await wait_at_most(wake, self._policy.poll_interval)
 
     async def _run(self, name: str, claimed: ClaimedJob) -> None:
         job, policy = claimed.job, self._policy

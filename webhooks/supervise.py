@@ -24,17 +24,17 @@ class RestartPolicy:
         first_delay: Seconds before the first restart, above 0; doubled with each consecutive crash.
         max_delay: Maximum seconds before a restart, above 0.
         healthy_after: Seconds, 0 or more. A task that ran this long counts as healthy again.
-        deaths: Consecutive crashes after which the task is not restarted, 1 or more; None restarts it always.
+        max_crashes: Consecutive crashes after which the task is not restarted, 1 or more; None restarts it always.
 
     Raises:
-        TypeError: an attribute is not a number, or `deaths` is not a whole number.
+        TypeError: an attribute is not a number, or `max_crashes` is not a whole number.
         ValueError: an attribute is out of range.
     """
 
     first_delay: float = field(default=0.1, validator=number(above=0))
     max_delay: float = field(default=10.0, validator=number(above=0))
     healthy_after: float = field(default=60.0, validator=number(at_least=0))
-    deaths: int | None = field(default=5, validator=optional(whole(at_least=1)))
+    max_crashes: int | None = field(default=5, validator=optional(whole(at_least=1)))
 
 
 async def keep_running(
@@ -56,7 +56,7 @@ async def keep_running(
 
     Raises:
         StoreClosed: a store that `work` uses was closed, after which no restart would help.
-        Exception: the error of the crash number `policy.deaths` in a row; a `RuntimeError` if that is not an `Exception`.
+        Exception: the error of the crash number `policy.max_crashes` in a row; a `RuntimeError` if that is not an `Exception`.
     """
     crashes = 0
     while True:
@@ -74,7 +74,7 @@ async def keep_running(
             cause = problem if isinstance(problem, Exception) else _as_exception(problem)
         died(cause)
         crashes = crashes + 1 if loop_time() - started < policy.healthy_after else 1
-        if policy.deaths is not None and crashes >= policy.deaths:
+        if policy.max_crashes is not None and crashes >= policy.max_crashes:
             logger.error("%s crashed %d times in a row and is not restarted", name, crashes, exc_info=cause)
             raise cause
         pause = delay(crashes - 1, first=policy.first_delay, longest=policy.max_delay)

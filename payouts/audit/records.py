@@ -15,7 +15,7 @@ from payouts.ledger import decisions, steps
 from payouts.ledger.entries import COLUMNS, entry_of, marks
 from payouts.ledger.fingerprints import recipient_bounds
 from payouts.ledger.stretches import whole_ledger
-from payouts.states import PROVEN, State, WrongWay
+from payouts.states import PROVEN, InvalidTransition, State
 
 if TYPE_CHECKING:
     from payouts.ledger.base import Database
@@ -194,7 +194,7 @@ def _apply(finding: Finding, at: float, database: Database) -> None:
         return
     was = row.entry
     if to not in PROVEN.get(was.state, ()):
-        raise WrongWay(was.id, was.state, to)
+        raise InvalidTransition(was.id, was.state, to)
     day = datetime.fromtimestamp(at, UTC)
     note = f"audit of {day.day} {day:%B %Y}: the vendor holds {finding.uid} as {finding.vendor}"
     now = evolve(

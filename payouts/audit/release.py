@@ -49,7 +49,7 @@ async def release(ledger: CampaignLedger, at: float, state: Path | None = None, 
         noted = await asyncio.to_thread(note.read)
         branch = secrets.token_hex(8)
         if newest:
-            generation, doubted = await ledger.transact(partial(_vouch, at, branch)), 0
+            generation, doubted = await ledger.transact(partial(_accept_as_newest, at, branch)), 0
         else:
             generation, doubted = await ledger.transact(partial(_doubt_file, noted, at, branch))
         await asyncio.to_thread(note.write, generation, at, (branch, branch))
@@ -108,7 +108,7 @@ def _doubt(database: Database, at: float, paid: Sequence[tuple[str, str]]) -> in
     return doubted
 
 
-def _vouch(at: float, branch: str, database: Database) -> int:
+def _accept_as_newest(at: float, branch: str, database: Database) -> int:
     _record_vouching(database, at)
     changed = database.execute("UPDATE ledger SET generation = generation + 1, branch = ? RETURNING generation", (branch,))
     return int(changed.get)

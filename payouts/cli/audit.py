@@ -106,7 +106,7 @@ def audit(
         chosen = None if campaign is None else reader.campaign(campaign, granted)
     with ledger.lock(known) as lock:
         if newest:
-            _vouch(ledger, known, lock, output)
+            _accept_as_newest(ledger, known, lock, output)
             return
         audited = chosen.vendor if chosen else granted if kind and granted else _first_of(known, vendor)
         if audited != "enkash" and (snapshot or coins):
@@ -205,7 +205,7 @@ def _in_scope(known: list[Campaign], vendor: str, chosen: Campaign | None, outpu
     return in_scope
 
 
-def _vouch(place: LedgerPlace, known: Sequence[Campaign], lock: Lock, output: Output) -> None:
+def _accept_as_newest(place: LedgerPlace, known: Sequence[Campaign], lock: Lock, output: Output) -> None:
     found, _ = place.standing()
     if found is Standing.OLDER:
         fail(

@@ -12,7 +12,7 @@ from payouts.ledger import decisions, steps
 from payouts.ledger.entries import COLUMNS, entry_of, marks
 from payouts.ledger.planner import Planner
 from payouts.ledger.stretches import counts_of
-from payouts.states import BY_HAND_ONLY, PROVEN, Entry, LedgerError, State, WrongWay, ways_of
+from payouts.states import BY_HAND_ONLY, PROVEN, Entry, InvalidTransition, LedgerError, State, ways_of
 from payouts.vendors import ROW_TYPES
 from rewards_core.validation import check_callable, check_choice, check_instance, check_name, check_str
 
@@ -142,7 +142,7 @@ class CampaignLedger(ABC):
         Moves of about the same time are written together. They are written even if the caller is cancelled.
 
         Raises:
-            WrongWay: a row's state does not allow this step, or has changed since the row was read. The other rows have moved.
+            InvalidTransition: a row's state does not allow this step, or has changed since it was read. The others have moved.
         """
         return await self._write(self._steps(wanted, self.now()))
 
@@ -150,7 +150,7 @@ class CampaignLedger(ABC):
         """Move several rows or none; a settlement by hand is kept as a decision in the same commit.
 
         Raises:
-            WrongWay: as `move`; then none of these rows has moved.
+            InvalidTransition: as `move`; then none of these rows has moved.
         """
         at = self.now()
         pairs = self._steps(wanted, at)
@@ -165,7 +165,7 @@ class CampaignLedger(ABC):
         by = facts.get("settled_by")
         ways = PROVEN if by == "audit" else self._ways
         if to not in ways.get(entry.state, ()) or ((entry.state, to) in BY_HAND_ONLY and by not in {"hand", "audit"}):
-            raise WrongWay(entry.id, entry.state, to)
+            raise InvalidTransition(entry.id, entry.state, to)
         problem, note = facts.get("problem"), facts.get("note")
         kind = type(problem).__name__ if isinstance(problem, BaseException) else None
         settled = to is not State.SENT and to is not State.ACCEPTED
@@ -210,10 +210,10 @@ class CampaignLedger(ABC):
         The caller has looked the row up, as `payouts retry` does: it may have been paid under the old key in the meantime.
 
         Raises:
-            WrongWay: the row is neither rejected nor failed, or has moved since it was read.
+            InvalidTransition: the row is neither rejected nor failed, or has moved since it was read.
         """
         if State.PLANNED not in self._ways.get(entry.state, ()) or entry.state is State.SENT:
-            raise WrongWay(entry.id, entry.state, State.PLANNED)
+            raise InvalidTransition(entry.id, entry.state, State.PLANNED)
         key = derive_key(self.vendor, self.campaign, entry.id, retry=entry.retries + 1)
         return await self.transact(partial(self._renew, entry, key, self.now()))
 

@@ -12,7 +12,7 @@ from attrs import fields, frozen
 
 from payouts.ledger.entries import COLUMNS, entry_of
 from payouts.ledger.steps import contents_of, states_of
-from payouts.states import Entry, LedgerError, State, WrongWay
+from payouts.states import Entry, InvalidTransition, LedgerError, State
 
 if TYPE_CHECKING:
     from payouts.ledger.base import Database
@@ -126,7 +126,7 @@ def renew(database: Database, entry: Entry, key: str, *, at: float) -> Entry:
     """Plan a row again under a new key, keep the old key, and record the decision; return the row.
 
     Raises:
-        WrongWay: the row has moved since it was read.
+        InvalidTransition: the row has moved since it was read.
     """
     campaign = database.execute(
         "INSERT INTO retired_keys "
@@ -135,7 +135,7 @@ def renew(database: Database, entry: Entry, key: str, *, at: float) -> Entry:
         (key, at, entry.number, entry.state, entry.key),
     ).get
     if campaign is None:
-        raise WrongWay(entry.id, entry.state, State.PLANNED)
+        raise InvalidTransition(entry.id, entry.state, State.PLANNED)
     record(database, kind="retry", at=at, campaign=campaign, entry=entry, became=State.PLANNED)
     planned = {"key": key, "retries": entry.retries + 1, "planned_at": at, "state": State.PLANNED.value}
     _set(database, entry.number, planned)

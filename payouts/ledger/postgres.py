@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from payouts.ledger.base import Database, Move
     from payouts.rows import Row
-    from payouts.states import WrongWay
+    from payouts.states import InvalidTransition
     from rewards_core.postgres.connection import Connection
 
 T = TypeVar("T")
@@ -262,9 +262,9 @@ class PostgresLedger(CampaignLedger):
                 results.append(wrong if worker is None else LeaseLost(worker))
         return results, []
 
-    def _write_calls(self, calls: Sequence[_Moves], again: bool, database: Database) -> list[list[WrongWay | None]]:
+    def _write_calls(self, calls: Sequence[_Moves], again: bool, database: Database) -> list[list[InvalidTransition | None]]:
         """Write the steps of calls, those of one worker together, and return the problems of each call's steps."""
-        problems: list[list[WrongWay | None]] = [[] for _ in calls]
+        problems: list[list[InvalidTransition | None]] = [[] for _ in calls]
         for worker in dict.fromkeys(worker for _, worker in calls):
             places = [place for place, (_, owner) in enumerate(calls) if owner == worker]
             met = iter(_write([step for place in places for step in calls[place][0]], worker, again, database))
@@ -332,7 +332,7 @@ async def _as_ledger_error(call: Awaitable[T]) -> T:
         raise LedgerUnavailable(str(problem)) from None
 
 
-def _write(wanted: Sequence[steps.Step], worker: int | None, again: bool, database: Database) -> list[WrongWay | None]:
+def _write(wanted: Sequence[steps.Step], worker: int | None, again: bool, database: Database) -> list[InvalidTransition | None]:
     """Write steps; of those that are written again, each may have been written before."""
     if not again:
         return steps.write_each(wanted, database, worker)
@@ -342,7 +342,7 @@ def _write(wanted: Sequence[steps.Step], worker: int | None, again: bool, databa
     )
     written = {entry.number: entry for entry in map(entry_of, found)}
     left = [place for place, (_, now) in enumerate(wanted) if written.get(now.number) != now]
-    problems: list[WrongWay | None] = [None] * len(wanted)
+    problems: list[InvalidTransition | None] = [None] * len(wanted)
     for place, problem in zip(left, steps.write_each([wanted[place] for place in left], database, worker), strict=True):
         problems[place] = problem
     return problems

@@ -10,7 +10,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from payouts.states import Entry, LedgerError, State, WrongWay
+from payouts.states import Entry, InvalidTransition, LedgerError, State
 from rewards_core.sqlite.connection import Connection
 
 if TYPE_CHECKING:
@@ -85,13 +85,13 @@ def write(steps: Sequence[Step], database: Database) -> None:
     """Write all steps or none; give at most one step for each row.
 
     Raises:
-        WrongWay: a row is no longer in the state that its step starts from.
+        InvalidTransition: a row is no longer in the state that its step starts from.
     """
     if problem := next(filter(None, write_each(steps, database)), None):
         raise problem
 
 
-def write_each(steps: Sequence[Step], database: Database, owner: int | None = None) -> list[WrongWay | None]:
+def write_each(steps: Sequence[Step], database: Database, owner: int | None = None) -> list[InvalidTransition | None]:
     """Write every step that can be written, and return for each the error that kept it from being written, or None.
 
     Steps that cannot be written are rare, so they are located only after a statement has changed fewer rows than it should.
@@ -101,7 +101,7 @@ def write_each(steps: Sequence[Step], database: Database, owner: int | None = No
         database: The ledger.
         owner: The worker that must own a row, if workers do.
     """
-    problems: list[WrongWay | None] = [None] * len(steps)
+    problems: list[InvalidTransition | None] = [None] * len(steps)
     kinds: dict[tuple[State, State, bool], list[int]] = {}
     for place, (was, now) in enumerate(steps):
         kinds.setdefault((was.state, now.state, _is_plain(was, now)), []).append(place)
@@ -113,7 +113,7 @@ def write_each(steps: Sequence[Step], database: Database, owner: int | None = No
 
 
 def _write_alike(
-    places: list[int], steps: Sequence[Step], database: Database, owner: int | None, problems: list[WrongWay | None]
+    places: list[int], steps: Sequence[Step], database: Database, owner: int | None, problems: list[InvalidTransition | None]
 ) -> None:
     """Write steps from one state to one other."""
     database.execute("SAVEPOINT steps")
@@ -122,7 +122,7 @@ def _write_alike(
         for place in places:
             was, now = steps[place]
             if not _update([(was, now)], database, owner):
-                problems[place] = WrongWay(was.id, was.state, now.state)
+                problems[place] = InvalidTransition(was.id, was.state, now.state)
     database.execute("RELEASE steps")
 
 

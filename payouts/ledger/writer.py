@@ -123,7 +123,7 @@ class LedgerWriter:
         """Write steps of rows, each by itself, together with others of about the same time.
 
         Raises:
-            WrongWay: when awaited: a row is no longer in the state that its step starts from.
+            InvalidTransition: when awaited: a row is no longer in the state that its step starts from.
             LedgerError: as `run`.
         """
         self._check_open()

@@ -134,7 +134,7 @@ class Preflight:
         for row in rows:
             self.rows += 1
             try:
-                self._judge(row, found)
+                self._check(row, found)
             except InvalidRow as problem:
                 problems.append(problem)
             else:
@@ -162,7 +162,7 @@ class Preflight:
         """Return whether what a known row pays may have been paid elsewhere since; in a shared ledger it is sent in any case."""
         return known.state in _MAY_BE_SENT and not self._reader.shared
 
-    def _judge(self, row: Row, found: _Found) -> None:
+    def _check(self, row: Row, found: _Found) -> None:
         known = found.known.get(row.id)
         if known is not None and self.campaign is not None:
             self._refuse_changed(self.campaign, known, row, found.first_keys[row.id])

@@ -112,7 +112,7 @@ class Sender:
         self._outage_timeout = outage_timeout
         self._max_refused = max_refused
         self._ended = ended
-        self._ill_since: float | None = None
+        self._outage_since: float | None = None
         self._forbidden = self._refused = self._unlisted = 0
 
     @asynccontextmanager
@@ -234,7 +234,7 @@ class Sender:
             except (VendorError, ConfigurationError) as trouble:
                 problem = trouble
             else:
-                self._ill_since = None
+                self._outage_since = None
                 self._forbidden = self._refused = 0
                 return self._paid(entry, operation, keys)
             finally:
@@ -306,7 +306,7 @@ class Sender:
         self._forbidden = self._forbidden + 1 if forbidden else 0
         self._refused += meaning is Meaning.REJECTED
         if not isinstance(problem, OutcomeUnknown):
-            self._ill_since = None
+            self._outage_since = None
         if self._max_refused is not None and self._refused >= self._max_refused:
             self._give_up(problem, f"{self._refused} consecutive rows were refused, the last one like this: ")
         elif meaning is Meaning.UNKNOWN_STOP or self._forbidden >= _MAX_FORBIDDEN:
@@ -354,7 +354,7 @@ class Sender:
                 if isinstance(problem, _PERMANENT) or not await self._pause(problem, tries - 1):
                     self._give_up(problem)
             else:
-                self._ill_since = None
+                self._outage_since = None
                 self._unlisted = 0
                 return found
         return {}
@@ -364,10 +364,10 @@ class Sender:
     async def _pause(self, problem: RewardsError, repeats: int) -> bool:
         """Wait a little before the vendor is tried again; return False once that has gone on for too long."""
         now = loop_time()
-        if self._ill_since is None:
-            self._ill_since = now
+        if self._outage_since is None:
+            self._outage_since = now
         asked_for: float = getattr(problem, "retry_after", None) or 0.0
-        if now - self._ill_since + asked_for > self._outage_timeout:
+        if now - self._outage_since + asked_for > self._outage_timeout:
             return False
         await self._stop.pause(max(delay(repeats, first=FIRST_PAUSE, longest=_MAX_PAUSE), asked_for))
         return True

@@ -21,7 +21,7 @@ from payouts.keys import derive_key
 from payouts.ledger.campaign import CampaignLedger
 from payouts.ledger.reader import LedgerReader
 from payouts.rows import Row
-from payouts.states import Entry, KeyTaken, LedgerError, RowChanged, State, WrongWay
+from payouts.states import Entry, InvalidTransition, KeyTaken, LedgerError, RowChanged, State
 from payouts.vendors import EnkashRow, MintRow, OriginalRow
 
 T = TypeVar("T")
@@ -131,13 +131,13 @@ class LedgerContract:
                 for to in State:
                     entry = await led_to(ledger, state, ROWS[vendor](f"{state}-{to}"))
                     if (state.value, to.value) in BY_HAND_ONLY and to in EXPECTED_WAYS.get((vendor, state.value), ()):
-                        with pytest.raises(WrongWay):
+                        with pytest.raises(InvalidTransition):
                             await ledger.move(entry, to, problem="by machine")
                         assert (await ledger.move(entry, to, settled_by="hand", note="seen")).state is to
                     elif to in EXPECTED_WAYS.get((vendor, state.value), ()):
                         assert (await ledger.move(entry, to)).state is to
                     else:
-                        with pytest.raises(WrongWay) as refused:
+                        with pytest.raises(InvalidTransition) as refused:
                             await ledger.move(entry, to)
                         assert (refused.value.row_id, refused.value.state, refused.value.to) == (entry.id, state, to)
                         assert await ledger.find(entry.id) == entry
@@ -145,7 +145,7 @@ class LedgerContract:
     async def test_a_stale_entry_moves_nothing(self, ledger: CampaignLedger) -> None:
         (stale,) = await ledger.plan([tokens()])
         await ledger.move(stale, State.SENT)
-        with pytest.raises(WrongWay):
+        with pytest.raises(InvalidTransition):
             await ledger.move(stale, State.SENT)
 
     async def test_a_known_row_comes_back_as_it_stands(self, ledger: CampaignLedger) -> None:
@@ -275,13 +275,13 @@ class LedgerContract:
     @pytest.mark.parametrize("state", [State.PLANNED, State.SENT, State.ACCEPTED, State.DONE, State.MISMATCH, State.UNKNOWN])
     async def test_no_other_state_gets_a_new_key(self, ledger: CampaignLedger, state: State) -> None:
         entry = await led_to(ledger, state, tokens())
-        with pytest.raises(WrongWay):
+        with pytest.raises(InvalidTransition):
             await ledger.renew_key(entry)
 
     async def test_a_row_is_renewed_once_however_many_saw_it_rejected(self, ledger: CampaignLedger) -> None:
         entry = await led_to(ledger, State.REJECTED, tokens())
         await ledger.renew_key(entry)
-        with pytest.raises(WrongWay):
+        with pytest.raises(InvalidTransition):
             await ledger.renew_key(entry)
 
     async def test_a_row_settled_by_hand_keeps_the_error_and_the_note(self, ledger: CampaignLedger) -> None:
@@ -304,14 +304,14 @@ class LedgerContract:
         stale = await ledger.move(first, State.SENT)
         steps = [ledger.move(second, State.SENT), ledger.move(first, State.SENT), ledger.move(stale, State.ACCEPTED)]
         moved, refused, accepted = await asyncio.gather(*steps, return_exceptions=True)
-        assert isinstance(refused, WrongWay)
+        assert isinstance(refused, InvalidTransition)
         assert [await ledger.find("b"), await ledger.find("a")] == [moved, accepted]
         assert await ledger.counts() == {State.SENT: 1, State.ACCEPTED: 1}
 
     async def test_rows_that_move_together_all_move_or_none(self, ledger: CampaignLedger) -> None:
         first, second, third = await ledger.plan([tokens("a"), tokens("b"), tokens("c")])
         await ledger.move(third, State.SENT)
-        with pytest.raises(WrongWay, match="Row c"):
+        with pytest.raises(InvalidTransition, match="Row c"):
             await ledger.move_all([(first, State.SENT, {}), (second, State.SENT, {}), (third, State.SENT, {})])
         assert [await ledger.find("a"), await ledger.find("b")] == [first, second]
         moved = await ledger.move_all([(first, State.SENT, {}), (second, State.SENT, {})])
@@ -319,7 +319,7 @@ class LedgerContract:
 
     async def test_a_row_cannot_move_twice_at_once(self, ledger: CampaignLedger) -> None:
         first, second = await ledger.plan([tokens("a"), tokens("b")])
-        with pytest.raises(WrongWay, match="Row a"):
+        with pytest.raises(InvalidTransition, match="Row a"):
             await ledger.move_all([(first, State.SENT, {}), (second, State.SENT, {}), (first, State.SENT, {})])
         assert await ledger.counts() == {State.PLANNED: 2}
 

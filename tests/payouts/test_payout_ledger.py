@@ -24,12 +24,12 @@ from payouts.ledger.sqlite import Ledger
 from payouts.states import (
     AuditNeeded,
     CampaignUnclear,
+    InvalidTransition,
     KeyTaken,
     LedgerError,
     LedgerInUse,
     RowChanged,
     State,
-    WrongWay,
     ways_of,
 )
 from payouts.vendors import ROW_TYPES
@@ -286,7 +286,7 @@ async def test_more_than_one_group_of_work_is_finished_before_it_closes(path: Pa
 async def test_errors_can_be_pickled_and_copied(ledger: Ledger) -> None:
     (entry,) = await ledger.plan([tokens()])
     for error in [
-        WrongWay("r1", State.DONE, State.SENT),
+        InvalidTransition("r1", State.DONE, State.SENT),
         RowChanged(entry, "2 of 21 to 32"),
         KeyTaken("n1", "b", "a", "c"),
         AuditNeeded("payouts.db", "older"),

@@ -62,7 +62,7 @@ async def test_polls_that_are_claimed_while_a_process_closes_are_left_to_the_oth
 
 @virtual_time
 async def test_background_work_that_keeps_dying_ends_every_wait() -> None:
-    world = World(restarts=RestartPolicy(deaths=3), polling=PollPolicy(first_after=0.1, growth=1.0))
+    world = World(restarts=RestartPolicy(max_crashes=3), polling=PollPolicy(first_after=0.1, growth=1.0))
     async with world.completions:
         for uid in ("1", "2", "3"):
             world.vendor.will(uid, RuntimeError("a fault of ours"))

@@ -104,7 +104,7 @@ async def test_a_stream_that_failed_takes_nothing_in_any_more() -> None:
             yield str(len(taken))
             await asyncio.sleep(1)
 
-    world = World(restarts=RestartPolicy(deaths=1), polling=PollPolicy(first_after=0.1, growth=1.0))
+    world = World(restarts=RestartPolicy(max_crashes=1), polling=PollPolicy(first_after=0.1, growth=1.0))
     async with world.completions, world.completions.as_completed(endless()) as outcomes:
         for number in range(100):
             world.vendor.will(str(number), RuntimeError("a fault of ours"))

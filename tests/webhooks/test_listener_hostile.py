@@ -101,12 +101,12 @@ class Attack:
                 await reader.readexactly(int(found[2]))
             except (asyncio.IncompleteReadError, ConnectionError):
                 return False
-            self._judge(int(found[1]), unanswered.popleft())
+            self._check_answer(int(found[1]), unanswered.popleft())
             if b"Connection: close" in head:
                 return False
         return True
 
-    def _judge(self, status: int, delivery: Delivery) -> None:
+    def _check_answer(self, status: int, delivery: Delivery) -> None:
         self.statuses[status] += 1
         if status != (200 if delivery.signed else 401):
             self.wrong.append((status, delivery))

@@ -112,7 +112,7 @@ def test_an_operation_whose_poll_was_cancelled_before_it_began_is_polled_again(s
     async def live() -> None:
         vendor = Clumsy()
         uids = [str(number) for number in range(30)] + [f"bad{number}" for number in range(20)]
-        restarts = RestartPolicy(deaths=None, first_delay=0.1, max_delay=0.1)
+        restarts = RestartPolicy(max_crashes=None, first_delay=0.1, max_delay=0.1)
         async with Completions(vendor, MemoryStore(clock=wall), polling=RARELY, restarts=restarts, clock=wall) as completions:
             async with completions.as_completed(uids):
                 await asyncio.sleep(60)

@@ -17,7 +17,7 @@ class Mortal:
     def __init__(self, *lives: float) -> None:
         self.lives = list(lives)
         self.started: list[float] = []
-        self.deaths: list[Exception] = []
+        self.max_crashes: list[Exception] = []
         self.dies_of: BaseException = ValueError("died")
 
     async def work(self) -> None:
@@ -32,7 +32,7 @@ class Mortal:
             self.work,
             name="the work",
             policy=policy,
-            died=self.deaths.append,
+            died=self.max_crashes.append,
         )
 
 
@@ -41,9 +41,9 @@ async def test_what_dies_in_a_row_starts_again_later_and_later() -> None:
     mortal = Mortal(*[0.0] * 7)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(100):
-            await mortal.keep(RestartPolicy(first_delay=1, max_delay=10, deaths=None))
+            await mortal.keep(RestartPolicy(first_delay=1, max_delay=10, max_crashes=None))
     assert mortal.started == [0, 1, 3, 7, 15, 25, 35, 45]
-    assert len(mortal.deaths) == 7
+    assert len(mortal.max_crashes) == 7
 
 
 @pytest.mark.slow
@@ -59,8 +59,8 @@ async def test_what_always_starts_again_does_so_for_ever() -> None:
 
     mortal = Mortal()
     mortal.work = work  # type: ignore[method-assign]
-    await mortal.keep(RestartPolicy(first_delay=1, max_delay=10, deaths=None))
-    assert len(mortal.deaths) == 2_000
+    await mortal.keep(RestartPolicy(first_delay=1, max_delay=10, max_crashes=None))
+    assert len(mortal.max_crashes) == 2_000
     assert started[-1] == 1 + 2 + 4 + 8 + 1_996 * 10
 
 
@@ -68,7 +68,7 @@ async def test_what_always_starts_again_does_so_for_ever() -> None:
 async def test_a_healthy_life_ends_the_row() -> None:
     mortal = Mortal(0, 0, 60, 0, 0)
     with pytest.raises(ValueError, match="died"):
-        await mortal.keep(RestartPolicy(first_delay=1, deaths=3))
+        await mortal.keep(RestartPolicy(first_delay=1, max_crashes=3))
     assert mortal.started == [0, 1, 3, 64, 66]
 
 
@@ -100,7 +100,7 @@ async def test_work_that_something_odd_ends_from_inside_is_started_again(
     mortal = Mortal(0, 0, 0)
     mortal.dies_of = odd
     with pytest.raises(RuntimeError, match=type(odd).__name__) as caught:
-        await mortal.keep(RestartPolicy(first_delay=1, deaths=3))
+        await mortal.keep(RestartPolicy(first_delay=1, max_crashes=3))
     assert caught.value.__cause__ is odd
     assert mortal.started == [0, 1, 3]
     assert " restarted " in caplog.text
@@ -112,9 +112,9 @@ async def test_work_whose_store_is_closed_is_not_started_again(closed: Exception
     mortal = Mortal(0)
     mortal.dies_of = closed
     with pytest.raises(StoreClosed) as caught:
-        await mortal.keep(RestartPolicy(deaths=None))
+        await mortal.keep(RestartPolicy(max_crashes=None))
     assert caught.value.__cause__ is closed
-    assert (mortal.started, mortal.deaths, caplog.text) == ([0], [], "")
+    assert (mortal.started, mortal.max_crashes, caplog.text) == ([0], [], "")
 
 
 @virtual_time

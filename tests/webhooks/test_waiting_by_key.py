@@ -209,7 +209,7 @@ async def test_closing_ends_the_waits_for_keys() -> None:
 
 @virtual_time
 async def test_background_work_that_keeps_dying_ends_the_waits_for_keys() -> None:
-    world = World(restarts=RestartPolicy(deaths=3), polling=PollPolicy(first_after=0.1, growth=1.0))
+    world = World(restarts=RestartPolicy(max_crashes=3), polling=PollPolicy(first_after=0.1, growth=1.0))
     async with world.completions:
         world.vendor.will_list(*[RuntimeError("a fault of ours")] * 100)
         with pytest.raises(CompletionsFailed):

@@ -56,14 +56,14 @@ SETTINGS: dict[type[Any], dict[str, Any]] = {
         "attempts": ONE_OR_MORE,
         "first_delay": ABOVE_ZERO,
         "max_delay": ABOVE_ZERO,
-        "look_every": ABOVE_ZERO,
+        "poll_interval": ABOVE_ZERO,
         "give_up_after": evolve(ABOVE_ZERO, or_none=True),
     },
     RestartPolicy: {
         "first_delay": ABOVE_ZERO,
         "max_delay": ABOVE_ZERO,
         "healthy_after": AT_LEAST_ZERO,
-        "deaths": evolve(ONE_OR_MORE, or_none=True),
+        "max_crashes": evolve(ONE_OR_MORE, or_none=True),
     },
     PollPolicy: {
         "first_after": ABOVE_ZERO,

@@ -154,7 +154,7 @@ class Inbox:
         return completions
 
     def _run_in_background(self, stack: AsyncExitStack, name: str, work: Callable[[], Any]) -> None:
-        running = keep_running(work, name=name, policy=RestartPolicy(deaths=None), died=lambda _: None)
+        running = keep_running(work, name=name, policy=RestartPolicy(max_crashes=None), died=lambda _: None)
         task = asyncio.create_task(running, name=name)
 
         async def end() -> None:

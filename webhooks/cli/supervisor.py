@@ -214,7 +214,7 @@ async def _keep_running(worker: WorkerProcess) -> None:
     await keep_running(
         worker.run,
         name=f"worker {worker.number}",
-        policy=RestartPolicy(deaths=None),
+        policy=RestartPolicy(max_crashes=None),
         died=lambda _: None,
         traceback=False,
     )

@@ -78,7 +78,7 @@ class Feed:
     def _begin(self) -> None:
         if not self._tasks:
             work = {"the console's deliveries": self._follow_deliveries, "the console's status": self._follow_status}
-            policy = RestartPolicy(deaths=None)
+            policy = RestartPolicy(max_crashes=None)
             self._tasks = [
                 asyncio.create_task(keep_running(run, name=name, policy=policy, died=lambda _: None), name=name)
                 for name, run in work.items()

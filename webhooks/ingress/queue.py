@@ -172,7 +172,7 @@ class QueueIngress:
                     keep_running(
                         partial(self._consume, number),
                         name=f"the consumer {number} of queue {self._queue.name}",
-                        policy=RestartPolicy(deaths=None),
+                        policy=RestartPolicy(max_crashes=None),
                         died=lambda _: None,
                     ),
                     name=f"queue {self._queue.name}, consumer {number}",
