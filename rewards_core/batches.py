@@ -36,12 +36,10 @@ class Batches(ABC):
         notify: Called with the notifications of a batch, if any, in the loop of the first call, before the callers resume.
         quiet_passes: Passes of the loop without a new call that a batch waits for. Under load, some passes bring the callers that
             were just answered: one batch instead of two costs a third less. Without other work a pass takes microseconds.
-        gather: Seconds after a batch during which calls with `may_wait` are collected, 0 or more.
         largest: The size of all calls of one batch together, unless it is a single call; infinite by default.
         at_once: Maximum number of batches that run at a time.
 
     Attributes:
-        enough: The size of all waiting calls together at which they are handed over early.
         home: The loop whose calls it collects; None before the first call.
         running: How many batches run now.
     """
@@ -51,22 +49,15 @@ class Batches(ABC):
         *,
         notify: Callable[[list[Any]], None],
         quiet_passes: int = 0,
-        gather: float = 0.0,
         largest: float = math.inf,
         at_once: int = 1,
     ) -> None:
-        self.enough = 1
         self._notify = notify
         self._quiet_passes = quiet_passes
-        self._gather = gather
         self._largest = largest
         self._at_once = at_once
-        self._gather_until = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._urgent = False
         self.home: asyncio.AbstractEventLoop | None = None
         self._waiting: list[Call[Any]] = []
-        self._size = 0
         self.running = 0
         self._scheduled = False
         self._seen = self._passes = self._quiet = 0
@@ -81,22 +72,19 @@ class Batches(ABC):
         if loop is not self.home and (self.home is None or self.home.is_closed()):
             self._move_to(loop)
 
-    def submit(self, call: Call[T], *, may_wait: bool = False, size: int = 1) -> asyncio.Future[T]:
+    def submit(self, call: Call[T], *, size: int = 1) -> asyncio.Future[T]:
         """Queue a call and return its future.
 
         Calls of one pass of the loop, and those that arrive while a batch runs, go together; those of a second loop go alone.
 
         Args:
             call: The call.
-            may_wait: Whether it may wait for others until `gather` seconds after the last batch.
-            size: How much of `enough` and of `largest` it is.
+            size: How much of `largest` it is.
         """
         self.start()
         if call.future.get_loop() is self.home:
             call.size = size
             self._waiting.append(call)
-            self._size += size
-            self._urgent = self._urgent or not may_wait
             self._schedule()
         else:
             self._run_batch([call])
@@ -106,29 +94,16 @@ class Batches(ABC):
         """Start in this loop, also after another one ended with all its callers."""
         self.home = loop
         self._waiting = []
-        self._size = 0
         self.running = 0
         self._scheduled = False
-        self._timer = None
 
     def _schedule(self) -> None:
         loop = self.home
         if loop is None or self.running == self._at_once or self._scheduled:
             return
-        if not self._urgent and self._size < self.enough and loop.time() < self._gather_until:
-            self._timer = self._timer or loop.call_at(self._gather_until, self._stop_gathering)
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         self._scheduled = True
         self._seen = self._passes = self._quiet = 0
         loop.call_soon(self._hand_over, loop)
-
-    def _stop_gathering(self) -> None:
-        self._timer = None
-        self._urgent = True
-        self._schedule()
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._may_grow():
@@ -138,8 +113,6 @@ class Batches(ABC):
         self.running += 1
         count = self._fitting()
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
-        self._urgent = bool(self._waiting)
-        self._size = 0
         self._run_batch(batch)
         if self._waiting:
             self._schedule()
@@ -164,7 +137,6 @@ class Batches(ABC):
     def _deliver(self, loop: asyncio.AbstractEventLoop, batch: list[Call[Any]], notifications: list[Any]) -> None:
         if batch and loop is self.home:
             self.running -= 1
-            self._gather_until = loop.time() + self._gather
             if self._waiting:
                 self._schedule()
         try:

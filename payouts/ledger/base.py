@@ -68,12 +68,8 @@ class RowLedger(Protocol):
 class RunLedger(RowLedger, Protocol):
     """The rows of one campaign that one run at a time pays; `Ledger` is one."""
 
-    def one_run(self, *, rows_at_once: int = 1) -> AbstractAsyncContextManager[None]:
-        """Prevent any other run while the block runs.
-
-        Args:
-            rows_at_once: Rows whose changes may wait for the disk at the same time, 1 or more.
-        """
+    def one_run(self) -> AbstractAsyncContextManager[None]:
+        """Prevent any other run while the block runs."""
         ...
 
     async def plan(self, rows: Sequence[Row]) -> Sequence[Entry]:

@@ -87,11 +87,8 @@ class Ledger(CampaignLedger):
         return self._writer.commits
 
     @asynccontextmanager
-    async def one_run(self, *, rows_at_once: int = 1) -> AsyncIterator[None]:
+    async def one_run(self) -> AsyncIterator[None]:
         """Prevent any other run while the block runs: rows under way in one run would look lost to another run.
-
-        Args:
-            rows_at_once: Rows whose moves may wait for each other before they are written together, 1 or more.
 
         Raises:
             LedgerInUse: a run of this process pays from the ledger, or another process pays from a copy of it.
@@ -103,11 +100,9 @@ class Ledger(CampaignLedger):
         self._in_a_run = True
         try:
             await self._writer.run(self._begin_run)
-            self._writer.gather(rows_at_once)
             yield
         finally:
             self._in_a_run = False
-            self._writer.gather(1)
 
     async def plan_sent(self, rows: Sequence[Row], max_rows: int) -> list[Entry]:
         """Store new rows as `sent` at once, until there are `max_rows` of them.
@@ -125,7 +120,7 @@ class Ledger(CampaignLedger):
         """
         work = partial(self._plan_sent, rows, max_rows, self.now())
         self._check_rows(rows)
-        return await self._writer.run(partial(steps.all_or_nothing, work), rows=max_rows)
+        return await self._writer.run(partial(steps.all_or_nothing, work))
 
     async def transact(self, work: Callable[[Database], T]) -> T:
         """Run work on the ledger's own connection and return its result once it is on the disk; a `LedgerError` undoes it.

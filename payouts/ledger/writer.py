@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_GATHER = 0.025
-"""Seconds for which rows' moves are gathered: to write sixty together costs half of writing them in fours."""
 _NOT_OPEN = "is not open; use it inside `async with`"
 _CLOSED = "is closed; make another Ledger to go on"
 
@@ -65,7 +63,7 @@ class LedgerWriter:
         self._campaign = campaign
         self._lock = lock
         self._state = state
-        self._thread = BatchThread(f"ledger {path}", self._run, notify=_nothing, end=self._disconnect, gather=_GATHER)
+        self._thread = BatchThread(f"ledger {path}", self._run, notify=_nothing, end=self._disconnect)
         self._database: Connection | None = None
         self._closed: str | None = _NOT_OPEN
         self._broken: LedgerError | None = None
@@ -97,22 +95,17 @@ class LedgerWriter:
         await self._thread.aclose()
         self._release()  # if it was never opened
 
-    def gather(self, rows_at_once: int) -> None:
-        """Let moves wait for each other, but commit them as soon as half of the rows that can move at once have moved."""
-        self._thread.enough = max(1, rows_at_once // 2)
-
-    def run(self, work: Callable[[Connection], T], *, rows: int | None = None) -> asyncio.Future[T]:
+    def run(self, work: Callable[[Connection], T]) -> asyncio.Future[T]:
         """Return the result of work once it is durable; the work is done even if the caller is cancelled.
 
         Args:
             work: Reads and writes.
-            rows: How many rows it changes; None if it is not to wait until more rows change.
 
         Raises:
             LedgerError: from the work, or because the ledger can no longer be written.
         """
         self._check_open()
-        return self._thread.submit(Call[T](work), may_wait=rows is not None, size=rows or 1)
+        return self._thread.submit(Call[T](work))
 
     def read(self, work: Callable[[Connection], T]) -> asyncio.Future[T]:
         """Return the result of work that changes nothing; it costs no commit."""
@@ -127,7 +120,7 @@ class LedgerWriter:
             LedgerError: as `run`.
         """
         self._check_open()
-        return self._thread.submit(Call[list[Entry]](_nothing, rows), may_wait=True, size=len(rows))
+        return self._thread.submit(Call[list[Entry]](_nothing, rows))
 
     # on the thread
 

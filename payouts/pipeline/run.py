@@ -53,7 +53,7 @@ class RunPipeline(Pipeline):
         )
 
     def _owning(self) -> AbstractAsyncContextManager[None]:
-        return self._ledger.one_run(rows_at_once=min(self._max_sent, self._options.max_pending))
+        return self._ledger.one_run()
 
     async def _feed(self) -> None:
         await self._resume()

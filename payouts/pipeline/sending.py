@@ -201,8 +201,9 @@ class Sender:
     async def _take_answers(self) -> None:
         """Store together the answers that come in one pass of the loop.
 
-        The ledger gathers moves as well, but a call of it for each row costs more than the row's UPDATE: the payout then reaches
-        0.51 of the pace of the bare loop, and 0.63 with this (`benchmarks/payouts.py`; on one core 0.62 and 0.76).
+        The ledger writes together what waits while it commits, but a call of it for each row costs more than its UPDATE: the
+        payout then reaches 0.55 to 0.58 of the pace of the bare loop, and 0.60 to 0.72 with this (`benchmarks/payouts.py`; on one
+        core 0.61 to 0.66 and 0.68 to 0.74).
         """
         while True:
             await self._answered.wait()

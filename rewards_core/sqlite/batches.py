@@ -28,7 +28,6 @@ class BatchThread(Batches):
         tick: Runs in the thread about every `tick_every` seconds, between batches, from the start on.
         tick_every: Seconds, above 0.
         quiet_passes: As for `Batches`.
-        gather: As for `Batches`.
     """
 
     def __init__(
@@ -41,9 +40,8 @@ class BatchThread(Batches):
         tick: Callable[[], list[Any]] | None = None,
         tick_every: float = 1.0,
         quiet_passes: int = 0,
-        gather: float = 0.0,
     ) -> None:
-        super().__init__(notify=notify, quiet_passes=quiet_passes, gather=gather)
+        super().__init__(notify=notify, quiet_passes=quiet_passes)
         self._name = name
         self._work = work
         self._end = end

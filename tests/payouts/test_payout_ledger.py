@@ -37,7 +37,6 @@ from rewards_core.sqlite.connection import SQLiteError
 from tests.payouts.ledger_contract import EXPECTED_WAYS, LedgerContract, OpenLedger, Read, led_to, tokens
 from tests.payouts.reader_contract import ReaderContract, RecordsContract
 from tests.texts import raises
-from tests.virtual_time import virtual_time
 
 T = TypeVar("T")
 
@@ -187,26 +186,12 @@ async def test_rows_are_stored_as_sent_all_together_or_not_at_all(ledger: Ledger
     assert await ledger.counts() == {State.PLANNED: 1}
 
 
-@virtual_time
-async def test_moves_of_half_the_rows_that_can_move_go_at_once_also_as_one_call(path: Path) -> None:
-    async with opened(path) as ledger:
-        entries = await ledger.plan([tokens(f"r{number}") for number in range(20)])
-        async with ledger.one_run(rows_at_once=40):
-            begun = asyncio.get_running_loop().time()
-            await ledger.move_each([(entry, State.SENT, {}) for entry in entries])
-            assert asyncio.get_running_loop().time() == begun
-
-
-@virtual_time
-async def test_rows_stored_as_sent_share_the_commit_of_moves_of_about_the_same_time(path: Path) -> None:
-    async with opened(path) as ledger, ledger.one_run(rows_at_once=40):
+async def test_rows_stored_as_sent_share_the_commit_of_moves_at_the_same_time(path: Path) -> None:
+    async with opened(path) as ledger, ledger.one_run():
         (planned,) = await ledger.plan([tokens("a")])
         commits = ledger.commits
-        storing = asyncio.ensure_future(ledger.plan_sent([tokens("b")], 1))
-        for _ in range(5):
-            await asyncio.sleep(0)
-        await ledger.move(planned, State.SENT)
-        assert (storing.done(), ledger.commits) == (True, commits + 1)
+        await asyncio.gather(ledger.plan_sent([tokens("b")], 1), ledger.move(planned, State.SENT))
+        assert ledger.commits == commits + 1
 
 
 async def test_a_cancelled_caller_leaves_the_ledger_whole(ledger: Ledger) -> None:

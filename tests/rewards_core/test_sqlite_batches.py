@@ -13,7 +13,6 @@ import pytest
 from rewards_core.batches import Call
 from rewards_core.sqlite.batches import BatchThread
 from tests.rewards_core.sqlite_kit import until
-from tests.virtual_time import virtual_time
 
 QUIET_PASSES = 3
 MAX_PASSES = 32
@@ -279,65 +278,3 @@ async def test_news_for_a_loop_that_has_ended_are_dropped() -> None:
     await until(ticked.is_set)
     assert await thread.submit(Call[int](lambda: 7)) == 7
     await thread.aclose()
-
-
-GATHER = 0.025
-
-
-@asynccontextmanager
-async def gathering(work: Work, *, enough: int) -> AsyncIterator[BatchThread]:
-    thread = BatchThread("test", work, notify=lambda news: None, end=lambda: None, gather=GATHER)
-    thread.enough = enough
-    await thread.submit(Call[int](int))  # calls are gathered for a time after a batch
-    yield thread
-    await thread.aclose()
-
-
-@virtual_time
-async def test_calls_that_may_wait_are_gathered_for_a_time_after_a_batch() -> None:
-    work, loop = Work(), asyncio.get_running_loop()
-    async with gathering(work, enough=100) as thread:
-        begun = loop.time()
-        calls = [thread.submit(Call[int](int), may_wait=True)]
-        await asyncio.sleep(GATHER / 2)
-        calls.append(thread.submit(Call[int](int), may_wait=True))
-        await asyncio.gather(*calls)
-        assert loop.time() - begun == pytest.approx(GATHER)
-    assert work.sizes[:2] == [1, 2]
-
-
-@virtual_time
-async def test_a_lone_call_that_may_wait_does_not_if_none_was_made_lately() -> None:
-    work, loop = Work(), asyncio.get_running_loop()
-    async with gathering(work, enough=100) as thread:
-        await asyncio.sleep(1)
-        begun = loop.time()
-        await thread.submit(Call[int](int), may_wait=True)
-        assert loop.time() == begun
-
-
-@virtual_time
-@pytest.mark.parametrize("urgent", [True, False], ids=["urgent call", "enough calls"])
-async def test_gathering_ends_early(urgent: bool) -> None:
-    work, loop = Work(), asyncio.get_running_loop()
-    async with gathering(work, enough=100 if urgent else 3) as thread:
-        begun = loop.time()
-        calls = [thread.submit(Call[int](int), may_wait=True) for _ in range(2)]
-        await some_passes(3)
-        assert work.sizes == [1]
-        calls.append(thread.submit(Call[int](int), may_wait=not urgent))
-        await asyncio.gather(*calls)
-        assert loop.time() == begun
-    assert work.sizes[:2] == [1, 3]
-
-
-@virtual_time
-async def test_a_call_counts_by_its_size_and_once() -> None:
-    work, loop = Work(), asyncio.get_running_loop()
-    async with gathering(work, enough=3) as thread:
-        begun = loop.time()
-        await thread.submit(Call[int](int), may_wait=True, size=3)
-        assert loop.time() == begun
-        await thread.submit(Call[int](int), may_wait=True, size=2)
-        assert loop.time() - begun == pytest.approx(GATHER)
-    assert work.sizes[:3] == [1, 1, 1]
