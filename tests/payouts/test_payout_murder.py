@@ -196,6 +196,7 @@ def compare_report(known: dict[str, Any], ledger: Path, report: Path, count: int
         assert money.text(paid) in report.read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_no_coins_are_given_twice_however_often_the_process_is_killed(tmp_path: Path) -> None:
     count, wanted = 200, 3
     rewards, ledger = tmp_path / "rewards.csv", tmp_path / "payouts.db"

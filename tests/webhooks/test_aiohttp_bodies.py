@@ -138,6 +138,7 @@ async def test_a_body_consumed_by_a_middleware_is_refused_for_that_reason_and_no
     assert "await request.read()" in caplog.text
 
 
+@pytest.mark.slow
 async def test_an_application_with_a_smaller_limit_is_refused_with_both_sizes() -> None:
     with pytest.raises(ValueError, match=r"^client_max_size: ") as refused:
         a_receiver().register(web.Application(client_max_size=1_000), PATH)

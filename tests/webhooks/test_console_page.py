@@ -102,6 +102,7 @@ async def test_hostile_names_uids_and_bodies_stay_text(tmp_path: Path) -> None:
     await store.aclose()
 
 
+@pytest.mark.slow
 async def test_no_markup_can_be_written_and_no_request_leaves_the_page(tmp_path: Path) -> None:
     async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
         for tab in TABS:

@@ -121,6 +121,7 @@ async def test_a_listener_that_cannot_start_says_why_in_its_last_line(tmp_path: 
 
 
 @pytest.mark.processes_are_measured
+@pytest.mark.slow
 async def test_if_one_worker_cannot_start_the_others_exit_too(tmp_path: Path) -> None:
     path = in_workers(
         tmp_path, "import os", "try: os.close(os.open('first', os.O_CREAT | os.O_EXCL))", "except FileExistsError: os._exit(9)"

@@ -152,6 +152,7 @@ async def test_more_events_than_a_page_between_two_looks_are_all_shown_in_order(
     assert ids.longest == 100
 
 
+@pytest.mark.slow
 async def test_a_long_tail_remembers_only_the_last_events() -> None:
     ids = Ids(0)
     tracemalloc.start()

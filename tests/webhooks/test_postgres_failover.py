@@ -95,6 +95,7 @@ async def test_a_failover_to_a_synchronous_standby_loses_nothing_acknowledged(pr
     assert first == retried == set()
 
 
+@pytest.mark.slow
 async def test_a_failover_to_an_asynchronous_standby_loses_what_it_had_not_received(primary: Server, standby: Server) -> None:
     async with store_on(primary) as store:
         await store.ping()

@@ -258,6 +258,7 @@ async def test_uvicorn_workers_store_and_handle_what_they_acknowledge(tmp_path: 
 
 
 @pytest.mark.parametrize("preload", [True, pytest.param(False, marks=pytest.mark.soak)], ids=["preload", "each for itself"])
+@pytest.mark.slow
 async def test_gunicorn_replaces_all_its_workers_at_once(
     tmp_path: Path, listening: socket.socket, preload: bool, times: int
 ) -> None:
