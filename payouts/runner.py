@@ -101,7 +101,7 @@ def work_payouts(
         options: How to go about it; `rate` limits all workers together.
 
     Raises:
-        TypeError: an argument is of another type.
+        TypeError: as `run_payouts`.
         ValueError: as `run_payouts`.
         LeaseLost: from the iteration: this worker was silent for too long, and others took its rows. Call this again.
         AuditNeeded: from the iteration: the database may have been restored from an older copy; nothing was sent.
@@ -141,7 +141,7 @@ async def pay_row(
         without look-up is settled by hand.
 
     Raises:
-        TypeError: an argument is of another type.
+        TypeError: as `run_payouts`.
         ValueError: as `run_payouts`.
         RowChanged: the ledger holds the row with other content.
         KeyTaken: the row brings the key of another.
@@ -184,9 +184,9 @@ def _run(
     payer = payer_of(client, ledger.vendor)
     if payer.name != ledger.vendor:
         raise ValueError(f"client: give a payer of {ledger.vendor}, the ledger's vendor, not of {payer.name}.")
-    has_lookup = ROW_TYPES[payer.name].has_lookup
-    if has_lookup != (payer.lookups is not None):
-        wanted = "lookups, because its rows are settled later" if has_lookup else "no lookups, because its answer is final"
+    known = ROW_TYPES.get(payer.name)
+    if known is not None and known.has_lookup != (payer.lookups is not None):
+        wanted = "lookups, because its rows are settled later" if known.has_lookup else "no lookups, because its answer is final"
         raise ValueError(f"client: a payer of {payer.name} must have {wanted}.")
     options = setting(options, "options", RunOptions)
     if completions is not None:

@@ -68,7 +68,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._jumps.now += seconds
 
     def wait_for_thread(self, thread: BatchThread, future: asyncio.Future[Any]) -> None:
-        """Let no time pass while a thread is at work; calls that the loop gathers for it do not hold the time up."""
+        """Let no time pass while a thread is at work."""
         if thread.home is self:
             self._jumps.threads.add(thread)
         else:

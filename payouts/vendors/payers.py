@@ -27,10 +27,10 @@ def payer_of(client: Client, vendor: str) -> Payer:
         vendor: The vendor's name as in `Ledger(vendor=...)`.
 
     Raises:
-        TypeError: it is neither, or lacks a method that a run may need later.
+        TypeError: it is neither, or lacks what a run may need later.
     """
-    if isinstance(client, Payer):
-        return check_methods(client, "client", _PAYER, Payer)  # refuses a class
+    if callable(getattr(client, "pay", None)) or vendor not in (TokenPayer.name, MintPayer.name, CoinPayer.name):
+        return check_methods(cast("Payer", client), "client", _PAYER, Payer)
     if vendor == TokenPayer.name:
         return TokenPayer(check_methods(cast("TokenClient", client), "client", _LIKE_ORIGINAL, TokenClient))
     if vendor == MintPayer.name:

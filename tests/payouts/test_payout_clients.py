@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from payouts.ledger.sqlite import Ledger
 from payouts.runner import RunOptions, run_payouts
-from payouts.states import Entry
+from payouts.states import Entry, State
 from payouts.vendors.payers import payer_of
 from tests.payouts.mint_kit import MINT, mint_row
 from tests.payouts.payout_kit import StubEnkash, StubOriginal, coin_row, ledger_at, token_row
@@ -78,6 +80,34 @@ async def test_a_client_of_another_vendor_is_refused(path: Path, vendor: str, cl
     async with ledger_at(path, vendor) as ledger:
         with pytest.raises(TypeError, match=rf"^client: .*\b{lacks}\b"):
             run_payouts([row], client=client, ledger=ledger, options=RunOptions(wait=False))
+
+
+@pytest.mark.parametrize("missing", ["balances", "lookups", "may_repeat"])
+def test_a_payer_that_lacks_something_is_told_what(missing: str) -> None:
+    members = {"name": "original", "may_repeat": True, "lookups": None, "balances": None, "pay": OwnPayer().pay}
+    payer: Any = SimpleNamespace(**{name: member for name, member in members.items() if name != missing})
+    with pytest.raises(TypeError, match=rf"^client: give a Payer, with {missing}, "):
+        payer_of(payer, "original")
+
+
+class LedgerOfABank:
+    """A ledger of somebody's own, of a vendor that this project does not know."""
+
+    vendor = "bank"
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.one_run, self.plan, self.plan_sent, self.entries = ledger.one_run, ledger.plan, ledger.plan_sent, ledger.entries
+        self.move, self.move_each, self.other_keys = ledger.move, ledger.move_each, ledger.other_keys
+
+
+async def test_a_payer_of_a_vendor_of_somebodys_own_pays_into_a_ledger_of_its_own(path: Path) -> None:
+    payer = OwnPayer()
+    payer.name = "bank"
+    async with ledger_at(path, "enkash") as ledger:
+        own: Any = LedgerOfABank(ledger)
+        assert [entry.state async for entry in run_payouts([coin_row("r1")], client=payer, ledger=own)] == [State.DONE]
+        with pytest.raises(TypeError, match=r"^client: give a Payer, with .*\bpay\b"):
+            run_payouts([token_row("r1")], client=StubOriginal(), ledger=own)
 
 
 async def test_a_payer_of_another_vendor_is_refused(path: Path) -> None:

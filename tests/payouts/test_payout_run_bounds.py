@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from attrs import evolve
 from payouts.ledger.sqlite import Ledger
 from payouts.progress import Stop
 from payouts.request_budget import paced
+from payouts.rows import Row
 from payouts.runner import PayoutsStopped, RunOptions, run_payouts
-from payouts.states import State
+from payouts.states import Entry, State
 from rewards_core.errors import (
     ConfigurationError,
     ConnectFailed,
@@ -179,7 +181,9 @@ async def test_rows_leave_no_faster_than_the_rate(vendor: StubOriginal, ledger: 
 
 
 @virtual_time
-async def test_rows_leave_at_the_rate_one_by_one_although_they_are_stored_together(vendor: StubOriginal, path: Path) -> None:
+async def test_rows_leave_at_the_rate_one_by_one_although_they_are_stored_together(
+    vendor: StubOriginal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     left = []
 
     async def look(_: str) -> None:
@@ -187,6 +191,13 @@ async def test_rows_leave_at_the_rate_one_by_one_although_they_are_stored_togeth
 
     vendor.before = look
     async with ledger_at(path) as ledger:
+        store = ledger.plan_sent
+
+        async def slowly(wanted: Sequence[Row], max_rows: int) -> list[Entry]:
+            await asyncio.sleep(0.025)
+            return await store(wanted, max_rows)
+
+        monkeypatch.setattr(ledger, "plan_sent", slowly)
         await pay(rows(300), vendor, ledger, options=RunOptions(rate=500.0, concurrency=100))
     turns = [round(number / 500, 6) for number in range(300)]
     assert all(at >= turn for at, turn in zip(left, turns, strict=True))

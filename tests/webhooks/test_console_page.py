@@ -199,6 +199,23 @@ async def test_filters_and_panes_work_by_keyboard(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_the_focus_stays_on_a_row_that_is_shown_again(tmp_path: Path) -> None:
+    await fill(tmp_path / "inbox.db")
+    async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
+        await page.until_text("#arrivals", "1001")
+        rows = "[...document.querySelectorAll('#arrivals .link')]"
+        await page.browser.evaluate(f"{rows}.filter((one) => one.innerText === 'reward.allocated')[1].focus()")
+        filtered = "document.querySelector('#tools form').dispatchEvent(new Event('change', {bubbles: true}))"
+        await page.browser.evaluate(f"window.before = document.activeElement; {filtered}")
+        assert await page.browser.evaluate("document.activeElement === before")
+        await page.press("Enter")
+        await page.until_text("#pane h2", "reward.allocated")
+        await page.browser.evaluate(filtered)
+        await page.press("Escape")
+        assert await page.browser.evaluate("document.activeElement === before")
+
+
+@pytest.mark.slow
 async def test_what_was_seen_stays_when_the_filter_changes(tmp_path: Path) -> None:
     async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
         await send(listener, delivery("1"), delivery("1"), delivery("2"))

@@ -17,7 +17,7 @@ class Mortal:
     def __init__(self, *lives: float) -> None:
         self.lives = list(lives)
         self.started: list[float] = []
-        self.max_crashes: list[Exception] = []
+        self.crashes: list[Exception] = []
         self.dies_of: BaseException = ValueError("died")
 
     async def work(self) -> None:
@@ -32,7 +32,7 @@ class Mortal:
             self.work,
             name="the work",
             policy=policy,
-            died=self.max_crashes.append,
+            died=self.crashes.append,
         )
 
 
@@ -43,7 +43,7 @@ async def test_what_dies_in_a_row_starts_again_later_and_later() -> None:
         async with asyncio.timeout(100):
             await mortal.keep(RestartPolicy(first_delay=1, max_delay=10, max_crashes=None))
     assert mortal.started == [0, 1, 3, 7, 15, 25, 35, 45]
-    assert len(mortal.max_crashes) == 7
+    assert len(mortal.crashes) == 7
 
 
 @pytest.mark.slow
@@ -60,7 +60,7 @@ async def test_what_always_starts_again_does_so_for_ever() -> None:
     mortal = Mortal()
     mortal.work = work  # type: ignore[method-assign]
     await mortal.keep(RestartPolicy(first_delay=1, max_delay=10, max_crashes=None))
-    assert len(mortal.max_crashes) == 2_000
+    assert len(mortal.crashes) == 2_000
     assert started[-1] == 1 + 2 + 4 + 8 + 1_996 * 10
 
 
@@ -114,7 +114,7 @@ async def test_work_whose_store_is_closed_is_not_started_again(closed: Exception
     with pytest.raises(StoreClosed) as caught:
         await mortal.keep(RestartPolicy(max_crashes=None))
     assert caught.value.__cause__ is closed
-    assert (mortal.started, mortal.max_crashes, caplog.text) == ([0], [], "")
+    assert (mortal.started, mortal.crashes, caplog.text) == ([0], [], "")
 
 
 @virtual_time

@@ -1,6 +1,6 @@
 // Deliveries as they come.
 
-import { $, badge, bytes, command, counted, element, moment, tableOf, whole } from "./dom.js";
+import { $, badge, bytes, command, counted, element, moment, replace, tableOf, whole } from "./dom.js";
 import { uidButton } from "./lists.js";
 
 const KEPT = 1000;
@@ -94,7 +94,7 @@ export class Arrivals {
   }
 
   #showAll() {
-    this.body.replaceChildren(...this.kept.filter((row) => this.#fits(row)).slice(0, SHOWN).map((row) => this.#line(row)));
+    replace(this.body, ...this.kept.filter((row) => this.#fits(row)).slice(0, SHOWN).map((row) => this.#line(row)));
     this.describe();
   }
 
@@ -104,7 +104,12 @@ export class Arrivals {
     this.describe();
   }
 
+  // each row has one line for good: the focus, and the pane that was opened from it, find it again
   #line(row) {
+    return (row.line ??= this.#makeLine(row));
+  }
+
+  #makeLine(row) {
     const cell = (name, ...parts) => element("td", { role: "cell", class: name }, ...parts);
     if (row.verdict === "left out") {
       const words = `${counted(row.leftOut, "more delivery", "more deliveries")} arrived here. Filter to see those of one uid.`;

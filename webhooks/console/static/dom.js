@@ -48,7 +48,7 @@ async function copy(text, code, button) {
   setTimeout(() => (button.textContent = "Copy"), 2000);
 }
 
-// replace what is shown, and leave the focus on what has the same name, or else on what stands in its place
+// replace what is shown, and leave the focus where it was: on the same part, or one of its name, or else on what stands in its place
 export function replace(container, ...parts) {
   const focused = container.contains(document.activeElement) ? document.activeElement : null;
   const named = (one) => one.ariaLabel ?? one.textContent;
@@ -56,7 +56,7 @@ export function replace(container, ...parts) {
   const same = () => alike().filter((one) => named(one) === named(focused));
   const places = focused && [same().indexOf(focused), alike().indexOf(focused)];
   container.replaceChildren(...parts);
-  if (focused) (same()[places[0]] ?? alike()[places[1]])?.focus();
+  if (focused) (focused.isConnected ? focused : (same()[places[0]] ?? alike()[places[1]]))?.focus();
 }
 
 export const isSelecting = (container) => !getSelection().isCollapsed && container.contains(getSelection().anchorNode);
