@@ -29,11 +29,12 @@ def payer_of(client: Client, vendor: str) -> Payer:
     Raises:
         TypeError: it is neither, or lacks what a run may need later.
     """
-    if callable(getattr(client, "pay", None)) or vendor not in (TokenPayer.name, MintPayer.name, CoinPayer.name):
-        return check_methods(cast("Payer", client), "client", _PAYER, Payer)
-    if vendor == TokenPayer.name:
-        return TokenPayer(check_methods(cast("TokenClient", client), "client", _LIKE_ORIGINAL, TokenClient))
-    if vendor == MintPayer.name:
-        return MintPayer(check_methods(cast("MintClient", client), "client", _LIKE_ORIGINAL, MintClient))
-    may_repeat = getattr(client, "repeat_allocations", False) is True  # only the word itself may pay twice
-    return CoinPayer(check_methods(cast("CoinClient", client), "client", _LIKE_ENKASH, CoinClient), may_repeat)
+    if not callable(getattr(client, "pay", None)):
+        if vendor == TokenPayer.name:
+            return TokenPayer(check_methods(cast("TokenClient", client), "client", _LIKE_ORIGINAL, TokenClient))
+        if vendor == MintPayer.name:
+            return MintPayer(check_methods(cast("MintClient", client), "client", _LIKE_ORIGINAL, MintClient))
+        if vendor == CoinPayer.name:
+            may_repeat = getattr(client, "repeat_allocations", False) is True  # only the word itself may pay twice
+            return CoinPayer(check_methods(cast("CoinClient", client), "client", _LIKE_ENKASH, CoinClient), may_repeat)
+    return check_methods(cast("Payer", client), "client", _PAYER, Payer)
