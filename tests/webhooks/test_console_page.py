@@ -216,6 +216,16 @@ async def test_the_focus_stays_on_a_row_that_is_shown_again(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+async def test_the_focus_stays_on_the_command_that_an_empty_list_shows(tmp_path: Path) -> None:
+    async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
+        await page.until("document.querySelector('#empty .copy')")
+        await page.browser.evaluate("document.querySelector('#empty .copy').focus()")
+        await page.click("#tools button", "Pause")
+        await page.click("#tools button", "Continue")
+        assert await page.browser.evaluate("document.activeElement.matches('#empty .copy')")
+
+
+@pytest.mark.slow
 async def test_what_was_seen_stays_when_the_filter_changes(tmp_path: Path) -> None:
     async with listening(tmp_path) as listener, page_of(listener.where["console"], tmp_path / "profile") as page:
         await send(listener, delivery("1"), delivery("1"), delivery("2"))

@@ -64,7 +64,7 @@ export class Arrivals {
     const nothing = set
       ? ["Nothing that has arrived matches. Clear the filters to see all."]
       : ["Nothing has arrived yet. This sends a signed sample:", command("webhook-listener trigger")];
-    $("empty").replaceChildren(...(this.body.children.length ? [] : nothing));
+    replace($("empty"), ...(this.body.children.length ? [] : nothing));
   }
 
   // return the row if it is new; a stored event may come twice, from the store and from the listener
